@@ -1,0 +1,25 @@
+// Identification: a path into what the model is. The rules are data (configs/families/*.yaml); families.h has
+// their language.
+#ifndef LADE_IDENTIFY_H
+#define LADE_IDENTIFY_H
+
+#include "common/error.h"
+
+#include <jansson.h>
+
+typedef struct lade_identify lade_identify_t;
+
+// Reads the rules: first the *.yaml of site_folder (NULL or "": none), then the shipped ones.
+// LADE_CONFIG_ERROR with file and line for a rule that is wrong.
+lade_code_t lade_identify_new(const char *site_folder, lade_identify_t **self_p, lade_error_t *error);
+
+// Identifies a file or folder. overrides (may be NULL) are fields the caller sets; they win over what is found, and
+// a given type, base or format restricts which rules apply. *found_p is yours: a map with type, base,
+// format, name, variant, prediction_type, repo_variant, submodels, …, each only where it applies, ready to become
+// a record but for key, path, hash and source. LADE_INVALID_MODEL_CONFIG that says what was seen and how close the nearest rule came.
+lade_code_t lade_identify_path(const lade_identify_t *self, const char *path, const json_t *overrides,
+                               json_t **found_p, lade_error_t *error);
+
+void lade_identify_destroy(lade_identify_t **self_p);
+
+#endif

@@ -1,0 +1,52 @@
+// A loaded model in shared memory, as the load worker lays it out and other processes read it.
+//
+//   0            lade_segment_head_t (little-endian, fixed size)
+//   index_at     the index: a msgpack map {"key","submodel","tensors":[{"name","dtype","shape","offset","size"}],
+//                "metadata"}, offsets from the start of the segment
+//   data_at …    the weights, as in the files
+//
+// Attaching: connect to the worker's socket (SOCK_SEQPACKET, the `attach` path of a load's answer), send the
+// lease as text, receive one packet: 8 bytes (the segment's length, little-endian) with one descriptor, opened
+// read-only (SCM_RIGHTS), or a text that begins with "!" and says why not. The lease then lives as long as the connection.
+#ifndef LADE_SEGMENT_H
+#define LADE_SEGMENT_H
+
+#include "common/error.h"
+#include "common/formats/tensors.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define LADE_SEGMENT_MAGIC "LADESEG1"
+
+typedef struct {
+    char magic[8];
+    uint64_t length;   // bytes of the whole segment
+    uint64_t index_at; // bytes from the start
+    uint64_t index_len;
+    uint64_t data_at;
+    uint64_t generation; // changes when the pages are given to another model
+} lade_segment_head_t;
+
+typedef struct lade_segment lade_segment_t;
+
+// Connects, hands in the lease and maps the segment read-only. Blocks at most timeout_ms. LADE_STALE_LEASE if
+// the lease is over, LADE_CORRUPT for a segment that is not whole.
+lade_code_t lade_segment_attach(const char *socket_path, const char *lease, int timeout_ms, lade_segment_t **self_p,
+                                lade_error_t *error);
+
+// Reads head and index of a mapped segment; bytes stay the caller's and must outlive *self_p. The index is read when
+// first asked for, so attaching takes the same time whatever the size.
+lade_code_t lade_segment_open(const void *bytes, size_t len, lade_segment_t **self_p, lade_error_t *error);
+
+size_t lade_segment_bytes(const lade_segment_t *self);
+size_t lade_segment_count(lade_segment_t *self);
+// name, dtype, rank, shape, offset (from the start of the segment), size; NULL past the end.
+const lade_tensor_t *lade_segment_get(lade_segment_t *self, size_t index);
+const lade_tensor_t *lade_segment_find(lade_segment_t *self, const char *name);
+const void *lade_segment_data(const lade_segment_t *self, const lade_tensor_t *tensor);
+
+// Unmaps, closes the connection (which gives the lease back), frees. NULL-safe.
+void lade_segment_close(lade_segment_t **self_p);
+
+#endif
