@@ -7,7 +7,8 @@
 #include <stddef.h>
 
 typedef struct {
-    char *data; // ended by a NUL that len does not count, so text can be used as it is; NULL while empty
+    char *data; // ended by a NUL that len does not count, so text can be used as it is; NULL while
+                // empty
     size_t len;
     size_t cap;
     size_t max; // ceiling on len

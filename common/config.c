@@ -40,7 +40,7 @@ static const s_row_t s_rows[] = {
     {"curve.server",        S_TEXT,   AT(curve_server),      0, 0, "", NULL, "the broker's public certificate, for workers and clients"},
     {"curve.clients",       S_TEXT,   AT(curve_clients),     0, 0, "", NULL, "folder of the public certificates the broker lets in"},
 
-    {"broker.max_message_bytes", S_NUMBER, AT(max_message_bytes), 1024, 1 << 28, "1048576", NULL, "bytes: largest message body taken from a peer"},
+    {"broker.max_message_bytes", S_NUMBER, AT(max_message_bytes), 1024, 1 << 28, "16777216", NULL, "bytes: largest message body taken from a peer"},
     {"broker.max_queue",    S_NUMBER, AT(max_queue),         1, 100000000, "1000000", NULL, "jobs: not ended at once; one more is answered queue_full"},
     {"broker.keep_ended",   S_NUMBER, AT(keep_ended),        0, 100000000, "100000", NULL, "jobs: ended ones kept before the oldest are pruned"},
     {"broker.journal_events", S_NUMBER, AT(journal_events),  100, 100000000, "200000", NULL, "events: kept for replay"},
@@ -126,8 +126,8 @@ lade_config_set(lade_config_t *self, const char *key, const char *value, lade_er
 {
     const s_row_t *row = s_find(key);
     if (!row)
-        return lade_error_set(error, LADE_CONFIG_ERROR, "there is no setting '%s' (configs/lade.yaml has all)",
-                              key);
+        return lade_error_set(error, LADE_CONFIG_ERROR,
+                              "there is no setting '%s' (configs/lade.yaml has all)", key);
     return s_assign(self, row, value, error);
 }
 
@@ -135,18 +135,20 @@ lade_config_set(lade_config_t *self, const char *key, const char *value, lade_er
 // The file
 
 static lade_code_t
-s_node(lade_config_t *self, yaml_document_t *doc, const char *file, const char *prefix, yaml_node_t *map,
-       lade_error_t *error)
+s_node(lade_config_t *self, yaml_document_t *doc, const char *file, const char *prefix,
+       yaml_node_t *map, lade_error_t *error)
 {
     if (map->type != YAML_MAPPING_NODE)
         return lade_error_set(error, LADE_CONFIG_ERROR, "%s:%zu: '%s' has to be a mapping", file,
                               map->start_mark.line + 1, *prefix ? prefix : "the file");
-    for (yaml_node_pair_t *pair = map->data.mapping.pairs.start; pair < map->data.mapping.pairs.top; pair++) {
+    for (yaml_node_pair_t *pair = map->data.mapping.pairs.start; pair < map->data.mapping.pairs.top;
+         pair++) {
         yaml_node_t *key = yaml_document_get_node(doc, pair->key);
         yaml_node_t *value = yaml_document_get_node(doc, pair->value);
         size_t line = key->start_mark.line + 1;
         if (key->type != YAML_SCALAR_NODE)
-            return lade_error_set(error, LADE_CONFIG_ERROR, "%s:%zu: a key has to be a word", file, line);
+            return lade_error_set(error, LADE_CONFIG_ERROR, "%s:%zu: a key has to be a word", file,
+                                  line);
         char name[128];
         snprintf(name, sizeof name, "%s%s%s", prefix, *prefix ? "." : "",
                  (const char *)key->data.scalar.value);
@@ -157,8 +159,8 @@ s_node(lade_config_t *self, yaml_document_t *doc, const char *file, const char *
             continue;
         }
         if (value->type != YAML_SCALAR_NODE)
-            return lade_error_set(error, LADE_CONFIG_ERROR, "%s:%zu: %s takes one value, no list", file, line,
-                                  name);
+            return lade_error_set(error, LADE_CONFIG_ERROR, "%s:%zu: %s takes one value, no list",
+                                  file, line, name);
         if (lade_config_set(self, name, (const char *)value->data.scalar.value, error))
             return lade_error_wrap(error, "%s:%zu", file, line);
     }
@@ -170,15 +172,16 @@ s_read_file(lade_config_t *self, const char *file, lade_error_t *error)
 {
     FILE *in = fopen(file, "rb");
     if (!in)
-        return lade_error_set(error, LADE_CONFIG_ERROR, "cannot read the configuration %s: %s", file,
-                              strerror(errno));
+        return lade_error_set(error, LADE_CONFIG_ERROR, "cannot read the configuration %s: %s",
+                              file, strerror(errno));
     lade_code_t code = LADE_OK;
     yaml_parser_t parser;
     yaml_document_t doc;
     yaml_parser_initialize(&parser);
     yaml_parser_set_input_file(&parser, in);
     if (!yaml_parser_load(&parser, &doc)) {
-        code = lade_error_set(error, LADE_CONFIG_ERROR, "%s:%zu: %s", file, parser.problem_mark.line + 1,
+        code = lade_error_set(error, LADE_CONFIG_ERROR, "%s:%zu: %s", file,
+                              parser.problem_mark.line + 1,
                               parser.problem ? parser.problem : "not YAML");
     } else {
         yaml_node_t *root = yaml_document_get_root_node(&doc);
@@ -223,8 +226,9 @@ s_default_data(void)
     const char *home = getenv("HOME");
     const char *xdg = getenv("XDG_DATA_HOME");
     char *data = NULL;
-    int len = xdg && *xdg == '/' ? asprintf(&data, "%s/lade", xdg)
-                                 : asprintf(&data, "%s/.local/share/lade", home && *home ? home : "/tmp");
+    int len = xdg && *xdg == '/'
+                  ? asprintf(&data, "%s/lade", xdg)
+                  : asprintf(&data, "%s/.local/share/lade", home && *home ? home : "/tmp");
     return len < 0 ? NULL : data;
 }
 
@@ -289,15 +293,16 @@ lade_config_load(lade_config_t *self, const char *file, const char *data, lade_e
     if (!code)
         code = s_read_environment(self, error);
     if (!code && lade_log_level(self->log_level) < 0)
-        code = lade_error_set(error, LADE_CONFIG_ERROR, "log_level: '%s' is not error, warning, info or debug",
-                              self->log_level);
+        code =
+            lade_error_set(error, LADE_CONFIG_ERROR,
+                           "log_level: '%s' is not error, warning, info or debug", self->log_level);
     s_derive(self);
     return code;
 }
 
 bool
-lade_config_from_args(lade_config_t *self, const char *program, const char *about, int argc, char **argv,
-                      int *exit_status_p)
+lade_config_from_args(lade_config_t *self, const char *program, const char *about, int argc,
+                      char **argv, int *exit_status_p)
 {
     const char *file = NULL, *data = NULL;
     const char *sets[64];
@@ -327,11 +332,12 @@ lade_config_from_args(lade_config_t *self, const char *program, const char *abou
             return false;
         } else {
             bool help = strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0;
-            fprintf(help ? stdout : stderr,
-                    "%s%s%s%s: %s\n\nusage: %s [--config-file FILE] [--data DIR] [--set KEY=VALUE]...\n"
-                    "Settings are those of configs/lade.yaml.\n",
-                    help ? "" : "unknown or incomplete option '", help ? "" : argv[i], help ? "" : "'\n\n",
-                    program, about, program);
+            fprintf(
+                help ? stdout : stderr,
+                "%s%s%s%s: %s\n\nusage: %s [--config-file FILE] [--data DIR] [--set KEY=VALUE]...\n"
+                "Settings are those of configs/lade.yaml.\n",
+                help ? "" : "unknown or incomplete option '", help ? "" : argv[i],
+                help ? "" : "'\n\n", program, about, program);
             *exit_status_p = help ? 0 : 2;
             return false;
         }
@@ -343,7 +349,8 @@ lade_config_from_args(lade_config_t *self, const char *program, const char *abou
         if (equals)
             *equals = '\0';
         code = equals ? lade_config_set(self, key, equals + 1, &error)
-                      : lade_error_set(&error, LADE_CONFIG_ERROR, "--set %s: wants KEY=VALUE", sets[i]);
+                      : lade_error_set(&error, LADE_CONFIG_ERROR, "--set %s: wants KEY=VALUE",
+                                       sets[i]);
         free(key);
     }
     if (code) {
@@ -362,7 +369,8 @@ lade_config_make_folders(const lade_config_t *self, lade_error_t *error)
 {
     lade_code_t code = lade_path_mkdirs(self->data, 0700, error);
     if (!code && chmod(self->data, 0700) != 0 && errno != EPERM)
-        code = lade_error_errno(error, errno, "cannot close the data folder %s to others", self->data);
+        code =
+            lade_error_errno(error, errno, "cannot close the data folder %s to others", self->data);
     return code ? code : lade_path_mkdirs(self->models_dir, 0755, error);
 }
 
@@ -379,8 +387,8 @@ s_value_text(const lade_config_t *self, const s_row_t *row, char *value, size_t 
 }
 
 bool
-lade_config_each(const lade_config_t *self, size_t index, const char **key_p, char *value, size_t size,
-                 const char **help_p)
+lade_config_each(const lade_config_t *self, size_t index, const char **key_p, char *value,
+                 size_t size, const char **help_p)
 {
     if (index >= S_ROWS)
         return false;

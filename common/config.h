@@ -1,8 +1,10 @@
-// The settings of every lade program: one table, read from lade.yaml (libyaml), LADE_* variables and flags.
+// The settings of every lade program: one table, read from lade.yaml (libyaml), LADE_* variables
+// and flags.
 //
-// Order, the later wins: preset, file, environment, flags. The file is the one named by --config-file or
-// LADE_CONFIG, else DATA/lade.yaml if it exists. An unknown or mistyped key is an error with file and line.
-// configs/lade.yaml shows each key with its preset; a unit test keeps it and the table in step.
+// Order, the later wins: preset, file, environment, flags. The file is the one named by
+// --config-file or LADE_CONFIG, else DATA/lade.yaml if it exists. An unknown or mistyped key is an
+// error with file and line. configs/lade.yaml shows each key with its preset; a unit test keeps it
+// and the table in step.
 #ifndef LADE_CONFIG_H
 #define LADE_CONFIG_H
 
@@ -21,10 +23,10 @@ typedef struct {
 
     // endpoints, in full ("ipc:///…/clients", "tcp://…")
     char *clients, *workers, *events;
-    bool insecure;        // tcp without CURVE is allowed
-    char *curve_key;      // this program's secret certificate file (czmq zcert)
-    char *curve_server;   // the broker's public certificate file (workers and clients)
-    char *curve_clients;  // folder of public certificates the broker lets in
+    bool insecure;       // tcp without CURVE is allowed
+    char *curve_key;     // this program's secret certificate file (czmq zcert)
+    char *curve_server;  // the broker's public certificate file (workers and clients)
+    char *curve_clients; // folder of public certificates the broker lets in
 
     int64_t max_message_bytes, max_queue, keep_ended, journal_events;
     int64_t beat_ms, lease_beats, max_deaths, max_attempts, retry_base_ms, retry_max_ms;
@@ -44,18 +46,20 @@ typedef struct {
     int64_t load_slots, cache_mb, read_threads, pool_mb;
 } lade_config_t;
 
-// Fills *self. file and data may be NULL (not given as flags). Creates nothing on disk. The ecosystem's own
-// variables (HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE) count as environment. LADE_CONFIG_ERROR with
-// "FILE:LINE: …" for an unknown key, a value of the wrong type or out of its range. Free with
-// lade_config_free whatever is returned.
-lade_code_t lade_config_load(lade_config_t *self, const char *file, const char *data, lade_error_t *error);
+// Fills *self. file and data may be NULL (not given as flags). Creates nothing on disk. The
+// ecosystem's own variables (HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE) count as environment.
+// LADE_CONFIG_ERROR with "FILE:LINE: …" for an unknown key, a value of the wrong type or out of its
+// range. Free with lade_config_free whatever is returned.
+lade_code_t lade_config_load(lade_config_t *self, const char *file, const char *data,
+                             lade_error_t *error);
 
 // Sets one setting by its name, as --set KEY=VALUE does.
-lade_code_t lade_config_set(lade_config_t *self, const char *key, const char *value, lade_error_t *error);
+lade_code_t lade_config_set(lade_config_t *self, const char *key, const char *value,
+                            lade_error_t *error);
 
-// The options every daemon takes: --config-file F, --data DIR, --set KEY=VALUE, --help, --version. Loads the
-// configuration and opens the log under the program's name. Returns true if the program goes on; else
-// *exit_status_p is what main returns (help was printed, or the error was).
+// The options every daemon takes: --config-file F, --data DIR, --set KEY=VALUE, --help, --version.
+// Loads the configuration and opens the log under the program's name. Returns true if the program
+// goes on; else *exit_status_p is what main returns (help was printed, or the error was).
 bool lade_config_from_args(lade_config_t *self, const char *program, const char *about, int argc,
                            char **argv, int *exit_status_p);
 
@@ -65,9 +69,10 @@ lade_code_t lade_config_make_folders(const lade_config_t *self, lade_error_t *er
 // Prints every setting with its preset and help as lade.yaml (what configs/lade.yaml is made from).
 void lade_config_print_presets(FILE *out);
 
-// One row of the settings table as text, in table order; false past the end. For tests and `lade config`.
-bool lade_config_each(const lade_config_t *self, size_t index, const char **key_p, char *value, size_t size,
-                      const char **help_p);
+// One row of the settings table as text, in table order; false past the end. For tests and `lade
+// config`.
+bool lade_config_each(const lade_config_t *self, size_t index, const char **key_p, char *value,
+                      size_t size, const char **help_p);
 
 void lade_config_free(lade_config_t *self);
 

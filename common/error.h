@@ -1,8 +1,8 @@
 // The one error type of lade: a code to branch on and a sentence to show.
 //
 // Every fallible call returns lade_code_t (LADE_OK is 0) and takes lade_error_t *error last. The
-// sentence says what happened and what to do about it; whoever learns the fact writes it, callers put
-// their words in front with lade_error_wrap.
+// sentence says what happened and what to do about it; whoever learns the fact writes it, callers
+// put their words in front with lade_error_wrap.
 #ifndef LADE_ERROR_H
 #define LADE_ERROR_H
 
@@ -10,8 +10,8 @@
 
 #pragma GCC visibility push(default) // part of liblade: client/lade.h includes this file
 
-// The closed list of codes. Their wire names, what they mean, whether the same job could succeed later
-// unchanged, and the exit status they give a command are the columns of one table in error.c.
+// The closed list of codes. Their wire names, what they mean, whether the same job could succeed
+// later unchanged, and the exit status they give a command are the columns of one table in error.c.
 typedef enum {
     LADE_OK = 0,
     // The seed's exceptions, on the wire without "Exception".
@@ -73,12 +73,14 @@ typedef struct {
     char message[512]; // always ended by a NUL; cut, never overflowed
 } lade_error_t;
 
-// Fills *error (which may be NULL) and returns code, so noticing, saying and returning are one statement.
+// Fills *error (which may be NULL) and returns code, so noticing, saying and returning are one
+// statement.
 lade_code_t lade_error_set(lade_error_t *error, lade_code_t code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-// As lade_error_set for a failed system call: ": <strerror(errnum)>" is put after the words, and the code
-// follows errnum (ENOSPC and EDQUOT no_space, ENOENT not_found, ENOMEM no_memory, else io_error).
+// As lade_error_set for a failed system call: ": <strerror(errnum)>" is put after the words, and
+// the code follows errnum (ENOSPC and EDQUOT no_space, ENOENT not_found, ENOMEM no_memory, else
+// io_error).
 lade_code_t lade_error_errno(lade_error_t *error, int errnum, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

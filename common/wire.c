@@ -7,10 +7,10 @@
 #include <time.h>
 
 static const char *const s_commands[LADE_W_END] = {
-    [LADE_W_HELLO] = "HELLO",     [LADE_W_BEAT] = "BEAT",     [LADE_W_PROGRESS] = "PROGRESS",
-    [LADE_W_DONE] = "DONE",       [LADE_W_FAIL] = "FAIL",     [LADE_W_AWAIT] = "AWAIT",
-    [LADE_W_GATE] = "GATE",       [LADE_W_BYE] = "BYE",       [LADE_W_WELCOME] = "WELCOME",
-    [LADE_W_JOB] = "JOB",         [LADE_W_CANCEL] = "CANCEL", [LADE_W_PAUSE] = "PAUSE",
+    [LADE_W_HELLO] = "HELLO",   [LADE_W_BEAT] = "BEAT",     [LADE_W_PROGRESS] = "PROGRESS",
+    [LADE_W_DONE] = "DONE",     [LADE_W_FAIL] = "FAIL",     [LADE_W_AWAIT] = "AWAIT",
+    [LADE_W_GATE] = "GATE",     [LADE_W_BYE] = "BYE",       [LADE_W_WELCOME] = "WELCOME",
+    [LADE_W_JOB] = "JOB",       [LADE_W_CANCEL] = "CANCEL", [LADE_W_PAUSE] = "PAUSE",
     [LADE_W_RETIRE] = "RETIRE",
 };
 
@@ -44,7 +44,8 @@ s_number(const uint8_t *bytes, size_t len, size_t *at, size_t width, size_t *val
     return true;
 }
 
-// How the bytes from 0xc0 to 0xdf are laid out: width of the length field, extra bytes, what is counted.
+// How the bytes from 0xc0 to 0xdf are laid out: width of the length field, extra bytes, what is
+// counted.
 static const struct {
     uint8_t width; // bytes of length field
     uint8_t fixed; // bytes besides
@@ -102,8 +103,8 @@ lade_wire_check(const void *data, size_t len, lade_error_t *error)
         while (left[depth] == 0) {
             if (depth == 0) {
                 if (at != len)
-                    return lade_error_set(error, LADE_BAD_REQUEST, "%zu bytes after the msgpack body",
-                                          len - at);
+                    return lade_error_set(error, LADE_BAD_REQUEST,
+                                          "%zu bytes after the msgpack body", len - at);
                 return LADE_OK;
             }
             depth--;

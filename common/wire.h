@@ -1,11 +1,12 @@
 // Message bodies: msgpack maps with string keys, their ceilings, and the names both protocols use.
 //
-// Bytes from a peer are checked once, by lade_wire_check, before msgpack-c sees them: it walks the bytes
-// without allocating and refuses what is too deep, too long or cut off. After it, unpacking is safe.
+// Bytes from a peer are checked once, by lade_wire_check, before msgpack-c sees them: it walks the
+// bytes without allocating and refuses what is too deep, too long or cut off. After it, unpacking
+// is safe.
 //
-// Two ways to work with a body. The broker's hot path reads msgpack_object in place and packs by hand
-// (lade_wire_find, lade_pack_*). Everybody else turns the body into jansson's json_t and back; msgpack
-// bin becomes a string of bytes there, which only matters to who put bin in.
+// Two ways to work with a body. The broker's hot path reads msgpack_object in place and packs by
+// hand (lade_wire_find, lade_pack_*). Everybody else turns the body into jansson's json_t and back;
+// msgpack bin becomes a string of bytes there, which only matters to who put bin in.
 #ifndef LADE_WIRE_H
 #define LADE_WIRE_H
 
@@ -47,22 +48,23 @@ typedef enum {
 const char *lade_worker_command_name(int command);
 
 enum {
-    LADE_WIRE_MAX_DEPTH = 16,          // containers within containers
-    LADE_WIRE_MAX_BODY = 16 << 20,     // bytes of one body, unless the configuration says less
-    LADE_WIRE_MAX_ITEMS = 1 << 20,     // values in one body
+    LADE_WIRE_MAX_DEPTH = 16,      // containers within containers
+    LADE_WIRE_MAX_BODY = 16 << 20, // bytes of one body, unless the configuration says less
+    LADE_WIRE_MAX_ITEMS = 1 << 20, // values in one body
 };
 
 // LADE_OK if the bytes are exactly one msgpack value within the ceilings: LADE_WIRE_MAX_DEPTH deep,
-// LADE_WIRE_MAX_ITEMS values, every string, array and map whole. Else LADE_BAD_REQUEST or LADE_TOO_LARGE.
-// Reads each byte at most once, allocates nothing.
+// LADE_WIRE_MAX_ITEMS values, every string, array and map whole. Else LADE_BAD_REQUEST or
+// LADE_TOO_LARGE. Reads each byte at most once, allocates nothing.
 lade_code_t lade_wire_check(const void *bytes, size_t len, lade_error_t *error);
 
-// Checks the bytes (lade_wire_check) and unpacks them into zone. *object_p points into bytes and zone and
-// lives as long as both. LADE_BAD_REQUEST if the value is not a map.
-lade_code_t lade_wire_unpack(const void *bytes, size_t len, msgpack_zone *zone, msgpack_object *object_p,
-                             lade_error_t *error);
+// Checks the bytes (lade_wire_check) and unpacks them into zone. *object_p points into bytes and
+// zone and lives as long as both. LADE_BAD_REQUEST if the value is not a map.
+lade_code_t lade_wire_unpack(const void *bytes, size_t len, msgpack_zone *zone,
+                             msgpack_object *object_p, lade_error_t *error);
 
-// The value of a key in a map, NULL if the object is no map or has no such key (the first one counts).
+// The value of a key in a map, NULL if the object is no map or has no such key (the first one
+// counts).
 const msgpack_object *lade_wire_find(const msgpack_object *map, const char *key);
 
 // Typed look-ups; the preset when the key is missing, nil or of another type.
@@ -94,8 +96,9 @@ void lade_pack_real(lade_pack_t *self, double value);
 void lade_pack_bool(lade_pack_t *self, bool value);
 void lade_pack_nil(lade_pack_t *self);
 void lade_pack_object(lade_pack_t *self, const msgpack_object *object);
-void lade_pack_raw(lade_pack_t *self, const void *msgpack, size_t len); // already packed; len 0 packs nil
-void lade_pack_json(lade_pack_t *self, const json_t *value);            // NULL packs nil
+void lade_pack_raw(lade_pack_t *self, const void *msgpack,
+                   size_t len);                              // already packed; len 0 packs nil
+void lade_pack_json(lade_pack_t *self, const json_t *value); // NULL packs nil
 // LADE_OK, or the error of the first write that failed.
 lade_code_t lade_pack_failed(const lade_pack_t *self, lade_error_t *error);
 
