@@ -92,8 +92,9 @@ s_exchange(s_fixture_t *self, const char *client_key)
 
     s_set(self, "curve.key", client_key);
     s_set(self, "curve.server", "keys/server.pub");
-    assert_int_equal(
-        lade_endpoint_connect(client, zsock_last_endpoint(server), &self->config, &error), LADE_OK);
+    char *endpoint = zsock_last_endpoint(server);
+    assert_int_equal(lade_endpoint_connect(client, endpoint, &self->config, &error), LADE_OK);
+    free(endpoint);
     zstr_send(client, "hello");
     zpoller_t *poller = zpoller_new(server, NULL);
     bool came = zpoller_wait(poller, strstr(client_key, "stranger") ? 300 : 5000) == server;
