@@ -1,8 +1,8 @@
 // The keyspace: a few ordered tables of bytes with atomic, durable batches of writes.
 //
-// A thin interface, so that another engine can stand behind it; LMDB is the one here and only store.c knows it.
-// One thread, one batch at a time. A batch is opened by the first write after a commit; reads see what it wrote.
-// The map grows by itself, between batches.
+// A thin interface, so that another engine can stand behind it; LMDB is the one here and only
+// store.c knows it. One thread, one batch at a time. A batch is opened by the first write after a
+// commit; reads see what it wrote. The map grows by itself, between batches.
 #ifndef LADE_STORE_H
 #define LADE_STORE_H
 
@@ -29,57 +29,81 @@ typedef enum {
 } lade_db_t;
 
 enum {
-    LADE_STORE_SCHEMA = 1,  // written to meta; newer is refused, older is migrated
+    LADE_STORE_SCHEMA = 1,   // written to meta; newer is refused, older is migrated
     LADE_STORE_MAX_KEY = 500 // bytes; longer keys are cut and ended with a hash by lade_store_key
 };
 
 typedef struct lade_store lade_store_t;
 
-// A run of bytes in the keyspace. Valid until the next write, commit or end of the snapshot: decode it at once.
+// A run of bytes in the keyspace. Valid until the next write, commit or end of the snapshot: decode
+// it at once.
 typedef struct {
     const void *data;
     size_t len;
 } lade_bytes_t;
 
-// Opens (and creates) the keyspace in folder. LADE_BUSY if another process has it, LADE_SCHEMA_TOO_NEW,
-// LADE_CORRUPT, LADE_NO_SPACE. An older schema is migrated here, in one transaction (s_migrations in store.c).
+// Opens (and creates) the keyspace in folder. LADE_BUSY if another process has it,
+// LADE_SCHEMA_TOO_NEW, LADE_CORRUPT, LADE_NO_SPACE. An older schema is migrated here, in one
+// transaction (s_migrations in store.c).
 lade_code_t lade_store_open(const char *folder, lade_store_t **self_p, lade_error_t *error);
 
+// The knobs of lade_store_open, for tests: the map's size when new (0: 1 GiB), the schema this
+// program writes, and the steps from one schema to the next (ended by a row without migrate; each
+// works inside the one transaction).
+typedef struct {
+    size_t map_bytes;
+    uint64_t schema;
+    const struct lade_store_migration {
+        uint64_t from;
+        lade_code_t (*migrate)(lade_store_t *self, lade_error_t *error);
+    } * migrations;
+} lade_store_options_t;
+
+lade_code_t lade_store_open_with(const char *folder, const lade_store_options_t *options,
+                                 lade_store_t **self_p, lade_error_t *error);
+
 // Reads one value; LADE_NOT_FOUND (error untouched) if there is none.
-lade_code_t lade_store_get(lade_store_t *self, lade_db_t db, const void *key, size_t len, lade_bytes_t *value,
-                           lade_error_t *error);
+lade_code_t lade_store_get(lade_store_t *self, lade_db_t db, const void *key, size_t len,
+                           lade_bytes_t *value, lade_error_t *error);
 
 // Writes one value. append: the key is known to be the highest of its table, which is faster.
-lade_code_t lade_store_put(lade_store_t *self, lade_db_t db, const void *key, size_t key_len, const void *value,
-                           size_t value_len, bool append, lade_error_t *error);
+lade_code_t lade_store_put(lade_store_t *self, lade_db_t db, const void *key, size_t key_len,
+                           const void *value, size_t value_len, bool append, lade_error_t *error);
 
 // Removes one value; none there is no error.
-lade_code_t lade_store_del(lade_store_t *self, lade_db_t db, const void *key, size_t len, lade_error_t *error);
+lade_code_t lade_store_del(lade_store_t *self, lade_db_t db, const void *key, size_t len,
+                           lade_error_t *error);
 
-// Goes through the keys not below from (len 0: the first) in order, until each returns false. Only keys that
-// begin with the first prefix_len bytes of from are given. each must not write; reverse starts at the end of the range.
-lade_code_t lade_store_scan(lade_store_t *self, lade_db_t db, const void *from, size_t len, size_t prefix_len,
-                            bool reverse, bool (*each)(void *arg, lade_bytes_t key, lade_bytes_t value),
+// Goes through the keys not below from (len 0: the first) in order, until each returns false. Only
+// keys that begin with the first prefix_len bytes of from are given. each must not write; reverse
+// starts at the end of the range.
+lade_code_t lade_store_scan(lade_store_t *self, lade_db_t db, const void *from, size_t len,
+                            size_t prefix_len, bool reverse,
+                            bool (*each)(void *arg, lade_bytes_t key, lade_bytes_t value),
                             void *arg, lade_error_t *error);
 
 // True if something was written since the last commit.
 bool lade_store_dirty(const lade_store_t *self);
 
-// Makes the batch durable (blocks for the disk), or forgets it. After a failed commit the batch is forgotten and
-// the keyspace is as before it.
+// Makes the batch durable (blocks for the disk), or forgets it. After a failed commit the batch is
+// forgotten and the keyspace is as before it. A write that failed (LADE_NO_SPACE, LADE_IO_ERROR)
+// spoils its batch: what follows in it and the commit answer with the same error.
 lade_code_t lade_store_commit(lade_store_t *self, lade_error_t *error);
 void lade_store_abort(lade_store_t *self);
 
 // Counters in meta.
-lade_code_t lade_store_get_number(lade_store_t *self, const char *name, uint64_t *value_p, lade_error_t *error);
-lade_code_t lade_store_put_number(lade_store_t *self, const char *name, uint64_t value, lade_error_t *error);
+lade_code_t lade_store_get_number(lade_store_t *self, const char *name, uint64_t *value_p,
+                                  lade_error_t *error);
+lade_code_t lade_store_put_number(lade_store_t *self, const char *name, uint64_t value,
+                                  lade_error_t *error);
 
 // Entries of a table; bytes of the keyspace on disk.
 uint64_t lade_store_count(lade_store_t *self, lade_db_t db);
 uint64_t lade_store_bytes(lade_store_t *self);
 
-// A key of at most LADE_STORE_MAX_KEY bytes for text of any length: the text itself, or its beginning and 16 hex
-// digits of a hash of all of it. key has room for LADE_STORE_MAX_KEY bytes; returns its length.
+// A key of at most LADE_STORE_MAX_KEY bytes for text of any length: the text itself, or its
+// beginning and 16 hex digits of a hash of all of it. key has room for LADE_STORE_MAX_KEY bytes;
+// returns its length.
 size_t lade_store_key(const void *text, size_t len, char *key);
 
 void lade_store_close(lade_store_t **self_p);

@@ -1,0 +1,590 @@
+// The keyspace on LMDB: one environment, one write transaction at a time, reads through it while it
+// is open.
+//
+// Durability is LMDB's own: no MDB_NOSYNC of any kind, so a commit is two waits for the disk
+// (pages, then the page that names the new root) and a crash at any moment leaves the state before
+// or after it.
+#include "broker/store.h"
+
+#include "common/path.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <lmdb.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct lade_store {
+    char *folder;
+    int lock_fd; // holds the process lock as long as it is open
+    MDB_env *env;
+    MDB_dbi tables[LADE_DB_COUNT];
+    MDB_txn *write;       // the open batch; NULL between batches
+    MDB_txn *read;        // kept and renewed, as making one costs more than a look-up
+    bool reading;         // read holds a snapshot
+    bool grow;            // the last batch found the map full
+    lade_error_t spoiled; // why the open batch cannot be committed
+};
+
+static const char *const s_tables[] = {
+    // clang-format off
+    [LADE_DB_META]             = "meta",
+    [LADE_DB_MODELS]           = "models",
+    [LADE_DB_MODELS_BY_NAME]   = "models_by_name",
+    [LADE_DB_MODELS_BY_PATH]   = "models_by_path",
+    [LADE_DB_MODELS_BY_TAG]    = "models_by_tag",
+    [LADE_DB_MODELS_BY_SOURCE] = "models_by_source",
+    [LADE_DB_MODELS_BY_HASH]   = "models_by_hash",
+    [LADE_DB_JOBS]             = "jobs",
+    [LADE_DB_JOBS_BY_TOKEN]    = "jobs_by_token",
+    [LADE_DB_JOBS_BY_SOURCE]   = "jobs_by_source",
+    [LADE_DB_JOBS_BY_PARENT]   = "jobs_by_parent",
+    [LADE_DB_EVENTS]           = "events",
+    // clang-format on
+};
+_Static_assert(sizeof s_tables / sizeof *s_tables == LADE_DB_COUNT, "a table has no name");
+
+// From which schema, and the function that makes the next one of it. Schema 1 is the first.
+static const struct lade_store_migration s_migrations[] = {
+    {0, NULL},
+};
+
+static const lade_store_options_t s_options = {
+    .schema = LADE_STORE_SCHEMA,
+    .migrations = s_migrations,
+};
+
+// A map costs address space only. Half of it is free when a batch begins, and a batch is a few
+// messages of a few MiB, so that it does not fill in the middle of one.
+enum { S_MAP_BYTES = 1 << 30 };
+
+// ---------------------------------------------------------------------------------------------------
+// Errors
+
+static const struct {
+    int rc;
+    lade_code_t code;
+    const char *help;
+} s_errors[] = {
+    // clang-format off
+    {MDB_MAP_FULL,         LADE_NO_SPACE, "it grows before the next batch: try again"},
+    {MDB_TXN_FULL,         LADE_TOO_LARGE, "too much was written in one batch"},
+    {MDB_CORRUPTED,        LADE_CORRUPT,  "restore it from a copy, or move the folder away to begin anew"},
+    {MDB_PAGE_NOTFOUND,    LADE_CORRUPT,  "restore it from a copy, or move the folder away to begin anew"},
+    {MDB_INVALID,          LADE_CORRUPT,  "restore it from a copy, or move the folder away to begin anew"},
+    {MDB_VERSION_MISMATCH, LADE_CORRUPT,  "it was written by another version of LMDB"},
+    {MDB_PANIC,            LADE_IO_ERROR, "the disk failed in the middle of a commit; restart the broker"},
+    {MDB_READERS_FULL,     LADE_BUSY,     "too many programs read it; close them"},
+    {ENOSPC,               LADE_NO_SPACE, "make room on its disk"},
+    {EDQUOT,               LADE_NO_SPACE, "make room in its quota"},
+    {EFBIG,                LADE_NO_SPACE, "the file size limit of the broker is reached"},
+    {ENOMEM,               LADE_NO_MEMORY, "the machine has no memory or address space left"},
+    {EACCES,               LADE_IO_ERROR, "the broker's user has to own the folder"},
+    {EROFS,                LADE_IO_ERROR, "the broker has to be able to write there"},
+    // clang-format on
+};
+
+static lade_code_t
+s_error(const lade_store_t *self, int rc, const char *doing, lade_error_t *error)
+{
+    for (size_t i = 0; i < sizeof s_errors / sizeof *s_errors; i++)
+        if (s_errors[i].rc == rc)
+            return lade_error_set(error, s_errors[i].code, "keyspace %s: %s: %s (%s)", self->folder,
+                                  doing, mdb_strerror(rc), s_errors[i].help);
+    return lade_error_set(error, rc > 0 ? LADE_IO_ERROR : LADE_INTERNAL, "keyspace %s: %s: %s",
+                          self->folder, doing, mdb_strerror(rc));
+}
+
+// An error inside a batch is remembered: LMDB refuses everything after it with less to say.
+static lade_code_t
+s_spoil(lade_store_t *self, int rc, const char *doing, lade_error_t *error)
+{
+    lade_code_t code = s_error(self, rc, doing, &self->spoiled);
+    self->grow = self->grow || rc == MDB_MAP_FULL;
+    if (error)
+        *error = self->spoiled;
+    return code;
+}
+
+static lade_code_t
+s_check_spoiled(const lade_store_t *self, lade_error_t *error)
+{
+    if (self->spoiled.code && error)
+        *error = self->spoiled;
+    return self->spoiled.code;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Transactions
+
+static void
+s_end_reading(lade_store_t *self)
+{
+    if (self->reading)
+        mdb_txn_reset(self->read);
+    self->reading = false;
+}
+
+static size_t
+s_used_bytes(const lade_store_t *self, size_t *map_p)
+{
+    MDB_envinfo info;
+    MDB_stat stat;
+    mdb_env_info(self->env, &info);
+    mdb_env_stat(self->env, &stat);
+    if (map_p)
+        *map_p = info.me_mapsize;
+    return (info.me_last_pgno + 1) * stat.ms_psize;
+}
+
+// Doubles the map when half of it is used. No transaction may be open. LMDB gives the old map up
+// before it asks for the new one, so the address space is tried out first; without it the map stays
+// as it is.
+static void
+s_grow(lade_store_t *self)
+{
+    size_t map;
+    size_t used = s_used_bytes(self, &map);
+    size_t wanted = map;
+    while (used > wanted / 2 || (self->grow && wanted == map))
+        wanted *= 2;
+    if (wanted == map)
+        return;
+    void *room = mmap(NULL, wanted, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED)
+        return;
+    munmap(room, wanted);
+    if (mdb_env_set_mapsize(self->env, wanted) == 0)
+        self->grow = false;
+}
+
+// The batch, opened if there is none.
+static lade_code_t
+s_begin(lade_store_t *self, lade_error_t *error)
+{
+    if (self->write)
+        return s_check_spoiled(self, error);
+    s_end_reading(self); // a snapshot held while others write keeps old pages from being used again
+    s_grow(self);
+    int rc = mdb_txn_begin(self->env, NULL, 0, &self->write);
+    if (rc)
+        self->write = NULL;
+    return rc ? s_error(self, rc, "beginning to write", error) : LADE_OK;
+}
+
+// What a read goes through: the batch if one is open, else the snapshot.
+static lade_code_t
+s_view(lade_store_t *self, MDB_txn **txn_p, lade_error_t *error)
+{
+    *txn_p = self->write;
+    if (self->write)
+        return s_check_spoiled(self, error);
+    int rc = 0;
+    if (!self->read)
+        rc = mdb_txn_begin(self->env, NULL, MDB_RDONLY, &self->read);
+    else if (!self->reading)
+        rc = mdb_txn_renew(self->read);
+    if (rc)
+        return s_error(self, rc, "beginning to read", error);
+    self->reading = true;
+    *txn_p = self->read;
+    return LADE_OK;
+}
+
+bool
+lade_store_dirty(const lade_store_t *self)
+{
+    return self->write != NULL;
+}
+
+void
+lade_store_abort(lade_store_t *self)
+{
+    if (self->write)
+        mdb_txn_abort(self->write);
+    self->write = NULL;
+    self->spoiled = (lade_error_t){0};
+}
+
+lade_code_t
+lade_store_commit(lade_store_t *self, lade_error_t *error)
+{
+    if (!self->write)
+        return LADE_OK;
+    lade_code_t code = s_check_spoiled(self, error);
+    if (code) {
+        lade_store_abort(self);
+        return code;
+    }
+    int rc = mdb_txn_commit(self->write); // frees it, whatever it returns
+    self->write = NULL;
+    self->grow = self->grow || rc == MDB_MAP_FULL;
+    return rc ? s_error(self, rc, "committing", error) : LADE_OK;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Values
+
+lade_code_t
+lade_store_get(lade_store_t *self, lade_db_t db, const void *key, size_t len, lade_bytes_t *value,
+               lade_error_t *error)
+{
+    MDB_txn *txn;
+    lade_code_t code = s_view(self, &txn, error);
+    if (code)
+        return code;
+    if (len == 0 || len > LADE_STORE_MAX_KEY)
+        return LADE_NOT_FOUND;
+    MDB_val wanted = {len, (void *)key}, found;
+    int rc = mdb_get(txn, self->tables[db], &wanted, &found);
+    if (rc == MDB_NOTFOUND)
+        return LADE_NOT_FOUND;
+    if (rc)
+        return s_error(self, rc, s_tables[db], error);
+    *value = (lade_bytes_t){found.mv_data, found.mv_size};
+    return LADE_OK;
+}
+
+lade_code_t
+lade_store_put(lade_store_t *self, lade_db_t db, const void *key, size_t key_len, const void *value,
+               size_t value_len, bool append, lade_error_t *error)
+{
+    if (key_len == 0 || key_len > LADE_STORE_MAX_KEY)
+        return lade_error_set(error, LADE_VALUE_ERROR, "a key of %zu bytes in %s; it takes 1 to %d",
+                              key_len, s_tables[db], LADE_STORE_MAX_KEY);
+    lade_code_t code = s_begin(self, error);
+    if (code)
+        return code;
+    MDB_val name = {key_len, (void *)key}, data = {value_len, (void *)value};
+    int rc = mdb_put(self->write, self->tables[db], &name, &data, append ? MDB_APPEND : 0);
+    if (rc == MDB_KEYEXIST) // it was not the highest after all
+        rc = mdb_put(self->write, self->tables[db], &name, &data, 0);
+    return rc ? s_spoil(self, rc, s_tables[db], error) : LADE_OK;
+}
+
+lade_code_t
+lade_store_del(lade_store_t *self, lade_db_t db, const void *key, size_t len, lade_error_t *error)
+{
+    if (len == 0 || len > LADE_STORE_MAX_KEY)
+        return LADE_OK;
+    lade_code_t code = s_begin(self, error);
+    if (code)
+        return code;
+    MDB_val name = {len, (void *)key};
+    int rc = mdb_del(self->write, self->tables[db], &name, NULL);
+    return rc && rc != MDB_NOTFOUND ? s_spoil(self, rc, s_tables[db], error) : LADE_OK;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Scans
+
+static bool
+s_not_below(const MDB_val *key, const void *from, size_t len)
+{
+    size_t common = key->mv_size < len ? key->mv_size : len;
+    int order = common ? memcmp(key->mv_data, from, common) : 0;
+    return order > 0 || (order == 0 && key->mv_size >= len);
+}
+
+// The last key that begins with the prefix, or the last one before where it would be.
+static int
+s_last_of_prefix(MDB_cursor *cursor, const void *prefix, size_t len, MDB_val *key, MDB_val *value)
+{
+    uint8_t next[LADE_STORE_MAX_KEY]; // the lowest key above all that begin with the prefix
+    memcpy(next, prefix, len);
+    while (len && next[len - 1] == 0xff)
+        len--;
+    if (!len)
+        return mdb_cursor_get(cursor, key, value, MDB_LAST);
+    next[len - 1]++;
+    *key = (MDB_val){len, next};
+    int rc = mdb_cursor_get(cursor, key, value, MDB_SET_RANGE);
+    return mdb_cursor_get(cursor, key, value, rc == MDB_NOTFOUND ? MDB_LAST : MDB_PREV);
+}
+
+lade_code_t
+lade_store_scan(lade_store_t *self, lade_db_t db, const void *from, size_t len, size_t prefix_len,
+                bool reverse, bool (*each)(void *arg, lade_bytes_t key, lade_bytes_t value),
+                void *arg, lade_error_t *error)
+{
+    assert(prefix_len <= len && len <= LADE_STORE_MAX_KEY);
+    MDB_txn *txn;
+    MDB_cursor *cursor;
+    lade_code_t code = s_view(self, &txn, error);
+    if (code)
+        return code;
+    int rc = mdb_cursor_open(txn, self->tables[db], &cursor);
+    if (rc)
+        return s_error(self, rc, s_tables[db], error);
+    MDB_val key = {len, (void *)from}, value;
+    if (reverse)
+        rc = s_last_of_prefix(cursor, from, prefix_len, &key, &value);
+    else
+        rc = mdb_cursor_get(cursor, &key, &value, len ? MDB_SET_RANGE : MDB_FIRST);
+    while (rc == 0 && s_not_below(&key, from, len)) {
+        bool inside = key.mv_size >= prefix_len &&
+                      (!prefix_len || memcmp(key.mv_data, from, prefix_len) == 0);
+        if (!inside || !each(arg, (lade_bytes_t){key.mv_data, key.mv_size},
+                             (lade_bytes_t){value.mv_data, value.mv_size}))
+            break;
+        rc = mdb_cursor_get(cursor, &key, &value, reverse ? MDB_PREV : MDB_NEXT);
+    }
+    mdb_cursor_close(cursor);
+    return rc && rc != MDB_NOTFOUND ? s_error(self, rc, s_tables[db], error) : LADE_OK;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Counters: msgpack's widest integer, so that one is 9 bytes whatever its value
+
+enum { S_UINT64 = 0xcf, S_NUMBER_BYTES = 9 };
+
+lade_code_t
+lade_store_get_number(lade_store_t *self, const char *name, uint64_t *value_p, lade_error_t *error)
+{
+    lade_bytes_t bytes;
+    lade_code_t code = lade_store_get(self, LADE_DB_META, name, strlen(name), &bytes, error);
+    if (code)
+        return code;
+    const uint8_t *at = bytes.data;
+    if (bytes.len != S_NUMBER_BYTES || at[0] != S_UINT64)
+        return lade_error_set(error, LADE_CORRUPT, "keyspace %s: %s in meta is no number",
+                              self->folder, name);
+    *value_p = 0;
+    for (size_t i = 1; i < S_NUMBER_BYTES; i++)
+        *value_p = *value_p << 8 | at[i];
+    return LADE_OK;
+}
+
+lade_code_t
+lade_store_put_number(lade_store_t *self, const char *name, uint64_t value, lade_error_t *error)
+{
+    uint8_t bytes[S_NUMBER_BYTES] = {S_UINT64};
+    for (size_t i = 0; i < 8; i++)
+        bytes[1 + i] = (uint8_t)(value >> (56 - 8 * i));
+    return lade_store_put(self, LADE_DB_META, name, strlen(name), bytes, sizeof bytes, false,
+                          error);
+}
+
+uint64_t
+lade_store_count(lade_store_t *self, lade_db_t db)
+{
+    MDB_txn *txn;
+    MDB_stat stat;
+    if (s_view(self, &txn, NULL) || mdb_stat(txn, self->tables[db], &stat))
+        return 0;
+    return stat.ms_entries;
+}
+
+uint64_t
+lade_store_bytes(lade_store_t *self)
+{
+    return s_used_bytes(self, NULL);
+}
+
+size_t
+lade_store_key(const void *text, size_t len, char *key)
+{
+    if (len <= LADE_STORE_MAX_KEY) {
+        memcpy(key, text, len);
+        return len;
+    }
+    uint8_t digest[EVP_MAX_MD_SIZE];
+    unsigned digest_len = 0;
+    int done = EVP_Digest(text, len, digest, &digest_len, EVP_sha256(), NULL);
+    assert(done == 1 && digest_len >= 8);
+    size_t kept = LADE_STORE_MAX_KEY - 16;
+    memcpy(key, text, kept);
+    for (size_t i = 0; i < 8; i++) {
+        static const char digits[] = "0123456789abcdef";
+        key[kept + 2 * i] = digits[digest[i] >> 4];
+        key[kept + 2 * i + 1] = digits[digest[i] & 15];
+    }
+    return LADE_STORE_MAX_KEY;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Opening
+
+// One process at a time: LMDB alone would let a second broker in, and both would hand out the same
+// jobs.
+static lade_code_t
+s_lock(lade_store_t *self, lade_error_t *error)
+{
+    char *path = lade_path_join(self->folder, "owner");
+    self->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    int failed = self->lock_fd < 0 ? errno : 0;
+    free(path);
+    if (failed)
+        return lade_error_errno(error, failed, "cannot open the lock of the keyspace %s",
+                                self->folder);
+    char owner[32] = "";
+    if (flock(self->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        ssize_t len = pread(self->lock_fd, owner, sizeof owner - 1, 0);
+        owner[len > 0 ? len : 0] = '\0';
+        owner[strcspn(owner, "\n")] = '\0';
+        return lade_error_set(
+            error, LADE_BUSY,
+            "the keyspace %s belongs to another broker that is running (process %s); stop "
+            "it or choose another data folder",
+            self->folder, *owner ? owner : "unknown");
+    }
+    int len = snprintf(owner, sizeof owner, "%ld\n", (long)getpid());
+    if (ftruncate(self->lock_fd, 0) != 0 || pwrite(self->lock_fd, owner, (size_t)len, 0) != len)
+        return lade_error_errno(error, errno, "cannot write the lock of the keyspace %s",
+                                self->folder);
+    return LADE_OK;
+}
+
+// A data file that ends before its last page would kill the process (SIGBUS) when that page is
+// touched. LMDB itself leaves the end off now and then, when the last pages are free; lengthened by
+// zeros, a file that was cut short is found to be corrupt instead.
+static lade_code_t
+s_complete_file(lade_store_t *self, lade_error_t *error)
+{
+    mdb_filehandle_t fd;
+    struct stat stat;
+    off_t used = (off_t)s_used_bytes(self, NULL);
+    if (mdb_env_get_fd(self->env, &fd) || fstat(fd, &stat))
+        return lade_error_errno(error, errno, "keyspace %s: cannot look at its file", self->folder);
+    if (stat.st_size < used && ftruncate(fd, used) != 0)
+        return lade_error_errno(error, errno, "keyspace %s: cannot lengthen its file",
+                                self->folder);
+    return LADE_OK;
+}
+
+static lade_code_t
+s_open_env(lade_store_t *self, const lade_store_options_t *options, lade_error_t *error)
+{
+    int rc = mdb_env_create(&self->env);
+    if (rc)
+        return s_error(self, rc, "opening", error);
+    mdb_env_set_maxdbs(self->env, LADE_DB_COUNT);
+    mdb_env_set_mapsize(self->env, options->map_bytes ? options->map_bytes : S_MAP_BYTES);
+    rc = mdb_env_open(self->env, self->folder, MDB_NOTLS, 0600);
+    if (rc)
+        return s_error(self, rc, "opening", error);
+    int dead;
+    mdb_reader_check(self->env, &dead); // slots of programs that looked at it and died
+    return s_complete_file(self, error);
+}
+
+static lade_code_t
+s_open_tables(lade_store_t *self, lade_error_t *error)
+{
+    lade_code_t code = s_begin(self, error);
+    for (size_t i = 0; i < LADE_DB_COUNT && !code; i++) {
+        int rc = mdb_dbi_open(self->write, s_tables[i], MDB_CREATE, &self->tables[i]);
+        if (rc)
+            code = s_error(self, rc, s_tables[i], error);
+    }
+    return code;
+}
+
+static lade_code_t
+s_migrate(lade_store_t *self, const lade_store_options_t *options, uint64_t schema,
+          lade_error_t *error)
+{
+    for (; schema < options->schema; schema++) {
+        const struct lade_store_migration *row = options->migrations;
+        while (row->migrate && row->from != schema)
+            row++;
+        if (!row->migrate)
+            return lade_error_set(error, LADE_CORRUPT,
+                                  "the keyspace %s has schema %" PRIu64
+                                  ", and nothing leads from there to %" PRIu64,
+                                  self->folder, schema, options->schema);
+        if (row->migrate(self, error))
+            return lade_error_wrap(error, "keyspace %s: migrating schema %" PRIu64, self->folder,
+                                   schema);
+    }
+    return lade_store_put_number(self, "schema", schema, error);
+}
+
+static lade_code_t
+s_check_schema(lade_store_t *self, const lade_store_options_t *options, lade_error_t *error)
+{
+    uint64_t schema = 0;
+    lade_code_t code = lade_store_get_number(self, "schema", &schema, error);
+    if (code == LADE_NOT_FOUND) {
+        for (size_t i = 0; i < LADE_DB_COUNT; i++)
+            if (lade_store_count(self, (lade_db_t)i))
+                return lade_error_set(
+                    error, LADE_CORRUPT,
+                    "the keyspace %s has %s but says no schema; restore it from a copy",
+                    self->folder, s_tables[i]);
+        return lade_store_put_number(self, "schema", options->schema, error);
+    }
+    if (code)
+        return code;
+    if (schema > options->schema)
+        return lade_error_set(error, LADE_SCHEMA_TOO_NEW,
+                              "the keyspace %s has schema %" PRIu64
+                              ", this broker knows up to %" PRIu64
+                              "; use the newer lade that wrote it",
+                              self->folder, schema, options->schema);
+    return schema < options->schema ? s_migrate(self, options, schema, error) : LADE_OK;
+}
+
+lade_code_t
+lade_store_open_with(const char *folder, const lade_store_options_t *options, lade_store_t **self_p,
+                     lade_error_t *error)
+{
+    *self_p = NULL;
+    lade_code_t code = lade_path_mkdirs(folder, 0700, error);
+    if (code)
+        return code;
+    lade_store_t *self = calloc(1, sizeof *self);
+    char *name = strdup(folder);
+    if (!self || !name) {
+        free(self);
+        free(name);
+        return lade_error_set(error, LADE_NO_MEMORY, "no memory for the keyspace");
+    }
+    self->folder = name;
+    self->lock_fd = -1;
+    code = s_lock(self, error);
+    if (!code)
+        code = s_open_env(self, options, error);
+    if (!code)
+        code = s_open_tables(self, error);
+    if (!code)
+        code = s_check_schema(self, options, error);
+    if (!code)
+        code = lade_store_commit(self, error);
+    if (code)
+        lade_store_close(&self);
+    *self_p = self;
+    return code;
+}
+
+lade_code_t
+lade_store_open(const char *folder, lade_store_t **self_p, lade_error_t *error)
+{
+    return lade_store_open_with(folder, &s_options, self_p, error);
+}
+
+void
+lade_store_close(lade_store_t **self_p)
+{
+    lade_store_t *self = *self_p;
+    if (!self)
+        return;
+    lade_store_abort(self);
+    if (self->read)
+        mdb_txn_abort(self->read);
+    if (self->env)
+        mdb_env_close(self->env);
+    if (self->lock_fd >= 0)
+        close(self->lock_fd);
+    free(self->folder);
+    free(self);
+    *self_p = NULL;
+}
