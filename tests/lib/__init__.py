@@ -1,0 +1,1 @@
+"""What the whole-system tests share: processes in a folder of their own (world), weight files (weights)."""
