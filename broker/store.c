@@ -390,24 +390,21 @@ lade_store_bytes(lade_store_t *self)
 }
 
 size_t
-lade_store_key(const void *text, size_t len, char *key)
+lade_store_key(const void *text, size_t len, size_t max, char *key)
 {
-    if (len <= LADE_STORE_MAX_KEY) {
+    enum { S_DIGEST = 8 }; // bytes of the hash that are kept
+    assert(max > 2 * S_DIGEST && max <= LADE_STORE_MAX_KEY);
+    if (len <= max) {
         memcpy(key, text, len);
         return len;
     }
     uint8_t digest[EVP_MAX_MD_SIZE];
-    unsigned digest_len = 0;
-    int done = EVP_Digest(text, len, digest, &digest_len, EVP_sha256(), NULL);
-    assert(done == 1 && digest_len >= 8);
-    size_t kept = LADE_STORE_MAX_KEY - 16;
-    memcpy(key, text, kept);
-    for (size_t i = 0; i < 8; i++) {
-        static const char digits[] = "0123456789abcdef";
-        key[kept + 2 * i] = digits[digest[i] >> 4];
-        key[kept + 2 * i + 1] = digits[digest[i] & 15];
-    }
-    return LADE_STORE_MAX_KEY;
+    int done = EVP_Digest(text, len, digest, NULL, EVP_sha256(), NULL);
+    assert(done == 1);
+    memcpy(key, text, max - 2 * S_DIGEST);
+    for (size_t i = 0; i < 2 * S_DIGEST; i++)
+        key[max - 2 * S_DIGEST + i] = "0123456789abcdef"[digest[i / 2] >> (i % 2 ? 0 : 4) & 15];
+    return max;
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ typedef enum {
 
 enum {
     LADE_STORE_SCHEMA = 1,   // written to meta; newer is refused, older is migrated
-    LADE_STORE_MAX_KEY = 500 // bytes; longer keys are cut and ended with a hash by lade_store_key
+    LADE_STORE_MAX_KEY = 500 // bytes; lade_store_key shortens longer ones
 };
 
 typedef struct lade_store lade_store_t;
@@ -101,10 +101,10 @@ lade_code_t lade_store_put_number(lade_store_t *self, const char *name, uint64_t
 uint64_t lade_store_count(lade_store_t *self, lade_db_t db);
 uint64_t lade_store_bytes(lade_store_t *self);
 
-// A key of at most LADE_STORE_MAX_KEY bytes for text of any length: the text itself, or its
-// beginning and 16 hex digits of a hash of all of it. key has room for LADE_STORE_MAX_KEY bytes;
-// returns its length.
-size_t lade_store_key(const void *text, size_t len, char *key);
+// A key of at most max bytes (17 to LADE_STORE_MAX_KEY; fewer where more is put behind it) for text
+// of any length: the text itself, or its beginning and 16 hex digits of a hash of all of it. key
+// has room for max bytes; returns its length.
+size_t lade_store_key(const void *text, size_t len, size_t max, char *key);
 
 void lade_store_close(lade_store_t **self_p);
 
