@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -64,12 +65,51 @@ static const struct {
 };
 _Static_assert(sizeof s_codes / sizeof *s_codes == LADE_CODE_COUNT, "a code has no row");
 
-static lade_code_t
+// Bytes of the UTF-8 character at text; 0 if there is none that a terminal or a strict reader of
+// msgpack should get.
+static size_t
+s_char(const unsigned char *text)
+{
+    static const struct {
+        unsigned char mask, lead;
+        uint32_t lowest;
+    } forms[] = {
+        {0x80, 0x00, 0x20}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
+    for (size_t more = 0; more < 4; more++) {
+        if ((*text & forms[more].mask) != forms[more].lead)
+            continue;
+        uint32_t point = *text & (unsigned char)~forms[more].mask;
+        for (size_t i = 1; i <= more; i++) {
+            if ((text[i] & 0xc0) != 0x80) // also the NUL at the end
+                return 0;
+            point = point << 6 | (text[i] & 0x3f);
+        }
+        bool fine = point >= forms[more].lowest && point <= 0x10ffff && (point & ~0x7ffu) != 0xd800;
+        return (fine && point != 0x7f) || point == '\n' || point == '\t' ? more + 1 : 0;
+    }
+    return 0;
+}
+
+// A sentence may quote what a peer sent and be cut anywhere: what is no text in it becomes '?'.
+static void
+s_clean(char *message)
+{
+    for (size_t len; *message; message += len) {
+        len = s_char((unsigned char *)message);
+        if (!len) {
+            *message = '?';
+            len = 1;
+        }
+    }
+}
+
+__attribute__((format(printf, 3, 0))) static lade_code_t
 s_fill(lade_error_t *error, lade_code_t code, const char *format, va_list args)
 {
     if (error) {
         error->code = code;
         vsnprintf(error->message, sizeof error->message, format, args);
+        s_clean(error->message);
     }
     return code;
 }
@@ -115,6 +155,7 @@ lade_error_errno(lade_error_t *error, int errnum, const char *format, ...)
         char words[128];
         snprintf(error->message + len, sizeof error->message - len, ": %s",
                  strerror_r(errnum, words, sizeof words));
+        s_clean(error->message);
     }
     return code;
 }
@@ -132,6 +173,7 @@ lade_error_wrap(lade_error_t *error, const char *format, ...)
     va_end(args);
     size_t len = strlen(error->message);
     snprintf(error->message + len, sizeof error->message - len, ": %s", before);
+    s_clean(error->message);
     return error->code;
 }
 
