@@ -30,6 +30,7 @@ lade_link_renew(lade_link_t *self, lade_error_t *error)
                               zmq_strerror(errno));
     zsock_set_linger(self->socket, 0);
     zsock_set_immediate(self->socket, 1);
+    zsock_set_maxmsgsize(self->socket, LADE_WIRE_MAX_BODY);
     return lade_endpoint_connect(self->socket, self->config->workers, self->config, error);
 }
 

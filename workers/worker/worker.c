@@ -586,7 +586,7 @@ s_deadline(lade_worker_t *self)
 {
     int64_t at_ms = self->state == S_READY   ? self->next_beat_ms
                     : self->state == S_HELLO ? self->since_ms + 2 * self->beat_ms + 1
-                                             : self->since_ms + self->beat_ms;
+                                             : s_now_ms() + self->beat_ms;
     if (self->leaving && self->leave_ms < at_ms)
         at_ms = self->leave_ms;
     if (self->state == S_READY)
@@ -633,7 +633,7 @@ s_bye(lade_worker_t *self)
     s_keep(self, bye);
     self->bye_n = bye->n;
     self->leaving = self->state == S_CONNECT ? S_GONE : S_BYE; // nobody there: nobody to wait for
-    self->leave_ms = s_now_ms() + S_BYE_MS;
+    self->leave_ms = s_now_ms() + (2 * self->beat_ms < S_BYE_MS ? 2 * self->beat_ms : S_BYE_MS);
 }
 
 static void
