@@ -20,6 +20,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 struct lade_store {
@@ -64,7 +65,10 @@ static const lade_store_options_t s_options = {
 
 // A map costs address space only. Half of it is free when a batch begins, and a batch is a few
 // messages of a few MiB, so that it does not fill in the middle of one.
-enum { S_MAP_BYTES = 1 << 30 };
+enum {
+    S_MAP_BYTES = 1 << 30,
+    S_LITTLE_ROOM = 64 << 10, // bytes free on a disk that counts as full
+};
 
 // ---------------------------------------------------------------------------------------------------
 // Errors
@@ -92,9 +96,19 @@ static const struct {
     // clang-format on
 };
 
+// LMDB says EIO for a write that came short, which is how a disk that fills up shows first.
+static bool
+s_disk_is_full(const lade_store_t *self)
+{
+    struct statvfs disk;
+    return statvfs(self->folder, &disk) == 0 && disk.f_bavail * disk.f_frsize < S_LITTLE_ROOM;
+}
+
 static lade_code_t
 s_error(const lade_store_t *self, int rc, const char *doing, lade_error_t *error)
 {
+    if (rc == EIO && s_disk_is_full(self))
+        rc = ENOSPC;
     for (size_t i = 0; i < sizeof s_errors / sizeof *s_errors; i++)
         if (s_errors[i].rc == rc)
             return lade_error_set(error, s_errors[i].code, "keyspace %s: %s: %s (%s)", self->folder,
