@@ -3,11 +3,11 @@
 //    CONNECT ──writable: HELLO──▶ HELLO ──WELCOME──▶ READY
 //       ▲                           │ ▲                │ │
 //       │◀─────no WELCOME in time───┘ └─BEAT known:false │
-//       └──────nothing heard for a lease, or we slept────┘
+//       └──nothing heard for a lease, we slept, cannot send┘
 //
-// Each HELLO but the one that answers `known: false` goes out on a fresh socket, so at most one is
-// ever unanswered, and a JOB that comes before its WELCOME is known to be older than the HELLO: the
-// broker has put it back already.
+// A HELLO that may still be answered is never followed by another: its socket is thrown away first.
+// So a JOB that comes before WELCOME is known to be older than the HELLO, which did not list it:
+// the broker has put it back already.
 #include "workers/worker/worker.h"
 
 #include "common/log.h"
@@ -168,7 +168,7 @@ s_send_hello(lade_worker_t *self)
     return sent;
 }
 
-static void
+static bool
 s_send_beat(lade_worker_t *self)
 {
     lade_buf_t body = LADE_BUF(LADE_WIRE_MAX_BODY);
@@ -182,8 +182,9 @@ s_send_beat(lade_worker_t *self)
         lade_pack_json(&pack, stats);
         json_decref(stats);
     }
-    lade_link_send(self->link, LADE_W_BEAT, body.data, body.len);
+    bool sent = lade_link_send(self->link, LADE_W_BEAT, body.data, body.len);
     lade_buf_free(&body);
+    return sent;
 }
 
 static void
@@ -536,24 +537,25 @@ s_take_reports(lade_worker_t *self)
     }
 }
 
-// Sends what waits, in order. True if something is left because the socket takes no more.
-static bool
+// Sends what waits, in order.
+static void
 s_flush(lade_worker_t *self)
 {
     if (self->state != S_READY)
-        return false;
+        return;
     for (lade_report_t *at = self->unacked; at; at = at->next) {
         if (at->sent)
             continue;
         at->sent = lade_link_send(self->link, at->command, at->body.data, at->body.len);
-        if (!at->sent)
-            return true;
+        if (!at->sent) {
+            s_enter(self, S_CONNECT); // the connection is gone; libzmq makes it again by itself
+            return;
+        }
     }
     int64_t now_ms = s_now_ms();
     for (s_held_t *at = self->held; at; at = at->next)
         if (now_ms - at->told_ms >= S_PROGRESS_MS)
             s_send_progress(self, at, now_ms);
-    return false;
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -566,7 +568,8 @@ s_keep_time(lade_worker_t *self, lade_error_t *error)
     if (self->state == S_READY && now_ms - self->heard_ms > self->lease_ms)
         return s_reconnect(self, error);
     if (self->state == S_READY && now_ms >= self->next_beat_ms) {
-        s_send_beat(self);
+        if (!s_send_beat(self))
+            s_enter(self, S_CONNECT);
         self->next_beat_ms = now_ms + self->beat_ms;
     }
     if (self->state != S_READY && !self->quiet && now_ms - self->heard_ms > self->lease_ms) {
@@ -662,11 +665,11 @@ s_take_signals(lade_worker_t *self)
 // The loop
 
 static void
-s_wait(lade_worker_t *self, bool full)
+s_wait(lade_worker_t *self)
 {
     zmq_pollitem_t items[] = {
         {lade_link_socket(self->link), 0,
-         (short)(ZMQ_POLLIN | (self->state == S_CONNECT || full ? ZMQ_POLLOUT : 0)), 0},
+         (short)(ZMQ_POLLIN | (self->state == S_CONNECT ? ZMQ_POLLOUT : 0)), 0},
         {NULL, lade_inbox_fd(self->inbox), ZMQ_POLLIN, 0},
         {NULL, self->signals, ZMQ_POLLIN, 0},
     };
@@ -679,8 +682,8 @@ s_wait(lade_worker_t *self, bool full)
 static lade_code_t
 s_turn(lade_worker_t *self, lade_error_t *error)
 {
-    bool full = s_flush(self);
-    s_wait(self, full);
+    s_flush(self);
+    s_wait(self);
     int64_t now_ms = s_now_ms();
     bool slept = now_ms - self->turn_ms > self->lease_ms && self->state != S_CONNECT;
     self->turn_ms = now_ms;
