@@ -1,0 +1,487 @@
+// The hub's API over libcurl.
+#include "workers/install/hub.h"
+
+#include "common/log.h"
+#include "common/path.h"
+#include "common/wire.h"
+
+#include <ctype.h>
+#include <curl/curl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum {
+    S_MAX_BODY = 64 << 20, // bytes of one answer
+    S_MAX_FILES = 200000,  // of one repository
+    S_MAX_TOKEN = 4096,    // bytes
+    S_TIMEOUT_S = 120,     // for a whole answer
+    S_MAX_REDIRECTS = 5,
+};
+
+// What one request brought.
+typedef struct {
+    lade_hub_request_t *request;
+    lade_buf_t body;
+    bool too_large;
+    long status;
+    char error_code[64];     // X-Error-Code
+    char error_message[200]; // X-Error-Message
+    bool html;
+} s_answer_t;
+
+void
+lade_hub_open(void)
+{
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+}
+
+void
+lade_hub_close(void)
+{
+    curl_global_cleanup();
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Tokens
+
+// Trims the text; NULL if nothing usable is left.
+static char *
+s_clean_token(const char *text, const char *where)
+{
+    while (isspace((unsigned char)*text))
+        text++;
+    size_t len = strlen(text);
+    while (len > 0 && isspace((unsigned char)text[len - 1]))
+        len--;
+    if (len == 0)
+        return NULL;
+    for (size_t i = 0; i < len; i++)
+        if ((unsigned char)text[i] <= ' ' || (unsigned char)text[i] >= 0x7f || len > S_MAX_TOKEN) {
+            lade_log(LADE_LOG_WARNING, "hub", "the token in %s is not one word of ASCII; left out",
+                     where);
+            return NULL;
+        }
+    return strndup(text, len);
+}
+
+static char *
+s_token_of_file(const char *path)
+{
+    char *text = NULL, *token = NULL;
+    size_t len;
+    if (lade_path_read(path, S_MAX_TOKEN + 64, &text, &len, NULL) == LADE_OK)
+        token = s_clean_token(text, path);
+    free(text);
+    return token;
+}
+
+static char *
+s_token_below(const char *folder, const char *name)
+{
+    if (!folder || !*folder)
+        return NULL;
+    char *path = lade_path_join(folder, name);
+    char *token = s_token_of_file(path);
+    free(path);
+    return token;
+}
+
+char *
+lade_hub_token(const lade_config_t *config, const char *explicit_token)
+{
+    if (explicit_token && *explicit_token)
+        return s_clean_token(explicit_token, "the request");
+    if (config->hub_token && *config->hub_token)
+        return s_clean_token(config->hub_token, "hub.token");
+    if (config->hub_token_file && *config->hub_token_file)
+        return s_token_of_file(config->hub_token_file);
+    const char *home = getenv("HF_HOME");
+    if (home && *home)
+        return s_token_below(home, "token");
+    return s_token_below(getenv("HOME"), ".cache/huggingface/token");
+}
+
+// ---------------------------------------------------------------------------------------------------
+// URLs
+
+static lade_code_t
+s_add_escaped(lade_buf_t *url, const char *path, bool keep_slashes)
+{
+    for (const char *at = path; *at; at++)
+        if (isalnum((unsigned char)*at) || strchr("-._~", *at) || (keep_slashes && *at == '/'))
+            lade_buf_add(url, at, 1, NULL);
+        else
+            lade_buf_addf(url, NULL, "%%%02X", (unsigned char)*at);
+    return LADE_OK;
+}
+
+static lade_buf_t
+s_endpoint_url(const lade_config_t *config, const char *below)
+{
+    lade_buf_t url = LADE_BUF(64 << 10);
+    size_t len = strlen(config->hub_endpoint);
+    while (len > 0 && config->hub_endpoint[len - 1] == '/')
+        len--;
+    lade_buf_add(&url, config->hub_endpoint, len, NULL);
+    lade_buf_addf(&url, NULL, "%s", below);
+    return url;
+}
+
+char *
+lade_hub_file_url(const lade_config_t *config, const char *repo, const char *revision,
+                  const char *path)
+{
+    lade_buf_t url = s_endpoint_url(config, "/");
+    s_add_escaped(&url, repo, true);
+    lade_buf_addf(&url, NULL, "/resolve/");
+    s_add_escaped(&url, revision, false);
+    lade_buf_addf(&url, NULL, "/");
+    s_add_escaped(&url, path, true);
+    return lade_buf_take(&url);
+}
+
+static char *
+s_api_url(const lade_config_t *config, const char *repo, const char *revision)
+{
+    lade_buf_t url = s_endpoint_url(config, "/api/models/");
+    s_add_escaped(&url, repo, true);
+    if (revision) {
+        lade_buf_addf(&url, NULL, "/revision/");
+        s_add_escaped(&url, revision, false);
+    }
+    lade_buf_addf(&url, NULL, "?blobs=true");
+    return lade_buf_take(&url);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// One request
+
+static size_t
+s_on_body(char *bytes, size_t size, size_t count, void *arg)
+{
+    s_answer_t *answer = arg;
+    if (lade_buf_add(&answer->body, bytes, size * count, NULL) == LADE_OK)
+        return size * count;
+    answer->too_large = true;
+    return 0;
+}
+
+// The value of a header line if it is the one with that name, copied without its end of line.
+static bool
+s_header(const char *line, size_t len, const char *name, char *value, size_t size)
+{
+    size_t name_len = strlen(name);
+    if (len <= name_len || strncasecmp(line, name, name_len) != 0 || line[name_len] != ':')
+        return false;
+    line += name_len + 1, len -= name_len + 1;
+    while (len > 0 && (*line == ' ' || *line == '\t'))
+        line++, len--;
+    size_t out = 0;
+    for (size_t i = 0; i < len && out + 1 < size && (unsigned char)line[i] >= ' '; i++)
+        value[out++] = line[i];
+    value[out] = '\0';
+    return true;
+}
+
+static size_t
+s_on_header(char *line, size_t size, size_t count, void *arg)
+{
+    s_answer_t *answer = arg;
+    size_t len = size * count;
+    char value[64];
+    if (len > 5 && strncasecmp(line, "HTTP/", 5) == 0) { // a redirect's answer is over
+        answer->error_code[0] = answer->error_message[0] = '\0';
+        answer->html = false;
+        lade_buf_clear(&answer->body);
+    }
+    s_header(line, len, "X-Error-Code", answer->error_code, sizeof answer->error_code);
+    s_header(line, len, "X-Error-Message", answer->error_message, sizeof answer->error_message);
+    if (s_header(line, len, "Content-Type", value, sizeof value))
+        answer->html = strncasecmp(value, "text/html", 9) == 0;
+    return len;
+}
+
+static int
+s_on_progress(void *arg, curl_off_t total, curl_off_t now, curl_off_t up_total, curl_off_t up_now)
+{
+    (void)total, (void)now, (void)up_total, (void)up_now;
+    lade_hub_request_t *request = ((s_answer_t *)arg)->request;
+    return request->stop && request->stop(request->arg);
+}
+
+static void
+s_set_options(CURL *curl, s_answer_t *answer, const char *url)
+{
+    const lade_config_t *config = answer->request->config;
+    curl_easy_setopt(curl, CURLOPT_URL, url);
+    curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
+    // An answer over https must not continue in the clear.
+    curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS_STR,
+                     strncasecmp(url, "https:", 6) == 0 ? "https" : "http,https");
+    curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 1L);
+    curl_easy_setopt(curl, CURLOPT_MAXREDIRS, (long)S_MAX_REDIRECTS);
+    curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(curl, CURLOPT_ACCEPT_ENCODING, "");
+    curl_easy_setopt(curl, CURLOPT_USERAGENT, config->user_agent);
+    curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, (long)config->connect_timeout_s);
+    curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, (long)config->stall_s);
+    curl_easy_setopt(curl, CURLOPT_TIMEOUT, (long)S_TIMEOUT_S);
+    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, s_on_body);
+    curl_easy_setopt(curl, CURLOPT_WRITEDATA, answer);
+    curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, s_on_header);
+    curl_easy_setopt(curl, CURLOPT_HEADERDATA, answer);
+    curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, s_on_progress);
+    curl_easy_setopt(curl, CURLOPT_XFERINFODATA, answer);
+    curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
+    if (config->ca_file && *config->ca_file)
+        curl_easy_setopt(curl, CURLOPT_CAINFO, config->ca_file);
+    if (answer->request->token) {
+        // libcurl keeps a credential set this way to the host, port and scheme it was given for.
+        curl_easy_setopt(curl, CURLOPT_HTTPAUTH, CURLAUTH_BEARER);
+        curl_easy_setopt(curl, CURLOPT_XOAUTH2_BEARER, answer->request->token);
+    }
+}
+
+// Runs the request; LADE_OK means that an answer came, whatever its status.
+static lade_code_t
+s_get(s_answer_t *answer, const char *url, lade_error_t *error)
+{
+    char words[CURL_ERROR_SIZE] = "";
+    CURL *curl = curl_easy_init();
+    if (!curl)
+        return lade_error_set(error, LADE_NO_MEMORY, "no memory for a request to the hub");
+    s_set_options(curl, answer, url);
+    curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, words);
+    CURLcode result = curl_easy_perform(curl);
+    curl_off_t wait_s = 0;
+    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &answer->status);
+    curl_easy_getinfo(curl, CURLINFO_RETRY_AFTER, &wait_s);
+    answer->request->retry_after_s = (double)(wait_s > 86400 ? 86400 : wait_s);
+    curl_easy_cleanup(curl);
+    if (result == CURLE_OK)
+        return LADE_OK;
+    if (answer->too_large)
+        return lade_error_set(error, LADE_TOO_LARGE, "the hub's answer is longer than %d MiB",
+                              S_MAX_BODY >> 20);
+    if (result == CURLE_ABORTED_BY_CALLBACK)
+        return lade_error_set(error, LADE_CANCELLED, "stopped while asking the hub");
+    return lade_error_set(
+        error, LADE_NETWORK,
+        "the hub %s could not be asked: %s (is hub.endpoint right, is the network up?)",
+        answer->request->config->hub_endpoint, *words ? words : curl_easy_strerror(result));
+}
+
+// ---------------------------------------------------------------------------------------------------
+// What a status means
+
+static lade_code_t
+s_no_repo(const s_answer_t *answer, const char *repo, lade_error_t *error)
+{
+    return lade_error_set(
+        error, LADE_UNKNOWN_METADATA,
+        "'%s' not found on %s: check the spelling (a local path has to exist), or give a token "
+        "that may see it",
+        repo, answer->request->config->hub_endpoint);
+}
+
+static lade_code_t
+s_unauthorized(const s_answer_t *answer, const char *repo, lade_error_t *error)
+{
+    if (strcmp(answer->error_code, "GatedRepo") == 0)
+        return lade_error_set(
+            error, LADE_LICENSE_GATE,
+            "%s is gated: accept its terms on its page, then give a token of that account", repo);
+    // The hub tells strangers 401 for what does not exist, so that they cannot find out what does.
+    if (strcmp(answer->error_code, "RepoNotFound") == 0)
+        return s_no_repo(answer, repo, error);
+    if (answer->request->token)
+        return lade_error_set(error, LADE_AUTH_DENIED,
+                              "the hub does not accept the token for %s (status 401)", repo);
+    return lade_error_set(
+        error, LADE_AUTH_REQUIRED,
+        "%s is private or does not exist: give a token (--token, HF_TOKEN or hub.token_file) or "
+        "check the spelling",
+        repo);
+}
+
+static lade_code_t
+s_forbidden(const s_answer_t *answer, const char *repo, lade_error_t *error)
+{
+    bool gated = strcmp(answer->error_code, "GatedRepo") == 0 ||
+                 strcasestr(answer->error_message, "gated") ||
+                 strcasestr(lade_buf_text(&answer->body), "gated");
+    if (gated)
+        return lade_error_set(
+            error, LADE_LICENSE_GATE,
+            "%s is gated: accept its terms on its page with the account of the token", repo);
+    return lade_error_set(error, LADE_AUTH_DENIED, "the token may not read %s (status 403%s%s)",
+                          repo, *answer->error_message ? ": " : "", answer->error_message);
+}
+
+static lade_code_t
+s_check_status(const s_answer_t *answer, const char *repo, lade_error_t *error)
+{
+    const char *endpoint = answer->request->config->hub_endpoint;
+    switch (answer->status) {
+    case 200:
+        return LADE_OK;
+    case 404:
+        return s_no_repo(answer, repo, error);
+    case 401:
+        return s_unauthorized(answer, repo, error);
+    case 403:
+        return s_forbidden(answer, repo, error);
+    case 429:
+        return lade_error_set(error, LADE_RATE_LIMITED, "%s asks to wait before more requests",
+                              endpoint);
+    case 408:
+    case 500:
+    case 502:
+    case 503:
+    case 504:
+        return lade_error_set(error, LADE_NETWORK, "%s answered %ld for %s", endpoint,
+                              answer->status, repo);
+    default:
+        return lade_error_set(error, LADE_HTTP_ERROR, "%s answered %ld for %s", endpoint,
+                              answer->status, repo);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// What the answer holds
+
+static bool
+s_is_hex(const char *text, size_t len)
+{
+    return strlen(text) == len && strspn(text, "0123456789abcdef") == len;
+}
+
+static void
+s_read_file(const json_t *item, lade_hub_file_t *file)
+{
+    const json_t *lfs = json_object_get(item, "lfs");
+    const char *digest = lade_json_text(lfs, "sha256", lade_json_text(lfs, "oid", ""));
+    if (strncmp(digest, "sha256:", 7) == 0)
+        digest += 7;
+    file->path = lade_json_text(item, "rfilename", "");
+    file->size = lade_json_int(item, "size", lade_json_int(lfs, "size", -1));
+    file->sha256 = s_is_hex(digest, 64) ? digest : "";
+    if (file->size < -1)
+        file->size = -1;
+}
+
+static lade_code_t
+s_read_files(lade_hub_repo_t *repo, const char *name, lade_error_t *error)
+{
+    const json_t *siblings = json_object_get(repo->info, "siblings");
+    size_t count = json_array_size(siblings);
+    if (count > S_MAX_FILES)
+        return lade_error_set(error, LADE_TOO_LARGE, "%s has %zu files, more than %d", name, count,
+                              S_MAX_FILES);
+    repo->files = calloc(count + 1, sizeof *repo->files);
+    for (size_t i = 0; i < count; i++) {
+        s_read_file(json_array_get(siblings, i), &repo->files[repo->count]);
+        repo->count += *repo->files[repo->count].path != '\0';
+    }
+    return LADE_OK;
+}
+
+static lade_code_t
+s_read_info(const s_answer_t *answer, const char *name, const char *revision,
+            lade_hub_repo_t **repo_p, lade_error_t *error)
+{
+    json_error_t wrong;
+    // jansson bounds the depth itself (JSON_PARSER_MAX_DEPTH); the length was bounded while it
+    // came.
+    json_t *info =
+        answer->body.len ? json_loadb(answer->body.data, answer->body.len, 0, &wrong) : NULL;
+    if (!json_is_object(info)) {
+        json_decref(info);
+        return lade_error_set(
+            error, LADE_CORRUPT, "%s did not answer with JSON for %s%s; is hub.endpoint a hub?",
+            answer->request->config->hub_endpoint, name, answer->html ? " but with a page" : "");
+    }
+    lade_hub_repo_t *repo = calloc(1, sizeof *repo);
+    repo->info = info;
+    const char *sha = lade_json_text(info, "sha", "");
+    snprintf(repo->revision, sizeof repo->revision, "%s",
+             s_is_hex(sha, 40) || s_is_hex(sha, 64) ? sha
+             : revision                             ? revision
+                                                    : "main");
+    lade_code_t code = s_read_files(repo, name, error);
+    if (code)
+        lade_hub_repo_free(&repo);
+    *repo_p = repo;
+    return code;
+}
+
+static lade_code_t
+s_ask(lade_hub_request_t *request, const char *repo, const char *revision, bool *no_revision_p,
+      lade_hub_repo_t **repo_p, lade_error_t *error)
+{
+    s_answer_t answer = {.request = request, .body = LADE_BUF(S_MAX_BODY)};
+    char *url = s_api_url(request->config, repo, revision);
+    lade_code_t code = s_get(&answer, url, error);
+    *no_revision_p = !code && revision && (answer.status == 404 || answer.status == 400) &&
+                     strcmp(answer.error_code, "RepoNotFound") != 0;
+    if (!code)
+        code = s_check_status(&answer, repo, error);
+    if (!code)
+        code = s_read_info(&answer, repo, revision, repo_p, error);
+    lade_buf_free(&answer.body);
+    free(url);
+    return code;
+}
+
+lade_code_t
+lade_hub_fetch(lade_hub_request_t *request, const char *repo, const char *revision,
+               lade_hub_repo_t **repo_p, lade_error_t *error)
+{
+    *repo_p = NULL;
+    if (request->config->hub_offline)
+        return lade_error_set(
+            error, LADE_OFFLINE,
+            "hub.offline (HF_HUB_OFFLINE) is set, so %s cannot be looked up: unset it, or install "
+            "from a local path",
+            repo);
+    bool no_revision;
+    lade_code_t code = s_ask(request, repo, revision, &no_revision, repo_p, error);
+    if (code && no_revision)
+        code = s_ask(request, repo, NULL, &no_revision, repo_p, error);
+    return code;
+}
+
+void
+lade_hub_repo_free(lade_hub_repo_t **repo_p)
+{
+    lade_hub_repo_t *repo = *repo_p;
+    if (!repo)
+        return;
+    json_decref(repo->info);
+    free(repo->files);
+    free(repo);
+    *repo_p = NULL;
+}
+
+char *
+lade_hub_describe(const lade_hub_repo_t *repo, size_t max_bytes)
+{
+    char *text = json_dumps(repo->info, JSON_COMPACT);
+    if (text && strlen(text) <= max_bytes)
+        return text;
+    free(text);
+    json_t *less = json_object();
+    static const char *const kept[] = {"id",           "author",       "sha", "lastModified",
+                                       "pipeline_tag", "library_name", "tags"};
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        if (json_object_get(repo->info, kept[i]))
+            json_object_set(less, kept[i], json_object_get(repo->info, kept[i]));
+    text = json_dumps(less, JSON_COMPACT);
+    json_decref(less);
+    if (text && strlen(text) <= max_bytes)
+        return text;
+    free(text);
+    return strdup("{}");
+}

@@ -1,0 +1,117 @@
+// What the stages share.
+#include "workers/install/job.h"
+
+#include "common/log.h"
+#include "common/path.h"
+#include "common/record.h"
+#include "workers/install/place.h"
+
+#include <dirent.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+void
+lade_answer_free(lade_answer_t *self)
+{
+    json_t *values[] = {self->result, self->effects, self->state, self->jobs};
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+        json_decref(values[i]);
+    free(self->local_path);
+    *self = (lade_answer_t){0};
+}
+
+lade_code_t
+lade_job_check(const lade_job_t *self, lade_error_t *error)
+{
+    switch (self->stop(self->arg)) {
+    case LADE_STOP_NONE:
+        return LADE_OK;
+    case LADE_STOP_PAUSE:
+        return lade_error_set(error, LADE_PAUSED, "paused; `lade resume %" PRId64 "` goes on",
+                              self->id);
+    case LADE_STOP_CANCEL:
+    case LADE_STOP_STALE:
+        break;
+    }
+    return lade_error_set(error, LADE_CANCELLED, "cancelled");
+}
+
+bool
+lade_job_stopped(void *arg)
+{
+    const lade_job_t *self = arg;
+    return self->stop(self->arg) != LADE_STOP_NONE;
+}
+
+void
+lade_job_progress(const lade_job_t *self, int64_t bytes, int64_t total_bytes,
+                  const char *local_path)
+{
+    self->progress(self->arg, bytes, total_bytes, "installing", local_path);
+}
+
+lade_code_t
+lade_job_overrides(const lade_job_t *self, json_t **overrides_p, lade_error_t *error)
+{
+    const json_t *config = json_object_get(self->spec, "config");
+    *overrides_p = json_object();
+    if (!config || json_is_null(config))
+        return LADE_OK;
+    if (!json_is_object(config))
+        return lade_error_set(error, LADE_INVALID_MODEL_CONFIG,
+                              "config has to be a map of fields and values");
+    json_object_update(*overrides_p, (json_t *)config);
+    lade_record_canonical(*overrides_p);
+    if (json_object_get(*overrides_p, "path"))
+        return lade_error_set(
+            error, LADE_INVALID_MODEL_CONFIG,
+            "path: the install decides where the files go; leave it out, or give `inplace`");
+    return lade_record_check_changes(*overrides_p, error);
+}
+
+char *
+lade_job_temp(const lade_job_t *self)
+{
+    return lade_place_temp(self->config->models_dir, self->id);
+}
+
+char *
+lade_job_copy(const lade_job_t *self)
+{
+    char *temp = lade_job_temp(self), name[40];
+    snprintf(name, sizeof name, "copy_%" PRId64, self->attempt);
+    char *copy = lade_path_join(temp, name);
+    free(temp);
+    return copy;
+}
+
+void
+lade_job_remove_copies(const lade_job_t *self)
+{
+    char *temp = lade_job_temp(self);
+    DIR *dir = opendir(temp);
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        int64_t attempt;
+        if (sscanf(entry->d_name, "copy_%" SCNd64, &attempt) != 1 || attempt > self->attempt)
+            continue;
+        char *path = lade_path_join(temp, entry->d_name);
+        lade_error_t error = {0};
+        if (lade_place_discard(self->config->models_dir, path, &error))
+            lade_log(LADE_LOG_WARNING, "install", "job %" PRId64 ": %s", self->id, error.message);
+        free(path);
+    }
+    if (dir)
+        closedir(dir);
+    rmdir(temp); // only if nothing else is in it
+    free(temp);
+}
+
+void
+lade_job_set_text(json_t *object, const char *key, const char *text)
+{
+    if (text)
+        json_object_set_new_nocheck(object, key, json_string_nocheck(text));
+}

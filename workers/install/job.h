@@ -1,0 +1,67 @@
+// A job as the stages see it, and their answer: what a task is, without the loop and its sockets,
+// so that each stage can be run alone.
+#ifndef LADE_JOB_H
+#define LADE_JOB_H
+
+#include "common/config.h"
+#include "common/error.h"
+#include "common/identify/identify.h"
+#include "workers/worker/worker.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct {
+    const lade_config_t *config;
+    const lade_identify_t *identify;
+    int64_t id, attempt, failures;
+    const char *source;
+    const json_t *spec;     // a map
+    const json_t *state;    // of the last AWAIT, or NULL
+    const json_t *children; // an array
+    lade_stop_t (*stop)(void *arg);
+    void (*progress)(void *arg, int64_t bytes, int64_t total_bytes, const char *phase,
+                     const char *local_path);
+    void *arg;
+} lade_job_t;
+
+// How a stage answered; a stage that returns an error has not.
+typedef struct {
+    bool waits;               // AWAIT, else DONE
+    json_t *result, *effects; // of DONE
+    json_t *state, *jobs;     // of AWAIT
+    int64_t total_bytes;
+    char *local_path;
+    double retry_after_s; // of a failure: when the hub said so
+    bool final;           // of a failure: not to be tried again, whatever the code says
+} lade_answer_t;
+
+void lade_answer_free(lade_answer_t *self);
+
+// LADE_OK, or LADE_CANCELLED or LADE_PAUSED if the job is to stop.
+lade_code_t lade_job_check(const lade_job_t *self, lade_error_t *error);
+
+// The same as a callback; arg is the job.
+bool lade_job_stopped(void *arg);
+
+// Tells the phase "installing", which makes the job show as running.
+void lade_job_progress(const lade_job_t *self, int64_t bytes, int64_t total_bytes,
+                       const char *local_path);
+
+// The overrides of the spec (`config`) with canonical names, a map that is yours; empty if there
+// are none. LADE_INVALID_MODEL_CONFIG if one cannot be set.
+lade_code_t lade_job_overrides(const lade_job_t *self, json_t **overrides_p, lade_error_t *error);
+
+// MODELS/tmpinstall_ID, and copy_ATTEMPT in it, where this attempt alone writes. You free them.
+char *lade_job_temp(const lade_job_t *self);
+char *lade_job_copy(const lade_job_t *self);
+
+// Removes the copies of this attempt and those before it, never those of a later one: this worker
+// may have been stopped for so long that another does the job.
+void lade_job_remove_copies(const lade_job_t *self);
+
+// Sets a member to text that need not be UTF-8; NULL is left out.
+void lade_job_set_text(json_t *object, const char *key, const char *text);
+
+#endif

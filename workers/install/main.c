@@ -1,0 +1,39 @@
+// lade-install: the worker that turns sources into installed models.
+#include "workers/install/serve.h"
+
+#include "common/log.h"
+
+#include <stdio.h>
+
+enum {
+    S_GRACE_MS = 5000
+}; // what runs at SIGTERM has this long to end; the rest goes back to the queue
+
+int
+main(int argc, char **argv)
+{
+    int status = 0;
+    lade_config_t config;
+    lade_serve_t *serve = NULL;
+    lade_error_t error = {0};
+    if (!lade_config_from_args(&config, "lade-install", "resolves, identifies and places models",
+                               argc, argv, &status))
+        goto done;
+    lade_code_t code = lade_config_make_folders(&config, &error);
+    if (!code)
+        code = lade_serve_new(&config, &serve, &error);
+    if (!code) {
+        lade_worker_t *worker =
+            lade_worker_new(&config, &lade_serve_ops, serve, config.install_slots);
+        code = lade_worker_run(worker, S_GRACE_MS, &error);
+        lade_serve_destroy(&serve);
+        lade_worker_destroy(&worker);
+    }
+    if (code) {
+        lade_log(LADE_LOG_ERROR, "install", "%s", error.message);
+        status = lade_code_exit(code);
+    }
+done:
+    lade_config_free(&config);
+    return status;
+}

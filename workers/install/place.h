@@ -1,0 +1,54 @@
+// Where a model ends up, and how it gets there whole, once, whatever is killed on the way.
+//
+// Everything is prepared in MODELS/tmpinstall_JOB and moved to MODELS/BASE/TYPE/NAME by one rename
+// that never replaces. The inode of what is moved is part of the job's saved state: it tells a
+// later attempt whether what has the final name is its own (the rename happened, the answer did not
+// arrive) or somebody else's.
+#ifndef LADE_PLACE_H
+#define LADE_PLACE_H
+
+#include "common/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+// MODELS/tmpinstall_JOB; you free it.
+char *lade_place_temp(const char *models_dir, int64_t job);
+
+// A name without what a file name can't have: slashes, control characters, a leading dot or blank,
+// more than 200 bytes. "model" if nothing is left. You free it.
+char *lade_place_safe_name(const char *name);
+
+// The file name for a model called name (NULL: none given) made from source (a path): the name with
+// the suffix of the source if that is a file, else the source's own name. You free it.
+char *lade_place_file_name(const char *name, const char *source, bool is_file);
+
+// BASE/TYPE/NAME that does not exist below models_dir: NAME itself, else NAME_01, NAME_02, …
+// (before the suffix of a file). Creates the folder it is in. LADE_EXISTS after 9,999. *relative_p
+// is yours.
+lade_code_t lade_place_choose(const char *models_dir, const char *base, const char *type,
+                              const char *name, bool is_file, char **relative_p,
+                              lade_error_t *error);
+
+// The inode of a path, 0 if it is not there.
+uint64_t lade_place_inode(const char *path);
+
+// Moves `from` to `to`. LADE_OK: it is there now, moved by this call or by an earlier attempt
+// (inode says so). LADE_EXISTS: something else has the name; `from` is as it was. LADE_NOT_FOUND:
+// `from` is gone and `to` is not it.
+lade_code_t lade_place_publish(const char *from, const char *to, uint64_t inode,
+                               lade_error_t *error);
+
+// Takes the move back if `to` is the thing with that inode; nothing has the final name afterwards.
+lade_code_t lade_place_withdraw(const char *from, const char *to, uint64_t inode,
+                                lade_error_t *error);
+
+// Removes a file or tree below models_dir, by renaming it to MODELS/tmptrash_… first: a worker that
+// was stopped in the middle and wakes up late finds a name that is nobody's. What is not there is
+// no error.
+lade_code_t lade_place_discard(const char *models_dir, const char *path, lade_error_t *error);
+
+// Removes what discarding left behind when a worker was killed in it. At start-up.
+void lade_place_sweep(const char *models_dir);
+
+#endif

@@ -1,0 +1,139 @@
+// Tasks into jobs, jobs' answers into tasks' answers.
+#include "workers/install/serve.h"
+
+#include "common/log.h"
+#include "workers/install/hub.h"
+#include "workers/install/install.h"
+#include "workers/install/place.h"
+#include "workers/install/remove.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct lade_serve {
+    const lade_config_t *config;
+    lade_identify_t *identify; // shared by the threads, which only read it
+    lade_pool_t *pool;
+};
+
+static const struct {
+    const char *kind;
+    lade_code_t (*step)(const lade_job_t *job, lade_answer_t *answer, lade_error_t *error);
+} s_kinds[] = {
+    {"install", lade_install_step},
+    {"delete", lade_remove_step},
+};
+static const char *const s_kind_names[] = {"install", "delete", NULL};
+_Static_assert(sizeof s_kinds / sizeof *s_kinds + 1 == sizeof s_kind_names / sizeof *s_kind_names,
+               "each kind is told to the broker");
+
+static lade_stop_t
+s_stop(void *arg)
+{
+    return lade_task_stop(arg);
+}
+
+static void
+s_progress(void *arg, int64_t bytes, int64_t total_bytes, const char *phase, const char *local_path)
+{
+    lade_task_progress(arg, bytes, total_bytes, phase, local_path);
+}
+
+// Hands the answer over; what it holds is the task's afterwards.
+static void
+s_answer(lade_task_t *task, lade_answer_t *answer, lade_code_t code, const lade_error_t *error)
+{
+    char about[64];
+    snprintf(about, sizeof about, "job %" PRId64, lade_task_id(task));
+    if (code) {
+        lade_log(LADE_LOG_INFO, about, "%s: %s", lade_code_name(code), error->message);
+        lade_task_fail(&task, error, answer->final ? -1 : answer->retry_after_s);
+    } else if (answer->waits) {
+        lade_log(LADE_LOG_DEBUG, about, "waits for %zu jobs", json_array_size(answer->jobs));
+        lade_task_await(&task, json_incref(answer->state), json_incref(answer->jobs),
+                        answer->total_bytes, answer->local_path);
+    } else {
+        lade_log(LADE_LOG_INFO, about, "%s done", lade_task_kind(task));
+        lade_task_done(&task, json_incref(answer->result), json_incref(answer->effects));
+    }
+}
+
+// In a thread of the pool.
+static void
+s_run(void *arg, lade_task_t *task)
+{
+    lade_serve_t *self = arg;
+    lade_job_t job = {.config = self->config,
+                      .identify = self->identify,
+                      .id = lade_task_id(task),
+                      .attempt = lade_task_attempt(task),
+                      .failures = lade_task_failures(task),
+                      .source = lade_task_source(task),
+                      .spec = lade_task_spec(task),
+                      .state = lade_task_state(task),
+                      .children = lade_task_children(task),
+                      .stop = s_stop,
+                      .progress = s_progress,
+                      .arg = task};
+    lade_answer_t answer = {0};
+    lade_error_t error = {0};
+    lade_code_t code = LADE_OK;
+    size_t row = 0;
+    while (row < sizeof s_kinds / sizeof *s_kinds &&
+           strcmp(s_kinds[row].kind, lade_task_kind(task)) != 0)
+        row++;
+    if (row < sizeof s_kinds / sizeof *s_kinds)
+        code = s_kinds[row].step(&job, &answer, &error);
+    else
+        code = lade_error_set(&error, LADE_NOT_IMPLEMENTED,
+                              "this worker does no jobs of kind '%.40s'", lade_task_kind(task));
+    s_answer(task, &answer, code, &error);
+    lade_answer_free(&answer);
+}
+
+static void
+s_start(void *arg, lade_task_t *task)
+{
+    lade_serve_t *self = arg;
+    lade_pool_add(self->pool, task);
+}
+
+const lade_worker_ops_t lade_serve_ops = {
+    .name = "install", .kinds = s_kind_names, .start = s_start};
+
+lade_code_t
+lade_serve_new(const lade_config_t *config, lade_serve_t **self_p, lade_error_t *error)
+{
+    *self_p = NULL;
+    lade_serve_t *self = calloc(1, sizeof *self);
+    if (!self)
+        return lade_error_set(error, LADE_NO_MEMORY, "no memory for the worker");
+    self->config = config;
+    lade_code_t code = lade_identify_new(config->families_dir, &self->identify, error);
+    if (code) {
+        lade_serve_destroy(&self);
+        return code;
+    }
+    lade_hub_open();
+    lade_place_sweep(config->models_dir);
+    self->pool = lade_pool_new((size_t)config->install_slots, s_run, self);
+    *self_p = self;
+    return LADE_OK;
+}
+
+void
+lade_serve_destroy(lade_serve_t **self_p)
+{
+    lade_serve_t *self = *self_p;
+    if (!self)
+        return;
+    if (self->pool) {
+        lade_pool_destroy(&self->pool);
+        lade_hub_close();
+    }
+    lade_identify_destroy(&self->identify);
+    free(self);
+    *self_p = NULL;
+}

@@ -1,0 +1,21 @@
+// The install worker's side of the loop: tasks come in, stages run in a pool, answers go out.
+#ifndef LADE_SERVE_H
+#define LADE_SERVE_H
+
+#include "common/config.h"
+#include "common/error.h"
+#include "workers/worker/worker.h"
+
+typedef struct lade_serve lade_serve_t;
+
+// Reads the identification rules, tidies the models folder and starts install.slots threads. config
+// is borrowed. *self_p is set only on success.
+lade_code_t lade_serve_new(const lade_config_t *config, lade_serve_t **self_p, lade_error_t *error);
+
+// What lade_worker_new takes, with the lade_serve_t as its self.
+extern const lade_worker_ops_t lade_serve_ops;
+
+// Waits for what is running.
+void lade_serve_destroy(lade_serve_t **self_p);
+
+#endif
