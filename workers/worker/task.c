@@ -247,6 +247,10 @@ s_fail(lade_task_t *self, const lade_error_t *error, double retry_after_s)
         s_key(report, &pack, "retry_after_s");
         lade_pack_real(&pack, retry_after_s);
     }
+    if (retry_after_s < 0) {
+        s_key(report, &pack, "retry");
+        lade_pack_bool(&pack, false);
+    }
     return report;
 }
 
