@@ -101,6 +101,10 @@ $O/tests/common/%:           $O/obj/common/%.o $(common)
 check: all $(tests)
 	@scripts/unit-tests $(tests)
 
+test-programs: $(tests)
+list-tests:
+	@echo $(tests)
+
 bench: all $(benches)
 $O/bench/%: $O/obj/tests/bench/%.o $(call obj,$(call src,workers/gpu)) $(liblade) $(worker) $(common)
 	@mkdir -p $(@D)
@@ -142,6 +146,6 @@ help:
 	@echo 'make format     clang-format 14 over the tree'
 	@echo 'variables       O= CC= CFLAGS= WERROR=1 SAN=address,undefined|thread'
 
-.PHONY: all check bench fuzz fuzz-programs install format clean help
+.PHONY: all check test-programs list-tests bench fuzz fuzz-programs install format clean help
 .SECONDARY:
 -include $(shell find $O -name '*.d' 2>/dev/null)

@@ -1,0 +1,96 @@
+"""A full disk: errors that say so, nothing half-written, and it goes on when there is room again."""
+import os
+import subprocess
+import sys
+
+from lib import weights
+from lib.checks import no_leftovers
+from lib.skip import Skip
+from lib.world import HERE, LadeError, World
+
+LIMIT_S = 120
+INSIDE = "LADE_TEST_INSIDE"
+
+
+def on_small_disk(function):
+    """Runs a test again in a namespace of its own, where it may mount a small file system."""
+
+    def run():
+        if os.environ.get(INSIDE):
+            return function()
+        if subprocess.run(["unshare", "-Urm", "true"], stderr=subprocess.DEVNULL, check=False).returncode:
+            raise Skip("this system lets nobody make namespaces (unshare -Urm)")
+        done = subprocess.run(["unshare", "-Urm", sys.executable, os.path.join(os.path.dirname(HERE), "run"), "--one",
+                               os.path.join(os.path.dirname(HERE), "faults", "test_disk.py"), function.__name__],
+                              env={**os.environ, INSIDE: "1"}, check=False)
+        assert done.returncode == 0, "see above"
+
+    return run
+
+
+def mount(folder, size):
+    os.makedirs(folder, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", folder], check=True)
+
+
+def fill(folder):
+    """Takes what is free; answers the file that has it."""
+    path = os.path.join(folder, "ballast")
+    with open(path, "wb", buffering=0) as file:
+        for size in (1 << 20, 4096):
+            try:
+                while file.write(bytes(size)):
+                    pass
+            except OSError:
+                pass
+    return path
+
+
+@on_small_disk
+def test_full_disk_of_the_models():
+    with World({"broker.max_attempts": 2}) as world:
+        path = weights.lora(world.hub.file("x.safetensors"), 1, rank=128)
+        mount(world.models_dir, "1m")
+        world.up()
+        source = f"{world.hub.url}/files/x.safetensors"
+        job = world.install(source)
+        assert job["status"] == "error" and job["error_type"] in ("no_space", "child_failed"), (job["status"], job["error"])
+        assert "space" in job["error"].lower(), job["error"]
+        local = world.install(path)
+        assert local["status"] == "error" and local["error_type"] == "no_space", (local["error_type"], local["error"])
+        assert world.call("store", "all_models") == []
+        subprocess.run(["mount", "-o", "remount,size=16m", world.models_dir], check=True)
+        again = world.install(source)
+        assert again["status"] == "completed", (again["error_type"], again["error"])
+        assert weights.sha256(world.record_path(again["config_out"])) == weights.sha256(path)
+        no_leftovers(world, world.call("store", "all_models"))
+
+
+@on_small_disk
+def test_full_disk_of_the_keyspace():
+    """Requests are refused with no_space, reading goes on; with room again so does everything, nothing acknowledged is lost."""
+    with World({"broker.max_queue": 1000000}) as world:
+        mount(world.data, "8m")
+        world.configure()
+        broker = world.start("broker")
+        client = world.client()
+        ballast = fill(world.data)
+        taken, refused = [], None
+        for number in range(20000):
+            try:
+                taken.append(client.call("jobs", "submit", kind="nothing", source=f"s{number}", spec={"text": "x" * 500})["id"])
+            except LadeError as error:
+                refused = error
+                break
+        assert refused and refused.code == "no_space", refused
+        assert broker.alive
+        assert client.call("jobs", "get", id=taken[0])["id"] == taken[0] if taken else True
+        assert client.call("store", "all_models") == []
+        os.unlink(ballast)
+        job = client.call("jobs", "submit", kind="nothing", source="after")
+        taken.append(job["id"])
+        broker.stop()
+        world.processes.remove(broker)
+        world.start("broker")
+        kept = {job["id"] for job in world.call("jobs", "list", limit=1000000)}
+        assert set(taken) <= kept, sorted(set(taken) - kept)[:5]

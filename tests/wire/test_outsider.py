@@ -1,0 +1,182 @@
+"""The wire as an outsider sees it: Python, pyzmq and msgpack, nothing of ours."""
+import json
+import os
+import subprocess
+
+from lib import samples
+from lib.checks import check_fields, names_of
+from lib.world import ROOT, Follower, World
+
+LIMIT_S = 120
+
+
+def test_outsider_installs_a_model():
+    """The program an outsider would write: installs from the hub, follows the events, reads the record."""
+    with World() as world:
+        samples.pipeline(world.hub.repo("artist/tiny"))
+        world.up()
+        done = subprocess.run(["/usr/bin/python3", os.path.join(ROOT, "tests/wire/outsider.py"), "--data", world.data,
+                               "artist/tiny"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
+                              check=False)
+        assert done.returncode == 0, done.stdout
+        record = json.loads(done.stdout[done.stdout.index("\n{") + 1:])
+        check_fields(record, type="main", base="sd-1", format="diffusers", source="artist/tiny")
+        order = [name for name in ("model_install_downloading", "model_install_running", "model_record_added",
+                                   "model_install_completed") if name + "/" in done.stdout]
+        places = [done.stdout.index(name + "/") for name in order]
+        assert len(order) == 4 and places == sorted(places), done.stdout
+
+
+def test_a_kind_is_whatever_a_worker_says_it_serves():
+    with World() as world:
+        world.start("broker")
+        job = world.call("jobs", "submit", kind="paint", source="wall", spec={"colour": "green", "api_token": "secret"})
+        why = world.call("jobs", "why", id=job["id"])
+        assert why["gates"][0]["gate"] == "worker:paint", why
+        worker = world.worker("paint", "sand")
+        worker.hello()
+        held = worker.job()
+        assert (held["kind"], held["source"], held["stage"], held["spec"]["colour"]) == ("paint", "wall", 0, "green")
+        assert held["spec"]["api_token"] == "secret", "the worker sees the token"
+        assert world.call("jobs", "get", id=job["id"])["spec"]["api_token"] == "***", "nobody else does"
+        worker.progress(held, 1, 2)
+        worker.done(held, {"coats": 2})
+        worker.settle()
+        ended = world.call("jobs", "wait", id=job["id"], timeout_s=10)
+        assert ended["status"] == "completed" and ended["result"] == {"coats": 2}
+        (described,) = world.call("broker", "workers")
+        assert described["name"] == worker.name and sorted(described["kinds"]) == ["paint", "sand"]
+
+
+def test_await_makes_workflows():
+    """A parent that waits for two children is dispatched again with its state and their results."""
+    with World() as world:
+        world.start("broker")
+        worker = world.worker("paint", "sand", slots=3)
+        worker.hello()
+        parent = world.call("jobs", "submit", kind="paint", source="wall", priority=3)
+        held = worker.job()
+        worker.await_jobs(held, {"layer": 1}, [{"kind": "sand", "source": "left", "spec": {}},
+                                               {"kind": "sand", "source": "right", "spec": {}}])
+        children = [worker.job(), worker.job()]
+        assert [child["source"] for child in children] == ["left", "right"]
+        assert world.call("jobs", "get", id=parent["id"])["status"] == "waiting"
+        worker.done(children[1], {"dust": 2})
+        worker.fail(children[0], "io_error", "the sander is broken")
+        again = worker.job()
+        assert again["id"] == parent["id"] and again["stage"] == 1 and again["state"] == {"layer": 1}
+        left, right = again["children"]
+        assert (left["source"], left["status"], left["error_type"]) == ("left", "error", "io_error")
+        assert (right["source"], right["status"], right["result"]) == ("right", "completed", {"dust": 2})
+        worker.done(again)
+        worker.settle()
+
+
+def test_effects_are_applied_with_the_end_of_the_job_or_not_at_all():
+    with World() as world:
+        world.start("broker")
+        worker = world.worker("paint")
+        worker.hello()
+        client = world.client()
+        record = {"key": "ab" * 16, "name": "one", "type": "lora", "base": "sd-1", "format": "lycoris",
+                  "path": "sd-1/lora/one.safetensors", "hash": "x", "source": "x", "source_type": "path"}
+        first = client.call("jobs", "submit", kind="paint", source="1")
+        worker.done(worker.job(), {}, [{"op": "put_model", "model": record}])
+        assert client.call("jobs", "wait", id=first["id"], timeout_s=10)["status"] == "completed"
+        assert client.call("store", "get_model", key=record["key"])["name"] == "one"
+        second = client.call("jobs", "submit", kind="paint", source="2")
+        other = {**record, "key": "cd" * 16, "path": "sd-1/lora/two.safetensors"}
+        worker.done(worker.job(), {}, [{"op": "put_model", "model": other}, {"op": "put_model", "model": record}])
+        ended = client.call("jobs", "wait", id=second["id"], timeout_s=10)
+        assert (ended["status"], ended["error_type"]) == ("error", "DuplicateModel"), ended
+        assert [one["key"] for one in client.call("store", "all_models")] == [record["key"]]
+
+
+def test_priorities_then_first_come():
+    with World() as world:
+        world.start("broker")
+        client = world.client()
+        for priority, name in ((10, "a"), (10, "b"), (5, "c"), (20, "d"), (1, "e")):
+            client.call("jobs", "submit", kind="paint", source=name, priority=priority)
+        worker = world.worker("paint")
+        worker.hello()
+        order = []
+        for _ in range(5):
+            held = worker.job()
+            order.append(held["source"])
+            worker.done(held)
+        worker.settle()
+        assert order == ["e", "c", "a", "b", "d"], order
+
+
+def test_retryable_failures_are_tried_again():
+    with World({"broker.max_attempts": 3}) as world:
+        world.start("broker")
+        worker = world.worker("paint")
+        worker.hello()
+        job = world.call("jobs", "submit", kind="paint", source="wall")
+        for failures in range(3):
+            held = worker.job()
+            assert held["failures"] == failures, held
+            worker.fail(held, "network", "the paint did not come")
+        ended = world.call("jobs", "wait", id=job["id"], timeout_s=10)
+        assert (ended["status"], ended["error_type"], ended["failures"]) == ("error", "network", 3), ended
+        held = None
+        world.call("jobs", "retry", id=job["id"])
+        held = worker.job()
+        assert held["id"] == job["id"] and held["failures"] == 0
+        worker.fail(held, "not_found", "there is no such paint")
+        ended = world.call("jobs", "wait", id=job["id"], timeout_s=10)
+        assert (ended["status"], ended["error_type"]) == ("error", "not_found"), "a permanent failure is not retried"
+
+
+def test_gates_hold_jobs_back():
+    with World() as world:
+        world.start("broker")
+        client = world.client()
+        client.call("broker", "set", gate="host:shop", limit=1)
+        for number in range(2):
+            client.call("jobs", "submit", kind="paint", source=str(number), gates=["host:shop"])
+        worker = world.worker("paint", slots=5)
+        worker.hello()
+        held = worker.job()
+        assert worker.receive(0.5) is None, "the gate lets one through"
+        other = client.call("jobs", "list", status="enqueued")
+        why = client.call("jobs", "why", id=other[0]["id"])
+        assert why["gates"][0]["gate"] == "host:shop" and why["why"], why
+        client.call("broker", "set", gate="host:shop", closed_for_s=0.5)
+        worker.done(held)
+        assert worker.receive(0.3) is None, "the gate is closed"
+        assert worker.job(10)["attempt"] == 1, "waiting at a gate uses up nothing"
+
+
+def test_follower_sees_a_broker_restart():
+    with World() as world:
+        broker = world.start("broker")
+        client = world.client()
+        follower = Follower(client, world.events())
+        client.call("jobs", "submit", kind="nothing", source="before")
+        stream = follower.follow(60)
+        first = next(event for event in stream if event["event"] == "job_enqueued")
+        broker.kill()
+        world.start("broker")
+        world.call("jobs", "submit", kind="nothing", source="after")
+        second = next(event for event in stream if event["event"] == "job_enqueued")
+        assert second["source"] == "after" and second["seq"] > first["seq"] and second["epoch"] != first["epoch"]
+
+
+def test_cancel_reaches_the_worker():
+    with World() as world:
+        world.start("broker")
+        worker = world.worker("paint")
+        worker.hello()
+        job = world.call("jobs", "submit", kind="paint", source="wall")
+        held = worker.job()
+        assert world.call("jobs", "cancel", id=job["id"])
+        command, body = worker.receive(10)
+        assert command == b"\x0b" and (body["id"], body["attempt"]) == (job["id"], held["attempt"])
+        worker.fail(held, "cancelled", "as asked")
+        worker.settle()
+        assert world.call("jobs", "get", id=job["id"])["status"] == "cancelled"
+
+
