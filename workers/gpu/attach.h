@@ -1,0 +1,38 @@
+// The attach server: hands the segments' descriptors to other processes (common/segment.h has the
+// protocol).
+#ifndef LADE_GPU_ATTACH_H
+#define LADE_GPU_ATTACH_H
+
+#include "common/error.h"
+
+#include <stdint.h>
+
+typedef struct lade_attach lade_attach_t;
+
+// What stands behind the server. Called on its thread.
+typedef struct {
+    // A connection hands in a lease. Gives a descriptor that stays the callee's and is open until
+    // detach, the segment's length, and what detach is told.
+    lade_code_t (*attach)(void *self, const char *lease, int *fd_p, uint64_t *length_p,
+                          uint64_t *id_p, lade_error_t *error);
+    // The connection is gone.
+    void (*detach)(void *self, uint64_t id);
+} lade_attach_ops_t;
+
+enum {
+    LADE_ATTACH_MAX = 1024,         // connections at once
+    LADE_ATTACH_PATIENCE_MS = 5000, // for a connection to hand in its lease
+};
+
+// Listens on a socket of mode 0600 in folder, named after this process, and starts the thread.
+// Sockets there of processes that are gone are removed. LADE_CONFIG_ERROR if the folder's name is
+// too long for a socket.
+lade_code_t lade_attach_new(const char *folder, const lade_attach_ops_t *ops, void *arg,
+                            lade_attach_t **self_p, lade_error_t *error);
+
+const char *lade_attach_path(const lade_attach_t *self);
+
+// Ends the thread, closes the connections (each with detach) and removes the socket.
+void lade_attach_destroy(lade_attach_t **self_p);
+
+#endif

@@ -1,0 +1,289 @@
+// The table of leases and the thread that watches their processes (pidfd) and times.
+#include "workers/gpu/leases.h"
+
+#include "common/wire.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+typedef struct {
+    uint64_t id;
+    void *holds;
+    int pidfd;           // -1: bound to no process
+    int64_t deadline_ms; // of lade_mono_ms, 0: none
+    size_t attached;     // connections
+    bool over;           // ended, but still attached
+} s_lease_t;
+
+struct lade_leases {
+    pthread_mutex_t *lock; // the owner's, of all below
+    void (*ended)(void *arg, void *holds);
+    void *arg;
+    s_lease_t *leases; // in the order of their ids
+    size_t count, cap;
+    uint64_t next_id;
+    bool quit;
+    int wake; // eventfd: the thread is to look again
+    pthread_t thread;
+};
+
+static void
+s_wake(lade_leases_t *self)
+{
+    uint64_t one = 1;
+    ssize_t wrote = write(self->wake, &one, sizeof one);
+    (void)wrote; // can only fail when it is full, and then the thread is woken anyway
+}
+
+static s_lease_t *
+s_find(const lade_leases_t *self, uint64_t id)
+{
+    size_t from = 0, to = self->count;
+    while (from < to) {
+        size_t middle = from + (to - from) / 2;
+        if (self->leases[middle].id < id)
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    return from < self->count && self->leases[from].id == id ? &self->leases[from] : NULL;
+}
+
+static void
+s_remove(lade_leases_t *self, s_lease_t *lease)
+{
+    void *holds = lease->holds;
+    size_t at = (size_t)(lease - self->leases);
+    if (lease->pidfd >= 0)
+        close(lease->pidfd);
+    memmove(lease, lease + 1, (self->count - at - 1) * sizeof *lease);
+    self->count--;
+    self->ended(self->arg, holds);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// The thread
+
+// Ends the leases whose process died or whose time is up. A pidfd is readable once its process has
+// ended.
+static void
+s_sweep(lade_leases_t *self)
+{
+    int64_t now = lade_mono_ms();
+    for (size_t i = self->count; i-- > 0;) {
+        s_lease_t *lease = &self->leases[i];
+        struct pollfd process = {.fd = lease->pidfd, .events = POLLIN};
+        if (lease->attached)
+            continue;
+        if ((lease->deadline_ms && lease->deadline_ms <= now) || poll(&process, 1, 0) > 0)
+            s_remove(self, lease);
+    }
+}
+
+// What the thread waits for: fds[0] is the eventfd. The pidfds are copies of numbers only: one that
+// is closed meanwhile makes poll return early at worst, and s_sweep looks at what is there then.
+static size_t
+s_waits(const lade_leases_t *self, struct pollfd *fds, int *timeout_ms)
+{
+    int64_t next = INT64_MAX;
+    size_t count = 0;
+    fds[count++] = (struct pollfd){.fd = self->wake, .events = POLLIN};
+    for (size_t i = 0; i < self->count; i++) {
+        const s_lease_t *lease = &self->leases[i];
+        if (lease->attached)
+            continue;
+        if (lease->pidfd >= 0)
+            fds[count++] = (struct pollfd){.fd = lease->pidfd, .events = POLLIN};
+        if (lease->deadline_ms && lease->deadline_ms < next)
+            next = lease->deadline_ms;
+    }
+    int64_t left = next - lade_mono_ms();
+    *timeout_ms = next == INT64_MAX ? -1 : left < 0 ? 0 : left < 60000 ? (int)left : 60000;
+    return count;
+}
+
+static void *
+s_thread(void *arg)
+{
+    lade_leases_t *self = arg;
+    struct pollfd *fds = NULL;
+    pthread_mutex_lock(self->lock);
+    while (!self->quit) {
+        s_sweep(self);
+        int timeout_ms = -1;
+        struct pollfd *more = realloc(fds, (self->count + 1) * sizeof *fds);
+        if (!more)
+            abort();
+        fds = more;
+        size_t count = s_waits(self, fds, &timeout_ms);
+        pthread_mutex_unlock(self->lock);
+        poll(fds, count, timeout_ms);
+        uint64_t wakes;
+        if (fds[0].revents && read(self->wake, &wakes, sizeof wakes) < 0 && errno != EAGAIN)
+            abort();
+        pthread_mutex_lock(self->lock);
+    }
+    pthread_mutex_unlock(self->lock);
+    free(fds);
+    return NULL;
+}
+
+// ---------------------------------------------------------------------------------------------------
+
+lade_leases_t *
+lade_leases_new(pthread_mutex_t *lock, void (*ended)(void *arg, void *holds), void *arg)
+{
+    lade_leases_t *self = calloc(1, sizeof *self);
+    if (!self)
+        abort();
+    self->lock = lock;
+    self->ended = ended;
+    self->arg = arg;
+    self->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (self->wake < 0 || pthread_create(&self->thread, NULL, s_thread, self))
+        abort();
+    return self;
+}
+
+void
+lade_leases_destroy(lade_leases_t **self_p)
+{
+    lade_leases_t *self = *self_p;
+    if (!self)
+        return;
+    pthread_mutex_lock(self->lock);
+    self->quit = true;
+    s_wake(self);
+    pthread_mutex_unlock(self->lock);
+    pthread_join(self->thread, NULL);
+    for (size_t i = 0; i < self->count; i++)
+        if (self->leases[i].pidfd >= 0)
+            close(self->leases[i].pidfd);
+    close(self->wake);
+    free(self->leases);
+    free(self);
+    *self_p = NULL;
+}
+
+static lade_code_t
+s_make_room(lade_leases_t *self, lade_error_t *error)
+{
+    if (self->count < self->cap)
+        return LADE_OK;
+    if (self->count >= LADE_LEASES_MAX)
+        return lade_error_set(error, LADE_QUEUE_FULL, "%d leases are held: unlock some first",
+                              (int)LADE_LEASES_MAX);
+    size_t cap = self->cap ? self->cap * 2 : 16;
+    s_lease_t *leases = realloc(self->leases, cap * sizeof *leases);
+    if (!leases)
+        return lade_error_set(error, LADE_NO_MEMORY, "no memory for a lease");
+    self->leases = leases;
+    self->cap = cap;
+    return LADE_OK;
+}
+
+static lade_code_t
+s_open_process(pid_t pid, int *pidfd_p, lade_error_t *error)
+{
+    *pidfd_p = -1;
+    if (!pid)
+        return LADE_OK;
+    *pidfd_p = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+    if (*pidfd_p >= 0)
+        return LADE_OK;
+    if (pid < 0 || errno == ESRCH || errno == EINVAL)
+        return lade_error_set(error, LADE_VALUE_ERROR,
+                              "no process %lld runs beside this worker: a lock of another machine "
+                              "takes ttl_s, not pid",
+                              (long long)pid);
+    return lade_error_errno(error, errno, "cannot watch process %lld", (long long)pid);
+}
+
+static int64_t
+s_deadline(double ttl_s)
+{
+    const double most = 1e9; // 30 years; more would not fit
+    return ttl_s > 0 ? lade_mono_ms() + (int64_t)((ttl_s < most ? ttl_s : most) * 1000) : 0;
+}
+
+lade_code_t
+lade_leases_add(lade_leases_t *self, void *holds, pid_t pid, double ttl_s, uint64_t *id_p,
+                lade_error_t *error)
+{
+    assert(holds);
+    int pidfd = -1;
+    lade_code_t code = s_make_room(self, error);
+    if (!code)
+        code = s_open_process(pid, &pidfd, error);
+    if (code)
+        return code;
+    *id_p = ++self->next_id;
+    self->leases[self->count++] =
+        (s_lease_t){.id = *id_p, .holds = holds, .pidfd = pidfd, .deadline_ms = s_deadline(ttl_s)};
+    s_wake(self);
+    return LADE_OK;
+}
+
+void *
+lade_leases_find(lade_leases_t *self, uint64_t id)
+{
+    s_lease_t *lease = s_find(self, id);
+    return lease && !lease->over ? lease->holds : NULL;
+}
+
+bool
+lade_leases_renew(lade_leases_t *self, uint64_t id, double ttl_s)
+{
+    s_lease_t *lease = s_find(self, id);
+    if (!lease || lease->over)
+        return false;
+    lease->deadline_ms = s_deadline(ttl_s);
+    s_wake(self);
+    return true;
+}
+
+bool
+lade_leases_end(lade_leases_t *self, uint64_t id)
+{
+    s_lease_t *lease = s_find(self, id);
+    if (!lease || lease->over)
+        return false;
+    lease->over = true;
+    if (!lease->attached)
+        s_remove(self, lease);
+    s_wake(self);
+    return true;
+}
+
+bool
+lade_leases_attach(lade_leases_t *self, uint64_t id)
+{
+    s_lease_t *lease = s_find(self, id);
+    if (!lease || lease->over)
+        return false;
+    lease->attached++;
+    s_wake(self);
+    return true;
+}
+
+void
+lade_leases_detach(lade_leases_t *self, uint64_t id)
+{
+    s_lease_t *lease = s_find(self, id);
+    assert(lease && lease->attached);
+    if (--lease->attached == 0)
+        s_remove(self, lease);
+    s_wake(self);
+}
+
+size_t
+lade_leases_count(const lade_leases_t *self)
+{
+    return self->count;
+}
