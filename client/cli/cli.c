@@ -1,0 +1,322 @@
+// From argv to a subcommand and back to an exit status.
+#include "client/cli/cli.h"
+
+#include "client/cli/commands.h"
+#include "client/cli/show.h"
+#include "client/cli/table.h"
+#include "common/log.h"
+#include "common/wire.h"
+
+#include <ctype.h>
+#include <locale.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+// ---------------------------------------------------------------------------------------------------
+// Saying things
+
+void
+lade_cli_say(const lade_cli_t *cli, const char *format, ...)
+{
+    if (cli->quiet)
+        return;
+    va_list args;
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+}
+
+void
+lade_cli_complain(const char *about, const lade_error_t *error)
+{
+    char *sentence = lade_show_clean(error->message, 0, false);
+    char *subject = lade_show_clean(about ? about : "", 0, false);
+    fprintf(stderr, "lade: %s%s%s\n", subject, about ? ": " : "", sentence);
+    if (error->code != LADE_USAGE && error->code != LADE_CANCELLED)
+        fprintf(stderr, "  %s\n", lade_code_help(error->code));
+    free(sentence);
+    free(subject);
+}
+
+void
+lade_cli_print_json(json_t *value)
+{
+    char *text = lade_call_text(value);
+    puts(text ? text : "null");
+    fflush(stdout);
+    free(text);
+    json_decref(value);
+}
+
+json_t *
+lade_cli_error_json(const lade_error_t *error)
+{
+    return json_pack("{s:s, s:o, s:s}", "code", lade_code_name(error->code), "message",
+                     json_stringn_nocheck(error->message, strlen(error->message)), "help",
+                     lade_code_help(error->code));
+}
+
+char *
+lade_cli_member(const json_t *map, const char *key)
+{
+    const json_t *value = json_object_get(map, key);
+    if (!value || json_is_null(value))
+        return strdup("");
+    if (json_is_string(value))
+        return strdup(json_string_value(value));
+    char *text = lade_call_text(value);
+    if (!json_is_array(value) || !text)
+        return text;
+    // ["a","b"] reads better as a, b
+    size_t out = 0;
+    for (const char *at = text; *at; at++)
+        if (!strchr("[]\"", *at))
+            text[out++] = *at;
+    text[out] = '\0';
+    return text;
+}
+
+void
+lade_cli_print_members(const json_t *map, const char *const *keys)
+{
+    size_t width = 0;
+    for (size_t i = 0; keys[i]; i++)
+        if (json_object_get(map, keys[i]) && strlen(keys[i]) > width)
+            width = strlen(keys[i]);
+    for (size_t i = 0; keys[i]; i++) {
+        char *text = lade_cli_member(map, keys[i]), *clean = lade_show_clean(text, 0, false);
+        if (*clean)
+            printf("%-*s  %s\n", (int)width, keys[i], clean);
+        free(text);
+        free(clean);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Asking
+
+lade_code_t
+lade_cli_call(lade_cli_t *cli, const char *service, const char *op, json_t *args, json_t **result_p,
+              lade_error_t *error)
+{
+    return lade_call_json(cli->client, service, op, args, NULL, NULL, result_p, error);
+}
+
+lade_code_t
+lade_cli_list(lade_cli_t *cli, const char *service, const char *op, json_t *args, json_t **array_p,
+              lade_error_t *error)
+{
+    enum { S_PAGE = 1000 };
+    json_t *all = json_array();
+    size_t got = S_PAGE;
+    lade_code_t code = LADE_OK;
+    while (got == S_PAGE && !code) {
+        json_t *page = NULL, *ask = args ? json_copy(args) : json_object();
+        json_object_set_new(ask, "limit", json_integer(S_PAGE));
+        json_object_set_new(ask, "offset", json_integer((json_int_t)json_array_size(all)));
+        code = lade_cli_call(cli, service, op, ask, &page, error);
+        got = json_array_size(page);
+        json_array_extend(all, page);
+        json_decref(page);
+    }
+    json_decref(args);
+    if (code) {
+        json_decref(all);
+        all = NULL;
+    }
+    *array_p = all;
+    return code;
+}
+
+lade_code_t
+lade_cli_catch(lade_cli_t *cli, lade_error_t *error)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    cli->stop = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (cli->stop < 0)
+        return lade_error_set(error, LADE_IO_ERROR, "no descriptor for signals");
+    lade_call_set_stop(cli->client, cli->stop);
+    return LADE_OK;
+}
+
+lade_code_t
+lade_cli_set_member(json_t *map, const char *text, lade_error_t *error)
+{
+    const char *equals = strchr(text, '=');
+    if (!equals || equals == text)
+        return lade_error_set(error, LADE_USAGE, "'%s' is not of the form name=value", text);
+    char *name = strndup(text, (size_t)(equals - text));
+    json_t *value = json_loads(equals + 1, JSON_DECODE_ANY, NULL);
+    if (!value)
+        value = json_string(equals + 1);
+    int failed = json_object_set_new(map, name, value);
+    free(name);
+    return failed ? lade_error_set(error, LADE_USAGE, "'%s' is not UTF-8", text) : LADE_OK;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Which record is meant
+
+static lade_code_t
+s_one_of(const json_t *records, const char *text, const char *what, char key[33],
+         lade_error_t *error)
+{
+    if (json_array_size(records) != 1) {
+        char keys[256] = "";
+        for (size_t i = 0; i < json_array_size(records) && i < 4; i++) {
+            size_t len = strlen(keys);
+            snprintf(keys + len, sizeof keys - len, "%s%s", i ? ", " : "",
+                     lade_json_text(json_array_get(records, i), "key", "?"));
+        }
+        return lade_error_set(
+            error, LADE_DUPLICATE_MODEL, "%zu records have the %s '%s' (%s%s): give a whole key",
+            json_array_size(records), what, text, keys, json_array_size(records) > 4 ? ", …" : "");
+    }
+    snprintf(key, 33, "%s", lade_json_text(json_array_get(records, 0), "key", ""));
+    return LADE_OK;
+}
+
+static bool
+s_is_hex(const char *text)
+{
+    for (; *text; text++)
+        if (!isxdigit((unsigned char)*text) || isupper((unsigned char)*text))
+            return false;
+    return true;
+}
+
+static lade_code_t
+s_key_by_prefix(lade_cli_t *cli, const char *text, json_t **found_p, lade_error_t *error)
+{
+    json_t *all, *found = json_array();
+    lade_code_t code = lade_cli_list(cli, "store", "all_models", NULL, &all, error);
+    for (size_t i = 0; !code && i < json_array_size(all); i++)
+        if (strncmp(lade_json_text(json_array_get(all, i), "key", ""), text, strlen(text)) == 0)
+            json_array_append(found, json_array_get(all, i));
+    json_decref(all);
+    *found_p = found;
+    return code;
+}
+
+lade_code_t
+lade_cli_key(lade_cli_t *cli, const char *text, char key[33], lade_error_t *error)
+{
+    if (strlen(text) == 32 && s_is_hex(text)) {
+        snprintf(key, 33, "%s", text);
+        return LADE_OK;
+    }
+    json_t *found = NULL;
+    lade_code_t code = lade_cli_list(
+        cli, "store", "search_by_name",
+        json_pack("{s:o}", "name", json_stringn_nocheck(text, strlen(text))), &found, error);
+    const char *what = "name";
+    if (!code && json_array_size(found) == 0 && s_is_hex(text) && strlen(text) >= 4 &&
+        strlen(text) < 32) {
+        json_decref(found);
+        what = "beginning";
+        code = s_key_by_prefix(cli, text, &found, error);
+    }
+    if (!code && json_array_size(found) == 0)
+        code = lade_error_set(error, LADE_UNKNOWN_MODEL, "no model has the key or the name '%s'",
+                              text);
+    if (!code)
+        code = s_one_of(found, text, what, key, error);
+    json_decref(found);
+    return code;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// The program
+
+static lade_code_t
+s_find_command(lade_cli_t *cli, lade_error_t *error)
+{
+    const char *name = cli->args.word_count ? cli->args.words[0] : "help";
+    cli->command = lade_commands_find(name);
+    if (!cli->command) {
+        const char *nearest = lade_commands_nearest(name);
+        return lade_error_set(
+            error, LADE_USAGE, "there is no command '%s'%s%s%s; `lade help` lists them", name,
+            nearest ? " (did you mean " : "", nearest ? nearest : "", nearest ? "?)" : "");
+    }
+    cli->words = cli->args.words + (cli->args.word_count ? 1 : 0);
+    cli->word_count = cli->args.word_count ? cli->args.word_count - 1 : 0;
+    if (lade_args_flag(&cli->args, "--help"))
+        return LADE_OK;
+    if (cli->word_count < cli->command->min || cli->word_count > cli->command->max)
+        return lade_error_set(error, LADE_USAGE, "usage: lade %s %s", name, cli->command->usage);
+    return LADE_OK;
+}
+
+static lade_code_t
+s_open(lade_cli_t *cli, lade_error_t *error)
+{
+    const lade_args_t *args = &cli->args;
+    lade_code_t code =
+        lade_open(lade_args_text(args, "--config-file", NULL), lade_args_text(args, "--data", NULL),
+                  lade_args_text(args, "--broker", NULL), &cli->client, error);
+    if (code)
+        return code;
+    cli->config = lade_call_config(cli->client);
+    int level = lade_log_level(cli->config->log_level);
+    lade_log_open("lade", level < 0 ? LADE_LOG_INFO : (lade_log_level_t)level);
+    return LADE_OK;
+}
+
+static lade_code_t
+s_run(lade_cli_t *cli, int argc, char **argv, lade_error_t *error)
+{
+    lade_code_t code =
+        lade_args_read(&cli->args, argc, argv, lade_commands_globals, lade_commands_options, error);
+    // --json counts even if what follows it is wrong: the error has to be JSON as well.
+    cli->json = lade_args_flag(&cli->args, "--json");
+    cli->quiet = lade_args_flag(&cli->args, "--quiet");
+    cli->terminal = isatty(STDOUT_FILENO) && !cli->json;
+    cli->width = cli->terminal ? lade_show_columns(STDOUT_FILENO) : 0;
+    if (code)
+        return code;
+    if (lade_args_flag(&cli->args, "--version")) {
+        printf("lade %s\n", LADE_VERSION);
+        return LADE_OK;
+    }
+    code = s_find_command(cli, error);
+    if (code)
+        return code;
+    if (lade_args_flag(&cli->args, "--help")) {
+        lade_commands_print_help(cli->args.word_count ? cli->command : NULL, stdout);
+        return LADE_OK;
+    }
+    code = s_open(cli, error);
+    return code ? code : cli->command->run(cli, error);
+}
+
+int
+lade_cli_main(int argc, char **argv)
+{
+    setlocale(LC_CTYPE, "C.UTF-8");
+    signal(SIGPIPE, SIG_DFL); // `lade ls | head` just ends
+    lade_cli_t cli = {.stop = -1};
+    lade_error_t error = {0};
+    lade_code_t code = s_run(&cli, argc, argv, &error);
+    if (code && !cli.said) {
+        if (cli.json)
+            lade_cli_print_json(json_pack("{s:o}", "error", lade_cli_error_json(&error)));
+        lade_cli_complain(NULL, &error);
+    }
+    lade_close(&cli.client);
+    if (cli.stop >= 0)
+        close(cli.stop);
+    lade_args_free(&cli.args);
+    if (fflush(stdout) != 0 && !code)
+        code = LADE_IO_ERROR;
+    return lade_code_exit(code);
+}

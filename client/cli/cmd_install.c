@@ -1,0 +1,325 @@
+// lade install, lade download.
+#include "client/cli/commands.h"
+#include "client/cli/follow.h"
+#include "client/cli/show.h"
+#include "common/identify/identify.h"
+#include "common/path.h"
+#include "common/wire.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+// ---------------------------------------------------------------------------------------------------
+// What both take
+
+static json_t *
+s_text(const char *text)
+{
+    return json_stringn_nocheck(text, strlen(text));
+}
+
+// --token TEXT, or @FILE so that it stands in no shell history.
+static lade_code_t
+s_add_token(const lade_cli_t *cli, json_t *args, lade_error_t *error)
+{
+    const char *token = lade_args_text(&cli->args, "--token", NULL);
+    if (!token)
+        return LADE_OK;
+    char *read = NULL;
+    if (*token == '@') {
+        size_t len;
+        if (lade_path_read(token + 1, 65536, &read, &len, error))
+            return lade_error_wrap(error, "--token");
+        token = read;
+    }
+    json_object_set_new(args, "access_token", json_stringn_nocheck(token, strcspn(token, "\r\n")));
+    free(read);
+    return LADE_OK;
+}
+
+static void
+s_add_priority(const lade_cli_t *cli, json_t *args)
+{
+    if (lade_args_flag(&cli->args, "--priority"))
+        json_object_set_new(args, "priority",
+                            json_integer(lade_args_number(&cli->args, "--priority", 10)));
+}
+
+// Submits are done: waits for the ends unless told not to, and prints what there is in JSON if that
+// is asked for.
+static lade_code_t
+s_follow(lade_cli_t *cli, lade_follow_t *follow, lade_error_t *error)
+{
+    lade_code_t code = lade_follow_submitted(follow, error);
+    if (!code && !lade_args_flag(&cli->args, "--no-wait") &&
+        !lade_args_flag(&cli->args, "--paused"))
+        code = lade_follow_run(follow, error);
+    if (cli->json && (!code || cli->said))
+        lade_follow_print_json(follow);
+    return code;
+}
+
+static void
+s_print_queued(const lade_follow_t *follow, size_t i)
+{
+    const json_t *job = lade_follow_job(follow, i);
+    char *name = lade_show_clean(lade_follow_name(follow, i), 0, false);
+    printf("job %" JSON_INTEGER_FORMAT "  %s  %s\n", (json_int_t)lade_json_int(job, "id", -1),
+           lade_json_text(job, "status", "?"), name);
+    free(name);
+}
+
+static lade_code_t
+s_report(lade_cli_t *cli, const lade_follow_t *follow,
+         void (*print)(const lade_follow_t *follow, size_t index))
+{
+    for (size_t i = 0; i < lade_follow_count(follow) && !cli->json; i++)
+        if (!lade_follow_error(follow, i)->code)
+            print(follow, i);
+    fflush(stdout);
+    cli->said = true;
+    return lade_follow_complain(follow);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// install
+
+// Paths of this process mean nothing to a worker with another working folder. You free it; NULL
+// with an error for what is clearly a path and not there.
+static char *
+s_source(const char *word, lade_error_t *error)
+{
+    if (access(word, F_OK) == 0) {
+        char *whole = realpath(word, NULL);
+        if (!whole)
+            lade_error_set(error, LADE_NOT_FOUND, "%s cannot be followed to a file or folder",
+                           word);
+        return whole;
+    }
+    if (*word == '/' || strncmp(word, "./", 2) == 0 || strncmp(word, "../", 3) == 0) {
+        lade_error_set(error, LADE_NOT_FOUND, "there is no file or folder %s", word);
+        return NULL;
+    }
+    return strdup(word);
+}
+
+static lade_code_t
+s_overrides(const lade_cli_t *cli, json_t **map_p, lade_error_t *error)
+{
+    *map_p = json_object();
+    const char *text;
+    lade_code_t code = LADE_OK;
+    for (size_t i = 0; !code && (text = lade_args_each(&cli->args, "--config", i)); i++)
+        code = lade_cli_set_member(*map_p, text, error);
+    return code;
+}
+
+static lade_code_t
+s_install_args(const lade_cli_t *cli, json_t **args_p, lade_error_t *error)
+{
+    json_t *overrides;
+    *args_p = json_object();
+    lade_code_t code = s_overrides(cli, &overrides, error);
+    if (json_object_size(overrides))
+        json_object_set(*args_p, "config", overrides);
+    json_decref(overrides);
+    if (lade_args_flag(&cli->args, "--inplace"))
+        json_object_set_new(*args_p, "inplace", json_true());
+    s_add_priority(cli, *args_p);
+    return code ? code : s_add_token(cli, *args_p, error);
+}
+
+static void
+s_print_installed(const lade_follow_t *follow, size_t i)
+{
+    const json_t *record = json_object_get(lade_follow_job(follow, i), "config_out");
+    if (!json_is_object(record)) {
+        s_print_queued(follow, i);
+        return;
+    }
+    char *path = lade_show_clean(lade_json_text(record, "path", "-"), 0, false);
+    char *name = lade_show_clean(lade_json_text(record, "name", "-"), 0, false);
+    printf("%s  %s  %s/%s/%s  %s\n", lade_json_text(record, "key", "-"), name,
+           lade_json_text(record, "type", "-"), lade_json_text(record, "base", "-"),
+           lade_json_text(record, "format", "-"), path);
+    free(path);
+    free(name);
+}
+
+// What an install would do, as far as it can be known without fetching anything.
+static lade_code_t
+s_plan(const lade_cli_t *cli, const lade_identify_t *rules, const char *source, const json_t *args,
+       json_t **plan_p, lade_error_t *error)
+{
+    bool local = *source == '/';
+    const char *kind = local                                                          ? "local"
+                       : strncasecmp(source, "http", 4) == 0 && strstr(source, "://") ? "url"
+                                                                                      : "hf";
+    *plan_p = json_pack("{s:o, s:s}", "source", s_text(source), "kind", kind);
+    if (!local)
+        return LADE_OK;
+    json_t *found = NULL;
+    lade_code_t code =
+        lade_identify_path(rules, source, json_object_get(args, "config"), &found, error);
+    if (code)
+        return code;
+    char *place = NULL;
+    if (lade_args_flag(&cli->args, "--inplace"))
+        place = strdup(source);
+    else if (asprintf(&place, "%s/%s/%s/%s", cli->config->models_dir,
+                      lade_json_text(found, "base", "any"), lade_json_text(found, "type", "main"),
+                      strrchr(source, '/') + 1) < 0)
+        place = NULL;
+    json_object_set_new(*plan_p, "path", place ? s_text(place) : json_null());
+    json_object_set_new(*plan_p, "bytes", json_integer(lade_path_size(source)));
+    json_object_set_new(*plan_p, "config", found);
+    free(place);
+    return LADE_OK;
+}
+
+static void
+s_print_plan(const json_t *plan)
+{
+    const json_t *found = json_object_get(plan, "config");
+    char *source = lade_show_clean(lade_json_text(plan, "source", ""), 0, false),
+         size[LADE_SHOW_SIZE];
+    if (found)
+        printf("%s  %s/%s/%s  %s  to %s\n", source, lade_json_text(found, "type", "-"),
+               lade_json_text(found, "base", "-"), lade_json_text(found, "format", "-"),
+               lade_show_bytes(lade_json_int(plan, "bytes", 0), size),
+               lade_json_text(plan, "path", "-"));
+    else
+        printf("%s  would be fetched (%s) and then identified\n", source,
+               strcmp(lade_json_text(plan, "kind", ""), "url") == 0 ? "an URL"
+                                                                    : "a hub repository");
+    free(source);
+}
+
+static lade_code_t
+s_dry_run(lade_cli_t *cli, const json_t *args, lade_error_t *error)
+{
+    lade_identify_t *rules = NULL;
+    lade_code_t code = lade_identify_new(cli->config->families_dir, &rules, error);
+    json_t *plans = json_array();
+    for (size_t i = 0; i < cli->word_count && !code; i++) {
+        json_t *plan = NULL;
+        char *source = s_source(cli->words[i], error);
+        code = source ? s_plan(cli, rules, source, args, &plan, error) : error->code;
+        if (!code && !cli->json)
+            s_print_plan(plan);
+        json_array_append_new(plans, plan ? plan : json_null());
+        free(source);
+    }
+    if (cli->json && !code)
+        lade_cli_print_json(json_incref(plans));
+    json_decref(plans);
+    lade_identify_destroy(&rules);
+    return code;
+}
+
+static lade_code_t
+s_install(lade_cli_t *cli, const json_t *args, lade_error_t *error)
+{
+    lade_code_t code = lade_cli_catch(cli, error);
+    lade_follow_t *follow = lade_follow_new(cli, "install");
+    for (size_t i = 0; i < cli->word_count && !code; i++) {
+        char *source = s_source(cli->words[i], error);
+        if (!source) {
+            code = error->code;
+            break;
+        }
+        json_t *own = json_copy((json_t *)args);
+        json_object_set_new(own, "source", s_text(source));
+        lade_follow_submit(follow, cli->words[i], "heuristic_import", own);
+        free(source);
+    }
+    if (!code)
+        code = s_follow(cli, follow, error);
+    if (!code)
+        code = s_report(cli, follow, s_print_installed);
+    lade_follow_destroy(&follow);
+    return code;
+}
+
+lade_code_t
+lade_cmd_install_run(lade_cli_t *cli, lade_error_t *error)
+{
+    json_t *args;
+    lade_code_t code = s_install_args(cli, &args, error);
+    if (!code)
+        code = lade_args_flag(&cli->args, "--dry-run") ? s_dry_run(cli, args, error)
+                                                       : s_install(cli, args, error);
+    json_decref(args);
+    return code;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// download
+
+static void
+s_print_downloaded(const lade_follow_t *follow, size_t i)
+{
+    const json_t *job = lade_follow_job(follow, i);
+    const char *path = lade_json_text(job, "download_path", NULL);
+    if (!path || strcmp(lade_json_text(job, "status", ""), "completed") != 0) {
+        s_print_queued(follow, i);
+        return;
+    }
+    char size[LADE_SHOW_SIZE], *clean = lade_show_clean(path, 0, false);
+    int64_t bytes = lade_json_int(job, "bytes", 0);
+    printf("%s  %s\n", clean, lade_show_bytes(bytes, size));
+    free(clean);
+}
+
+static lade_code_t
+s_download_args(const lade_cli_t *cli, json_t **args_p, lade_error_t *error)
+{
+    static const char *const texts[][2] = {{"--name", "filename"}, {"--sha256", "sha256"}};
+    *args_p = json_object();
+    const char *dest = lade_args_text(&cli->args, "--dest", NULL);
+    if (!dest)
+        return lade_error_set(error, LADE_USAGE, "--dest DIR is missing: where do the files go?");
+    lade_code_t code = lade_path_mkdirs(dest, 0755, error);
+    char *whole = code ? NULL : realpath(dest, NULL);
+    if (!code && !whole)
+        code = lade_error_set(error, LADE_NOT_FOUND, "--dest %s is no folder", dest);
+    if (whole)
+        json_object_set_new(*args_p, "destdir", s_text(whole));
+    free(whole);
+    for (size_t i = 0; i < 2 && !code; i++) {
+        const char *text = lade_args_text(&cli->args, texts[i][0], NULL);
+        if (text && cli->word_count > 1)
+            code = lade_error_set(error, LADE_USAGE, "%s is for one URL, %zu are given",
+                                  texts[i][0], cli->word_count);
+        else if (text)
+            json_object_set_new(*args_p, texts[i][1], s_text(text));
+    }
+    if (lade_args_flag(&cli->args, "--paused"))
+        json_object_set_new(*args_p, "start", json_false());
+    s_add_priority(cli, *args_p);
+    return code ? code : s_add_token(cli, *args_p, error);
+}
+
+lade_code_t
+lade_cmd_install_download(lade_cli_t *cli, lade_error_t *error)
+{
+    json_t *args;
+    lade_code_t code = s_download_args(cli, &args, error);
+    if (!code)
+        code = lade_cli_catch(cli, error);
+    lade_follow_t *follow = lade_follow_new(cli, "download");
+    for (size_t i = 0; i < cli->word_count && !code; i++) {
+        json_t *own = json_copy(args);
+        json_object_set_new(own, "source", s_text(cli->words[i]));
+        lade_follow_submit(follow, cli->words[i], "create_download_job", own);
+    }
+    if (!code)
+        code = s_follow(cli, follow, error);
+    if (!code)
+        code = s_report(cli, follow, s_print_downloaded);
+    lade_follow_destroy(&follow);
+    json_decref(args);
+    return code;
+}

@@ -1,0 +1,229 @@
+// lade jobs, job, pause, resume, cancel, retry, prune.
+#include "client/cli/commands.h"
+#include "client/cli/show.h"
+#include "client/cli/table.h"
+#include "client/outcome.h"
+#include "common/wire.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static lade_code_t
+s_id(const char *word, json_int_t *id_p, lade_error_t *error)
+{
+    char *end;
+    errno = 0;
+    intmax_t id = strtoimax(word, &end, 10);
+    if (errno || end == word || *end || id < 0)
+        return lade_error_set(error, LADE_USAGE, "'%s' is no job's id; `lade jobs` lists them",
+                              word);
+    *id_p = (json_int_t)id;
+    return LADE_OK;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// jobs
+
+// "1.2 GiB of 4 GiB", or the reason of a failure: what one wants to know of a job at a glance.
+static char *
+s_remark(const json_t *job)
+{
+    const char *failure = lade_json_text(job, "error", NULL);
+    int64_t bytes, total;
+    char done[LADE_SHOW_SIZE], all[LADE_SHOW_SIZE], *text = NULL;
+    lade_outcome_bytes(job, &bytes, &total);
+    if (failure && *failure)
+        return strdup(failure);
+    if (total > 0 && bytes < total && !lade_outcome_ended(job)) {
+        if (asprintf(&text, "%s of %s", lade_show_bytes(bytes, done), lade_show_bytes(total, all)) <
+            0)
+            text = NULL;
+    } else if (bytes > 0)
+        text = strdup(lade_show_bytes(bytes, done));
+    return text ? text : strdup("");
+}
+
+static void
+s_print_jobs(const lade_cli_t *cli, const json_t *jobs)
+{
+    static const lade_table_column_t columns[] = {
+        {"ID", LADE_TABLE_RIGHT},    {"KIND", LADE_TABLE_LEFT},
+        {"STATUS", LADE_TABLE_LEFT}, {"TRY", LADE_TABLE_RIGHT},
+        {"SINCE", LADE_TABLE_LEFT},  {"SOURCE", LADE_TABLE_CUT_HEAD},
+        {"REMARK", LADE_TABLE_CUT},  {0}};
+    lade_table_t *table = lade_table_new(columns);
+    for (size_t i = 0; i < json_array_size(jobs); i++) {
+        const json_t *job = json_array_get(jobs, i);
+        int64_t attempt = lade_json_int(job, "attempt", 0);
+        double since = lade_json_real(job, "job_ended", 0);
+        since = since > 0 ? since : lade_json_real(job, "job_started", 0);
+        since = since > 0 ? since : lade_json_real(job, "job_submitted", 0);
+        char time_text[LADE_SHOW_SIZE] = "", *remark = s_remark(job),
+             *source = lade_cli_member(job, "source");
+        lade_table_addf(table, "%" PRId64, lade_json_int(job, "id", -1));
+        lade_table_add(table, lade_json_text(job, "kind", ""));
+        lade_table_add(table, lade_json_text(job, "status", ""));
+        lade_table_addf(table, "%.0" PRId64, attempt > 1 ? attempt : 0);
+        lade_table_add(table, since > 0 ? lade_show_time(since, time_text) : "");
+        lade_table_add(table, source);
+        lade_table_add(table, remark);
+        free(remark);
+        free(source);
+    }
+    if (json_array_size(jobs))
+        lade_table_print(table, stdout, cli->width);
+    lade_table_destroy(&table);
+}
+
+static void
+s_add_option(const lade_cli_t *cli, const char *option, const char *key, json_t *args)
+{
+    const char *text = lade_args_text(&cli->args, option, NULL);
+    if (text)
+        json_object_set_new(args, key, json_stringn_nocheck(text, strlen(text)));
+}
+
+lade_code_t
+lade_cmd_jobs_list(lade_cli_t *cli, lade_error_t *error)
+{
+    json_t *args = json_object(), *jobs;
+    s_add_option(cli, "--kind", "kind", args);
+    s_add_option(cli, "--status", "status", args);
+    lade_code_t code = lade_cli_list(cli, "jobs", "list", args, &jobs, error);
+    if (code)
+        return code;
+    size_t last = (size_t)lade_args_number(&cli->args, "--last", INT32_MAX);
+    while (json_array_size(jobs) > last)
+        json_array_remove(jobs, 0);
+    if (cli->json)
+        lade_cli_print_json(json_incref(jobs));
+    else
+        s_print_jobs(cli, jobs);
+    if (!cli->json && !json_array_size(jobs))
+        lade_cli_say(cli, "no jobs");
+    json_decref(jobs);
+    return LADE_OK;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// job
+
+static void
+s_print_job(const json_t *job, const json_t *why)
+{
+    static const char *const keys[] = {
+        "id",     "kind",   "status",   "source", "priority", "attempt",    "failures", "deaths",
+        "worker", "parent", "children", "gates",  "requires", "error_type", "error",    NULL};
+    static const char *const times[] = {"job_submitted", "job_started", "job_ended", NULL};
+    lade_cli_print_members(job, keys);
+    char text[LADE_SHOW_SIZE], all[LADE_SHOW_SIZE];
+    for (size_t i = 0; times[i]; i++)
+        if (lade_json_real(job, times[i], 0) > 0)
+            printf("%s  %s\n", times[i], lade_show_time(lade_json_real(job, times[i], 0), text));
+    int64_t bytes, total;
+    lade_outcome_bytes(job, &bytes, &total);
+    if (bytes || total)
+        printf("bytes  %s of %s\n", lade_show_bytes(bytes, text),
+               total ? lade_show_bytes(total, all) : "?");
+    const char *reason = lade_json_text(why, "why", "");
+    if (*reason && !lade_outcome_ended(job)) {
+        char *clean = lade_show_clean(reason, 0, false);
+        printf("why  %s\n", clean);
+        free(clean);
+    }
+}
+
+lade_code_t
+lade_cmd_jobs_show(lade_cli_t *cli, lade_error_t *error)
+{
+    json_int_t id;
+    json_t *job = NULL, *why = NULL;
+    lade_code_t code = s_id(cli->words[0], &id, error);
+    if (!code)
+        code = lade_cli_call(cli, "jobs", "get", json_pack("{s:I}", "id", id), &job, error);
+    if (!code)
+        code = lade_cli_call(cli, "jobs", "why", json_pack("{s:I}", "id", id), &why, error);
+    if (!code && cli->json) {
+        json_object_set(job, "why", why);
+        lade_cli_print_json(json_incref(job));
+    } else if (!code)
+        s_print_job(job, why);
+    json_decref(job);
+    json_decref(why);
+    return code;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// pause, resume, cancel, retry
+
+static lade_code_t
+s_ids(const lade_cli_t *cli, json_t *args, lade_error_t *error)
+{
+    json_t *ids = json_array();
+    lade_code_t code = LADE_OK;
+    for (size_t i = 0; i < cli->word_count && !code; i++) {
+        json_int_t id = 0;
+        code = s_id(cli->words[i], &id, error);
+        json_array_append_new(ids, json_integer(id));
+    }
+    json_object_set_new(args, "ids", ids);
+    return code;
+}
+
+lade_code_t
+lade_cmd_jobs_change(lade_cli_t *cli, lade_error_t *error)
+{
+    const char *op = strcmp(cli->command->name, "resume") == 0 ? "start" : cli->command->name;
+    bool all = lade_args_flag(&cli->args, "--all");
+    if (all == (cli->word_count > 0))
+        return lade_error_set(error, LADE_USAGE,
+                              "say which jobs: their ids, or --all (and not both)");
+    json_t *args = json_object(), *changed = NULL;
+    lade_code_t code = LADE_OK;
+    if (all) {
+        json_object_set_new(args, "all", json_true());
+        s_add_option(cli, "--kind", "kind", args);
+    } else
+        code = s_ids(cli, args, error);
+    if (code) {
+        json_decref(args);
+        return code;
+    }
+    code = lade_cli_call(cli, "jobs", op, args, &changed, error);
+    if (code)
+        return code;
+    if (json_is_object(changed)) { // one id may be answered with one job
+        json_t *array = json_array();
+        json_array_append_new(array, changed);
+        changed = array;
+    }
+    if (cli->json)
+        lade_cli_print_json(json_incref(changed));
+    else if (json_array_size(changed))
+        s_print_jobs(cli, changed);
+    else
+        lade_cli_say(cli, "no job to %s", cli->command->name);
+    json_decref(changed);
+    return LADE_OK;
+}
+
+lade_code_t
+lade_cmd_jobs_prune(lade_cli_t *cli, lade_error_t *error)
+{
+    json_t *args = json_object(), *result = NULL;
+    lade_code_t code = cli->word_count ? s_ids(cli, args, error) : LADE_OK;
+    s_add_option(cli, "--kind", "kind", args);
+    if (code) {
+        json_decref(args);
+        return code;
+    }
+    code = lade_cli_call(cli, "jobs", "purge", args, &result, error);
+    if (!code && cli->json)
+        lade_cli_print_json(json_incref(result));
+    else if (!code)
+        printf("forgot %" PRId64 " ended jobs\n", lade_json_int(result, "purged", 0));
+    json_decref(result);
+    return code;
+}

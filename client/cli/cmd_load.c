@@ -1,0 +1,274 @@
+// lade load, unload, cache.
+#include "client/cli/bar.h"
+#include "client/cli/commands.h"
+#include "client/cli/show.h"
+#include "client/cli/table.h"
+#include "client/model.h"
+#include "client/outcome.h"
+#include "common/wire.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { S_TENSORS = 20 };
+
+// ---------------------------------------------------------------------------------------------------
+// load
+
+static char *
+s_shape(const lade_model_tensor_t *tensor)
+{
+    char text[256] = "[";
+    for (size_t d = 0; d < tensor->rank && d < 8; d++) {
+        size_t len = strlen(text);
+        snprintf(text + len, sizeof text - len, "%s%" PRIu64, d ? ", " : "", tensor->shape[d]);
+    }
+    size_t len = strlen(text);
+    snprintf(text + len, sizeof text - len, "]");
+    return strdup(text);
+}
+
+static void
+s_print_tensors(const lade_cli_t *cli, lade_model_t *model, size_t most)
+{
+    static const lade_table_column_t columns[] = {{"TENSOR", LADE_TABLE_CUT_HEAD},
+                                                  {"DTYPE", LADE_TABLE_LEFT},
+                                                  {"SHAPE", LADE_TABLE_LEFT},
+                                                  {"BYTES", LADE_TABLE_RIGHT},
+                                                  {0}};
+    lade_table_t *table = lade_table_new(columns);
+    lade_model_tensor_t tensor;
+    for (size_t i = 0; i < most && lade_model_tensor(model, i, &tensor); i++) {
+        char *shape = s_shape(&tensor), bytes[LADE_SHOW_SIZE];
+        lade_table_add(table, tensor.name);
+        lade_table_add(table, tensor.dtype);
+        lade_table_add(table, shape);
+        lade_table_add(table, lade_show_bytes((int64_t)tensor.size, bytes));
+        free(shape);
+    }
+    if (most)
+        lade_table_print(table, stdout, cli->width);
+    lade_table_destroy(&table);
+    size_t count = lade_model_tensor_count(model);
+    if (count > most && most)
+        printf("… and %zu more (--tensors all)\n", count - most);
+}
+
+static json_t *
+s_tensors_json(lade_model_t *model, size_t most)
+{
+    json_t *all = json_array();
+    lade_model_tensor_t tensor;
+    for (size_t i = 0; i < most && lade_model_tensor(model, i, &tensor); i++) {
+        json_t *shape = json_array();
+        for (size_t d = 0; d < tensor.rank; d++)
+            json_array_append_new(shape, json_integer((json_int_t)tensor.shape[d]));
+        json_array_append_new(all, json_pack("{s:o, s:s, s:o, s:I}", "name",
+                                             json_stringn_nocheck(tensor.name, strlen(tensor.name)),
+                                             "dtype", tensor.dtype, "shape", shape, "bytes",
+                                             (json_int_t)tensor.size));
+    }
+    return all;
+}
+
+static void
+s_print_loaded(const lade_cli_t *cli, lade_model_t *model, size_t most, double took_s)
+{
+    const json_t *answer = lade_model_answer(model), *config = json_object_get(answer, "config");
+    char bytes[LADE_SHOW_SIZE];
+    char *name = lade_show_clean(lade_json_text(config, "name", lade_json_text(answer, "key", "?")),
+                                 0, false);
+    const char *submodel = lade_json_text(answer, "submodel", "");
+    printf("%s%s%s  %s in %s memory at %s  (%zu tensors, %.3f s)\n", name, *submodel ? "/" : "",
+           submodel, lade_show_bytes((int64_t)lade_model_bytes(model), bytes),
+           lade_model_location(model), lade_json_text(answer, "worker", "?"),
+           lade_model_tensor_count(model), took_s);
+    s_print_tensors(cli, model, most);
+    fflush(stdout);
+    free(name);
+}
+
+static void
+s_print_loaded_json(lade_model_t *model, size_t most, double took_s)
+{
+    json_t *answer = json_copy((json_t *)lade_model_answer(model));
+    json_object_set_new(answer, "tensor_count",
+                        json_integer((json_int_t)lade_model_tensor_count(model)));
+    json_object_set_new(answer, "tensors", s_tensors_json(model, most));
+    json_object_set_new(answer, "seconds", json_real(took_s));
+    lade_cli_print_json(answer);
+}
+
+typedef struct {
+    lade_cli_t *cli;
+    lade_bar_screen_t *screen; // NULL if nobody looks
+    lade_bar_progress_t progress;
+} s_load_t;
+
+static bool
+s_on_partial(void *arg, const json_t *partial)
+{
+    s_load_t *self = arg;
+    int64_t bytes, total;
+    char line[1024];
+    lade_outcome_bytes(partial, &bytes, &total);
+    lade_bar_update(&self->progress, bytes, total, lade_mono_ms());
+    if (self->screen) {
+        const char *shown = lade_bar_format(&self->progress, self->cli->words[0],
+                                            lade_json_text(partial, "status", "loading"),
+                                            self->cli->width - 1, line, sizeof line);
+        lade_bar_screen_draw(self->screen, &shown, 1);
+    }
+    return true;
+}
+
+static lade_code_t
+s_load(lade_cli_t *cli, const char *key, lade_model_t **model_p, lade_error_t *error)
+{
+    s_load_t self = {.cli = cli};
+    if (cli->terminal && !cli->quiet && isatty(STDERR_FILENO))
+        self.screen = lade_bar_screen_new(stderr, cli->width);
+    json_t *args = json_pack("{s:s, s:b}", "key", key, "partial", 1);
+    const char *submodel = lade_args_text(&cli->args, "--submodel", NULL);
+    if (submodel)
+        json_object_set_new(args, "submodel", json_stringn_nocheck(submodel, strlen(submodel)));
+    double timeout_s = lade_args_real(&cli->args, "--timeout", 0);
+    if (timeout_s > 0)
+        json_object_set_new(args, "timeout_s", json_real(timeout_s));
+    lade_code_t code = lade_model_load(cli->client, "load_model_by_key", args, s_on_partial, &self,
+                                       model_p, error);
+    lade_bar_screen_destroy(&self.screen);
+    return code;
+}
+
+static lade_code_t
+s_most_tensors(const lade_cli_t *cli, size_t *most_p, lade_error_t *error)
+{
+    const char *text = lade_args_text(&cli->args, "--tensors", NULL);
+    // People look at a few; a program that asks for JSON wants to see them all.
+    *most_p = cli->json ? SIZE_MAX : S_TENSORS;
+    if (!text)
+        return LADE_OK;
+    char *end;
+    errno = 0;
+    uintmax_t most = strtoumax(text, &end, 10);
+    if (strcmp(text, "all") == 0)
+        most = SIZE_MAX;
+    else if (errno || end == text || *end || *text == '-')
+        return lade_error_set(error, LADE_USAGE, "--tensors: '%s' is neither a number nor all",
+                              text);
+    *most_p = (size_t)most;
+    return LADE_OK;
+}
+
+lade_code_t
+lade_cmd_load_run(lade_cli_t *cli, lade_error_t *error)
+{
+    char key[33];
+    size_t most;
+    lade_model_t *model = NULL;
+    lade_code_t code = s_most_tensors(cli, &most, error);
+    if (!code)
+        code = lade_cli_catch(cli, error);
+    if (!code)
+        code = lade_cli_key(cli, cli->words[0], key, error);
+    int64_t from = lade_mono_ms();
+    if (!code)
+        code = s_load(cli, key, &model, error);
+    if (code)
+        return code;
+    double took_s = (double)(lade_mono_ms() - from) / 1000;
+    if (cli->json)
+        s_print_loaded_json(model, most, took_s);
+    else
+        s_print_loaded(cli, model, most, took_s);
+    if (lade_args_flag(&cli->args, "--hold")) {
+        lade_cli_say(cli, "held; Ctrl-C gives it back");
+        poll(&(struct pollfd){.fd = cli->stop, .events = POLLIN}, 1, -1);
+    }
+    lade_unlock(&model);
+    return LADE_OK;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// unload, cache
+
+lade_code_t
+lade_cmd_load_unload(lade_cli_t *cli, lade_error_t *error)
+{
+    json_t *args = json_object(), *result = NULL;
+    char key[33];
+    const char *submodel = lade_args_text(&cli->args, "--submodel", NULL);
+    lade_code_t code = cli->word_count ? lade_cli_key(cli, cli->words[0], key, error) : LADE_OK;
+    if (!code && cli->word_count)
+        json_object_set_new(args, "key", json_string(key));
+    if (submodel)
+        json_object_set_new(args, "submodel", json_stringn_nocheck(submodel, strlen(submodel)));
+    if (code) {
+        json_decref(args);
+        return code;
+    }
+    code = lade_cli_call(cli, "load", "unload", args, &result, error);
+    if (!code && cli->json)
+        lade_cli_print_json(json_incref(result));
+    else if (!code)
+        printf("freed %" PRId64 " models\n", lade_json_int(result, "unloaded", 0));
+    json_decref(result);
+    return code;
+}
+
+static void
+s_print_cache(const lade_cli_t *cli, const char *worker, const json_t *stats)
+{
+    static const lade_table_column_t columns[] = {{"KEY", LADE_TABLE_LEFT},
+                                                  {"SUBMODEL", LADE_TABLE_LEFT},
+                                                  {"NAME", LADE_TABLE_CUT},
+                                                  {"BYTES", LADE_TABLE_RIGHT},
+                                                  {"LOCKS", LADE_TABLE_RIGHT},
+                                                  {"USED", LADE_TABLE_LEFT},
+                                                  {0}};
+    char bytes[LADE_SHOW_SIZE], limit[LADE_SHOW_SIZE], used[LADE_SHOW_SIZE];
+    printf("%s  %s of %s  %" PRId64 " hits, %" PRId64 " misses\n", worker,
+           lade_show_bytes(lade_json_int(stats, "bytes", 0), bytes),
+           lade_show_bytes(lade_json_int(stats, "limit_bytes", 0), limit),
+           lade_json_int(stats, "hits", 0), lade_json_int(stats, "misses", 0));
+    const json_t *models = json_object_get(stats, "models");
+    lade_table_t *table = lade_table_new(columns);
+    for (size_t i = 0; i < json_array_size(models); i++) {
+        const json_t *model = json_array_get(models, i);
+        double at = lade_json_real(model, "used", lade_json_real(model, "last_used", 0));
+        const char *key = lade_json_text(model, "key", lade_json_text(model, "model_key", ""));
+        lade_table_addf(table, "%.*s", cli->width ? 8 : 32, key);
+        lade_table_add(table, lade_json_text(model, "submodel", ""));
+        lade_table_add(table, lade_json_text(model, "name", ""));
+        lade_table_add(table, lade_show_bytes(lade_json_int(model, "bytes", 0), bytes));
+        lade_table_addf(table, "%" PRId64, lade_json_int(model, "locks", 0));
+        lade_table_add(table, at > 0 ? lade_show_time(at, used) : "");
+    }
+    if (lade_table_rows(table))
+        lade_table_print(table, stdout, cli->width);
+    lade_table_destroy(&table);
+}
+
+lade_code_t
+lade_cmd_load_cache(lade_cli_t *cli, lade_error_t *error)
+{
+    json_t *all = NULL;
+    lade_code_t code = lade_cli_call(cli, "load", "cache_stats", NULL, &all, error);
+    if (code)
+        return code;
+    const char *worker;
+    json_t *stats;
+    if (cli->json)
+        lade_cli_print_json(json_incref(all));
+    else
+        json_object_foreach(all, worker, stats) s_print_cache(cli, worker, stats);
+    if (!cli->json && json_object_size(all) == 0)
+        lade_cli_say(cli, "no worker that loads models is there");
+    json_decref(all);
+    return LADE_OK;
+}

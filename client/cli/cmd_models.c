@@ -1,0 +1,267 @@
+// lade ls, find, show, edit, rm.
+#include "client/cli/commands.h"
+#include "client/cli/follow.h"
+#include "client/cli/show.h"
+#include "client/cli/table.h"
+#include "common/wire.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// ---------------------------------------------------------------------------------------------------
+// Lists
+
+// How many digits of the keys tell these records apart.
+static size_t
+s_key_digits(const json_t *records)
+{
+    size_t digits = 8;
+    for (size_t i = 0; i < json_array_size(records) && json_array_size(records) < 2000; i++)
+        for (size_t j = 0; j < i && digits < 32; j++) {
+            const char *a = lade_json_text(json_array_get(records, i), "key", "");
+            const char *b = lade_json_text(json_array_get(records, j), "key", "-");
+            while (digits < 32 && strncmp(a, b, digits) == 0)
+                digits++;
+        }
+    return digits;
+}
+
+static void
+s_print_records(const lade_cli_t *cli, const json_t *records)
+{
+    static const lade_table_column_t columns[] = {
+        {"KEY", LADE_TABLE_LEFT},      {"NAME", LADE_TABLE_CUT},
+        {"TYPE", LADE_TABLE_LEFT},     {"BASE", LADE_TABLE_LEFT},
+        {"FORMAT", LADE_TABLE_LEFT},   {"VARIANT", LADE_TABLE_LEFT},
+        {"PATH", LADE_TABLE_CUT_HEAD}, {0}};
+    // A pipe gets whole keys: they are likely to be used.
+    int digits = cli->width ? (int)s_key_digits(records) : 32;
+    lade_table_t *table = lade_table_new(columns);
+    for (size_t i = 0; i < json_array_size(records); i++) {
+        const json_t *record = json_array_get(records, i);
+        lade_table_addf(table, "%.*s", digits, lade_json_text(record, "key", ""));
+        for (size_t c = 1; columns[c].title; c++) {
+            static const char *const keys[] = {"",       "name",    "type", "base",
+                                               "format", "variant", "path"};
+            lade_table_add(table, lade_json_text(record, keys[c], ""));
+        }
+    }
+    if (json_array_size(records))
+        lade_table_print(table, stdout, cli->width);
+    lade_table_destroy(&table);
+}
+
+static lade_code_t
+s_show_list(lade_cli_t *cli, json_t *records, const char *empty)
+{
+    if (cli->json)
+        lade_cli_print_json(json_incref(records));
+    else
+        s_print_records(cli, records);
+    if (!json_array_size(records) && !cli->json)
+        lade_cli_say(cli, "%s", empty);
+    json_decref(records);
+    return LADE_OK;
+}
+
+lade_code_t
+lade_cmd_models_ls(lade_cli_t *cli, lade_error_t *error)
+{
+    json_t *records;
+    lade_code_t code = lade_cli_list(cli, "store", "all_models", NULL, &records, error);
+    return code ? code
+                : s_show_list(cli, records, "no models yet: `lade install SOURCE` brings one");
+}
+
+static const char *const s_attributes[][2] = {
+    {"--name", "name"}, {"--base", "base"}, {"--type", "type"}, {"--format", "format"}};
+
+static bool
+s_matches(const lade_cli_t *cli, const json_t *record)
+{
+    for (size_t i = 0; i < sizeof s_attributes / sizeof *s_attributes; i++) {
+        const char *wanted = lade_args_text(&cli->args, s_attributes[i][0], NULL);
+        if (wanted && strcmp(lade_json_text(record, s_attributes[i][1], ""), wanted) != 0)
+            return false;
+    }
+    const char *tag;
+    const json_t *tags = json_object_get(record, "tags");
+    for (size_t i = 0; (tag = lade_args_each(&cli->args, "--tag", i)); i++) {
+        bool has = false;
+        for (size_t t = 0; t < json_array_size(tags) && !has; t++) {
+            const char *text = json_string_value(json_array_get(tags, t));
+            has = text && strcmp(text, tag) == 0;
+        }
+        if (!has)
+            return false;
+    }
+    return true;
+}
+
+// Asks the most telling index; what else is wanted is filtered here.
+static lade_code_t
+s_search(lade_cli_t *cli, json_t **records_p, lade_error_t *error)
+{
+    const char *path = lade_args_text(&cli->args, "--path", NULL), *tag;
+    if (path) {
+        char *whole = realpath(path, NULL);
+        json_t *record = NULL, *args = json_object();
+        const char *asked = whole ? whole : path;
+        json_object_set_new(args, "path", json_stringn_nocheck(asked, strlen(asked)));
+        lade_code_t code = lade_cli_call(cli, "store", "search_by_path", args, &record, error);
+        free(whole);
+        *records_p = json_array();
+        if (json_is_object(record))
+            json_array_append(*records_p, record);
+        json_decref(record);
+        return code;
+    }
+    json_t *args = json_object();
+    if (lade_args_flag(&cli->args, "--tag")) {
+        json_t *tags = json_array();
+        for (size_t i = 0; (tag = lade_args_each(&cli->args, "--tag", i)); i++)
+            json_array_append_new(tags, json_stringn_nocheck(tag, strlen(tag)));
+        json_object_set_new(args, "tags", tags);
+        return lade_cli_list(cli, "store", "search_by_tag", args, records_p, error);
+    }
+    for (size_t i = 0; i < sizeof s_attributes / sizeof *s_attributes; i++) {
+        const char *text = lade_args_text(&cli->args, s_attributes[i][0], NULL);
+        if (text)
+            json_object_set_new(args, s_attributes[i][1], json_stringn_nocheck(text, strlen(text)));
+    }
+    return lade_cli_list(cli, "store", "search_by_name", args, records_p, error);
+}
+
+lade_code_t
+lade_cmd_models_find(lade_cli_t *cli, lade_error_t *error)
+{
+    json_t *found = NULL, *records = json_array();
+    lade_code_t code = s_search(cli, &found, error);
+    for (size_t i = 0; i < json_array_size(found); i++)
+        if (s_matches(cli, json_array_get(found, i)))
+            json_array_append(records, json_array_get(found, i));
+    json_decref(found);
+    if (!code)
+        return s_show_list(cli, records, "no model is like that");
+    json_decref(records);
+    return code;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// One record
+
+// The telling fields first, then the others in the order they came.
+static void
+s_print_record(const json_t *record)
+{
+    static const char *const first[] = {
+        "key",  "name",   "type", "base", "format", "variant", "prediction_type",
+        "path", "source", "hash", NULL};
+    size_t count = 0;
+    const char *keys[256], *key;
+    json_t *value;
+    for (; first[count]; count++)
+        keys[count] = first[count];
+    json_object_foreach((json_t *)record, key, value)
+    {
+        bool known = false;
+        for (size_t i = 0; first[i]; i++)
+            known = known || strcmp(first[i], key) == 0;
+        if (!known && count < 255)
+            keys[count++] = key;
+    }
+    keys[count] = NULL;
+    lade_cli_print_members(record, keys);
+}
+
+static lade_code_t
+s_show_record(const lade_cli_t *cli, json_t *record)
+{
+    if (cli->json)
+        lade_cli_print_json(json_incref(record));
+    else
+        s_print_record(record);
+    json_decref(record);
+    return LADE_OK;
+}
+
+lade_code_t
+lade_cmd_models_show(lade_cli_t *cli, lade_error_t *error)
+{
+    char key[33];
+    json_t *record;
+    lade_code_t code = lade_cli_key(cli, cli->words[0], key, error);
+    if (!code)
+        code = lade_cli_call(cli, "store", "get_model", json_pack("{s:s}", "key", key), &record,
+                             error);
+    return code ? code : s_show_record(cli, record);
+}
+
+lade_code_t
+lade_cmd_models_edit(lade_cli_t *cli, lade_error_t *error)
+{
+    char key[33];
+    json_t *changes = json_object(), *record;
+    lade_code_t code = LADE_OK;
+    for (size_t i = 1; i < cli->word_count && !code; i++)
+        code = lade_cli_set_member(changes, cli->words[i], error);
+    if (!code)
+        code = lade_cli_key(cli, cli->words[0], key, error);
+    if (!code)
+        code =
+            lade_cli_call(cli, "store", "update_model",
+                          json_pack("{s:s, s:O}", "key", key, "config", changes), &record, error);
+    json_decref(changes);
+    return code ? code : s_show_record(cli, record);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// rm
+
+static lade_code_t
+s_unregister(lade_cli_t *cli, const char *key, lade_error_t *error)
+{
+    return lade_cli_call(cli, "install", "unregister", json_pack("{s:s}", "key", key), NULL, error);
+}
+
+static lade_code_t
+s_delete(lade_cli_t *cli, const char *word, const char *key, lade_error_t *error)
+{
+    lade_follow_t *follow = lade_follow_new(cli, "install");
+    json_t *args =
+        json_pack("{s:s, s:b}", "key", key, "force", lade_args_flag(&cli->args, "--force"));
+    lade_follow_submit(follow, word, "delete", args);
+    lade_code_t code = lade_follow_submitted(follow, error);
+    if (!code)
+        code = lade_follow_run(follow, error);
+    if (!code && lade_follow_error(follow, 0)->code) {
+        *error = *lade_follow_error(follow, 0);
+        code = error->code;
+    }
+    lade_follow_destroy(&follow);
+    return code;
+}
+
+lade_code_t
+lade_cmd_models_rm(lade_cli_t *cli, lade_error_t *error)
+{
+    bool keep = lade_args_flag(&cli->args, "--keep-files");
+    if (keep && lade_args_flag(&cli->args, "--force"))
+        return lade_error_set(error, LADE_USAGE, "--keep-files and --force exclude each other");
+    json_t *removed = json_array();
+    lade_code_t code = lade_cli_catch(cli, error);
+    for (size_t i = 0; i < cli->word_count && !code; i++) {
+        char key[33];
+        code = lade_cli_key(cli, cli->words[i], key, error);
+        if (!code)
+            code = keep ? s_unregister(cli, key, error) : s_delete(cli, cli->words[i], key, error);
+        if (!code)
+            json_array_append_new(removed, json_string(key));
+        if (!code && !cli->json)
+            printf("removed %s%s\n", key, keep ? " (its files are still there)" : "");
+    }
+    if (!code && cli->json)
+        lade_cli_print_json(json_pack("{s:O}", "removed", removed));
+    json_decref(removed);
+    return code;
+}

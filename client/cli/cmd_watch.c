@@ -1,0 +1,94 @@
+// lade watch: events as they happen.
+#include "client/cli/commands.h"
+#include "client/cli/show.h"
+#include "common/wire.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    lade_cli_t *cli;
+    bool beats; // asked for by name
+    int64_t left;
+} s_watch_t;
+
+// What is told of an event besides its time, name and id, in this order, where it is there.
+static const char *const s_telling[] = {
+    "source", "name",      "type",          "base",          "format", "path",
+    "key",    "model_key", "submodel_type", "download_path", "kind",   "kinds",
+    "host",   "why",       "reason",        "error_type",    "error",  NULL};
+
+static void
+s_add(char *line, size_t size, const char *text)
+{
+    size_t len = strlen(line);
+    if (len < size - 1)
+        snprintf(line + len, size - len, "%s%s", len ? "  " : "", text);
+}
+
+static void
+s_print(const s_watch_t *self, const json_t *event)
+{
+    char when[LADE_SHOW_SIZE], line[2048] = "", head[256], bytes[LADE_SHOW_SIZE],
+                               total[LADE_SHOW_SIZE];
+    char *id = lade_cli_member(event, "id");
+    snprintf(head, sizeof head, "%s  %-25s %s",
+             lade_show_time(lade_json_real(event, "timestamp", 0), when),
+             lade_json_text(event, "event", "?"), id);
+    s_add(line, sizeof line, head);
+    free(id);
+    int64_t all = lade_json_int(event, "total_bytes", 0),
+            so_far = lade_json_int(event, "bytes", -1);
+    if (so_far >= 0) {
+        snprintf(head, sizeof head, "%s%s%s", lade_show_bytes(so_far, bytes), all ? " of " : "",
+                 all ? lade_show_bytes(all, total) : "");
+        s_add(line, sizeof line, head);
+    }
+    for (size_t i = 0; s_telling[i]; i++) {
+        char *text = lade_cli_member(event, s_telling[i]);
+        if (*text)
+            s_add(line, sizeof line, text);
+        free(text);
+    }
+    char *clean = lade_show_clean(line, self->cli->width, false);
+    puts(clean);
+    free(clean);
+}
+
+static bool
+s_on_event(void *arg, const char *text)
+{
+    s_watch_t *self = arg;
+    json_t *event = json_loads(text, JSON_ALLOW_NUL, NULL);
+    bool beat = strcmp(lade_json_text(event, "event", ""), "broker_beat") == 0;
+    if (event && (!beat || self->beats)) {
+        if (self->cli->json)
+            puts(text);
+        else
+            s_print(self, event);
+        fflush(stdout);
+        self->left -= self->left > 0;
+    }
+    json_decref(event);
+    return self->left != 0;
+}
+
+lade_code_t
+lade_cmd_watch_run(lade_cli_t *cli, lade_error_t *error)
+{
+    s_watch_t self = {.cli = cli, .left = lade_args_number(&cli->args, "--count", -1)};
+    for (size_t i = 0; i < cli->word_count; i++)
+        self.beats = self.beats || strncmp(cli->words[i], "broker", 6) == 0;
+    lade_code_t code = lade_cli_catch(cli, error);
+    if (code)
+        return code;
+    code = lade_watch(cli->client, cli->word_count ? cli->words : NULL,
+                      lade_args_number(&cli->args, "--since", -1), s_on_event, &self,
+                      lade_args_real(&cli->args, "--timeout", 0), error);
+    // Both are the ends one asked for.
+    return code == LADE_CANCELLED ||
+                   (code == LADE_TIMEOUT && lade_args_flag(&cli->args, "--timeout"))
+               ? LADE_OK
+               : code;
+}

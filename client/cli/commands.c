@@ -1,0 +1,281 @@
+// Every subcommand is a row here.
+#include "client/cli/commands.h"
+
+#include <string.h>
+
+// clang-format off
+const lade_option_t lade_commands_globals[] = {
+    {"--json",        NULL,       LADE_ARG_FLAG, false, 0, 0, "one JSON document on standard output, nothing else there", 0},
+    {"--config-file", "FILE",     LADE_ARG_TEXT, false, 0, 0, "settings (else LADE_CONFIG, else DATA/lade.yaml)", 0},
+    {"--data",        "DIR",      LADE_ARG_TEXT, false, 0, 0, "the data folder (else LADE_DATA)", 0},
+    {"--broker",      "ENDPOINT", LADE_ARG_TEXT, false, 0, 0, "where the broker takes requests (else endpoints.clients)", 0},
+    {"--quiet",       NULL,       LADE_ARG_FLAG, false, 0, 0, "no messages but errors", 'q'},
+    {"--help",        NULL,       LADE_ARG_FLAG, false, 0, 0, "this text", 'h'},
+    {"--version",     NULL,       LADE_ARG_FLAG, false, 0, 0, "the version", 0},
+    {0},
+};
+
+#define PRIORITY {"--priority", "N", LADE_ARG_NUMBER, false, -1000000, 1000000, "lower goes first (10)", 0}
+#define NO_WAIT {"--no-wait", NULL, LADE_ARG_FLAG, false, 0, 0, "print the jobs and leave them to the broker", 0}
+#define SUBMODEL {"--submodel", "NAME", LADE_ARG_TEXT, false, 0, 0, "one part of a diffusers folder: unet, vae, …", 0}
+#define KIND {"--kind", "KIND", LADE_ARG_TEXT, false, 0, 0, "only jobs of this kind: install, download, load, …", 0}
+
+static const lade_option_t s_none[] = {{0}};
+static const lade_option_t s_up[] = {
+    {"--without", "LIST",      LADE_ARG_TEXT, true, 0, 0, "workers to leave out: download,install,gpu", 0},
+    {"--set",     "KEY=VALUE", LADE_ARG_TEXT, true, 0, 0, "a setting, passed on to every process", 0},
+    {0},
+};
+static const lade_option_t s_install[] = {
+    {"--config",  "NAME=VALUE",  LADE_ARG_TEXT, true,  0, 0, "a field of the record, over what is found out", 0},
+    {"--inplace", NULL,          LADE_ARG_FLAG, false, 0, 0, "leave local files where they are", 0},
+    {"--token",   "TEXT|@FILE",  LADE_ARG_TEXT, false, 0, 0, "access token for the source", 0},
+    PRIORITY,
+    {"--dry-run", NULL,          LADE_ARG_FLAG, false, 0, 0, "say what would be installed; needs no broker", 0},
+    NO_WAIT,
+    {0},
+};
+static const lade_option_t s_download[] = {
+    {"--dest",    "DIR",         LADE_ARG_TEXT, false, 0, 0, "the folder the file goes into", 0},
+    {"--name",    "FILE",        LADE_ARG_TEXT, false, 0, 0, "its name there (else the server's); one URL only", 0},
+    {"--sha256",  "HEX",         LADE_ARG_TEXT, false, 0, 0, "the digest it must have; one URL only", 0},
+    {"--token",   "TEXT|@FILE",  LADE_ARG_TEXT, false, 0, 0, "access token for the source", 0},
+    PRIORITY,
+    {"--paused",  NULL,          LADE_ARG_FLAG, false, 0, 0, "do not start it; `lade resume ID` does", 0},
+    NO_WAIT,
+    {0},
+};
+static const lade_option_t s_probe[] = {
+    {"--hash",    NULL,         LADE_ARG_FLAG, false, 0, 0, "compute the content hash too (install.hash)", 0},
+    {"--config",  "NAME=VALUE", LADE_ARG_TEXT, true,  0, 0, "a field that is known already", 0},
+    {0},
+};
+static const lade_option_t s_rm[] = {
+    {"--keep-files", NULL, LADE_ARG_FLAG, false, 0, 0, "only the record goes", 0},
+    {"--force",      NULL, LADE_ARG_FLAG, false, 0, 0, "the files go even if they are outside of the models folder", 0},
+    {0},
+};
+static const lade_option_t s_find[] = {
+    {"--name",   "NAME",   LADE_ARG_TEXT, false, 0, 0, "exactly this name", 0},
+    {"--base",   "BASE",   LADE_ARG_TEXT, false, 0, 0, "sd-1, sd-2, sdxl, …", 0},
+    {"--type",   "TYPE",   LADE_ARG_TEXT, false, 0, 0, "main, vae, lora, …", 0},
+    {"--format", "FORMAT", LADE_ARG_TEXT, false, 0, 0, "diffusers, checkpoint, …", 0},
+    {"--tag",    "TAG",    LADE_ARG_TEXT, true,  0, 0, "has this tag, and every other one given", 0},
+    {"--path",   "PATH",   LADE_ARG_TEXT, false, 0, 0, "the record of this file or folder", 0},
+    {0},
+};
+static const lade_option_t s_jobs[] = {
+    KIND,
+    {"--status", "STATUS", LADE_ARG_TEXT,   false, 0, 0, "only these: enqueued, running, error, …", 0},
+    {"--last",   "N",      LADE_ARG_NUMBER, false, 1, 1000000, "only the newest N", 0},
+    {0},
+};
+static const lade_option_t s_change[] = {
+    {"--all", NULL, LADE_ARG_FLAG, false, 0, 0, "every job that can be", 0},
+    KIND,
+    {0},
+};
+static const lade_option_t s_prune[] = {KIND, {0}};
+static const lade_option_t s_load[] = {
+    SUBMODEL,
+    {"--tensors", "N|all",   LADE_ARG_TEXT, false, 0, 0, "how many tensors to list (20)", 0},
+    {"--hold",    NULL,      LADE_ARG_FLAG, false, 0, 0, "keep it locked until Ctrl-C", 0},
+    {"--timeout", "SECONDS", LADE_ARG_REAL, false, 0, 1e9, "give up after that time (never)", 0},
+    {0},
+};
+static const lade_option_t s_unload[] = {SUBMODEL, {0}};
+static const lade_option_t s_watch[] = {
+    {"--since",   "SEQ",     LADE_ARG_NUMBER, false, 0, 9e15, "first what was journaled after that number; 0: all there is", 0},
+    {"--timeout", "SECONDS", LADE_ARG_REAL,   false, 0, 1e9, "end after that time (never)", 0},
+    {"--count",   "N",       LADE_ARG_NUMBER, false, 1, 9e15, "end after that many events", 0},
+    {0},
+};
+static const lade_option_t s_set[] = {
+    {"--limit",     "N",       LADE_ARG_NUMBER, false, 0, 1000000, "jobs that may run at once; 0: any number", 0},
+    {"--close-for", "SECONDS", LADE_ARG_REAL,   false, 0, 1e9, "lets no job start for that time; 0 opens it", 0},
+    {0},
+};
+static const lade_option_t s_top[] = {
+    {"--interval", "SECONDS", LADE_ARG_REAL,   false, 0.1, 3600, "between two screens (1)", 0},
+    {"--count",    "N",       LADE_ARG_NUMBER, false, 1, 1000000, "end after that many", 0},
+    {0},
+};
+static const lade_option_t s_config[] = {
+    {"--presets", NULL, LADE_ARG_FLAG, false, 0, 0, "print a lade.yaml of the presets, with explanations", 0},
+    {0},
+};
+static const lade_option_t s_keys[] = {
+    {"--dest", "DIR", LADE_ARG_TEXT, false, 0, 0, "the folder they go into (DATA/keys)", 0},
+    {0},
+};
+
+static lade_code_t s_help(lade_cli_t *cli, lade_error_t *error);
+static lade_code_t s_completion(lade_cli_t *cli, lade_error_t *error);
+
+enum { S_MANY = LADE_ARGS_MAX };
+static const lade_command_t s_commands[] = {
+    {"up", "", "run a broker and one worker of each kind in the foreground", 0, 0, s_up, lade_cmd_up_run,
+        "Everything lives in the data folder. Ctrl-C ends it; unfinished jobs go on at the next start."},
+    {"install", "SOURCE…", "install models: files, folders, URLs, hub repositories", 1, S_MANY, s_install, lade_cmd_install_run,
+        "SOURCE is a path, an URL, or NAME/REPO[:VARIANT[:SUBFOLDER]] of the hub (NAME/REPO::FILE for one file)."},
+    {"download", "URL… --dest DIR", "download files", 1, S_MANY, s_download, lade_cmd_install_download, NULL},
+    {"probe", "PATH", "identify a file or folder; needs no broker", 1, 1, s_probe, lade_cmd_probe_run, NULL},
+    {"ls", "", "list the models", 0, 0, s_none, lade_cmd_models_ls, NULL},
+    {"show", "KEY", "show a model's record", 1, 1, s_none, lade_cmd_models_show,
+        "KEY, here and elsewhere: a key, the beginning of one, or a name that only one model has."},
+    {"edit", "KEY NAME=VALUE…", "change fields of a record (NAME=null removes one)", 2, S_MANY, s_none, lade_cmd_models_edit, NULL},
+    {"rm", "KEY…", "remove models: the record, and its files in the models folder", 1, S_MANY, s_rm, lade_cmd_models_rm, NULL},
+    {"find", "", "list the models that are like that", 0, 0, s_find, lade_cmd_models_find, NULL},
+    {"jobs", "", "list jobs", 0, 0, s_jobs, lade_cmd_jobs_list, NULL},
+    {"job", "ID", "show a job, and what it waits for", 1, 1, s_none, lade_cmd_jobs_show, NULL},
+    {"pause", "ID…|--all", "pause jobs", 0, S_MANY, s_change, lade_cmd_jobs_change, NULL},
+    {"resume", "ID…|--all", "let paused jobs go on", 0, S_MANY, s_change, lade_cmd_jobs_change, NULL},
+    {"cancel", "ID…|--all", "cancel jobs", 0, S_MANY, s_change, lade_cmd_jobs_change, NULL},
+    {"retry", "ID…|--all", "put failed, dead or cancelled jobs back", 0, S_MANY, s_change, lade_cmd_jobs_change, NULL},
+    {"prune", "[ID…]", "forget ended jobs", 0, S_MANY, s_prune, lade_cmd_jobs_prune, NULL},
+    {"load", "KEY", "load a model into memory, and list its tensors", 1, 1, s_load, lade_cmd_load_run, NULL},
+    {"unload", "[KEY]", "free the memory of a model, or of all that nobody has locked", 0, 1, s_unload, lade_cmd_load_unload, NULL},
+    {"cache", "", "what is in memory", 0, 0, s_none, lade_cmd_load_cache, NULL},
+    {"watch", "[PREFIX…]", "events as they happen", 0, 60, s_watch, lade_cmd_watch_run,
+        "PREFIX is an event's name or its beginning (download_), or NAME/ID/ for one job or model."},
+    {"status", "", "how the broker is", 0, 0, s_none, lade_cmd_status_run, NULL},
+    {"workers", "", "list the workers", 0, 0, s_none, lade_cmd_status_workers, NULL},
+    {"top", "", "status, workers and jobs, refreshed", 0, 0, s_top, lade_cmd_status_top, NULL},
+    {"gates", "", "list the gates that hold jobs back", 0, 0, s_none, lade_cmd_status_gates, NULL},
+    {"set", "GATE --limit N|--close-for SECONDS", "set a gate, such as host:example.org", 1, 1, s_set, lade_cmd_status_set, NULL},
+    {"config", "", "print the settings in force", 0, 0, s_config, lade_cmd_config_run, NULL},
+    {"keys", "NAME", "make a pair of CURVE keys for tcp endpoints", 1, 1, s_keys, lade_cmd_config_keys, NULL},
+    {"completion", "bash", "print a completion script: eval \"$(lade completion bash)\"", 1, 1, s_none, s_completion, NULL},
+    {"help", "[COMMAND]", "explain a command", 0, 1, s_none, s_help, NULL},
+};
+// clang-format on
+enum { S_COMMANDS = sizeof s_commands / sizeof *s_commands };
+
+const lade_command_t *
+lade_commands_find(const char *name)
+{
+    for (size_t i = 0; i < S_COMMANDS; i++)
+        if (strcmp(s_commands[i].name, name) == 0)
+            return &s_commands[i];
+    return NULL;
+}
+
+const lade_option_t *
+lade_commands_options(const char *name)
+{
+    const lade_command_t *command = lade_commands_find(name);
+    return command ? command->options : NULL;
+}
+
+const char *
+lade_commands_nearest(const char *name)
+{
+    const char *nearest = NULL;
+    size_t least = 3; // further away is no typing mistake
+    for (size_t i = 0; i < S_COMMANDS; i++)
+        if (lade_args_distance(name, s_commands[i].name) < least) {
+            least = lade_args_distance(name, s_commands[i].name);
+            nearest = s_commands[i].name;
+        }
+    return nearest;
+}
+
+static void
+s_print_options(const lade_option_t *row, FILE *out)
+{
+    for (; row->name; row++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s%c%s%s%s", row->letter ? "-" : "",
+                 row->letter ? row->letter : ' ', row->letter ? ", " : "", row->name,
+                 row->value ? " " : "");
+        const char *at = row->letter ? name : name + 1;
+        fprintf(out, "  %s%s%*s%s%s\n", at, row->value ? row->value : "",
+                (int)(26 > strlen(at) + strlen(row->value ? row->value : "")
+                          ? 26 - strlen(at) - strlen(row->value ? row->value : "")
+                          : 1),
+                "", row->help, row->many ? " (may be repeated)" : "");
+    }
+}
+
+static void
+s_print_commands(FILE *out)
+{
+    fputs("lade: a model manager. Models travel from their source into memory.\n\n"
+          "usage: lade COMMAND [ARGUMENTS] [OPTIONS]\n\n",
+          out);
+    for (size_t i = 0; i < S_COMMANDS; i++)
+        fprintf(out, "  %-12s%s\n", s_commands[i].name, s_commands[i].help);
+    fputs("\nOptions of every command:\n", out);
+    s_print_options(lade_commands_globals, out);
+    fputs("\nExit status: 0 done; 1 the work failed; 2 wrong usage; 3 no such thing;\n"
+          "4 the broker can't be reached; 5 refused (access).\n",
+          out);
+}
+
+void
+lade_commands_print_help(const lade_command_t *command, FILE *out)
+{
+    if (!command) {
+        s_print_commands(out);
+        return;
+    }
+    fprintf(out, "usage: lade %s %s%s\n\n%s\n", command->name, command->usage,
+            command->options->name ? " [OPTIONS]" : "", command->help);
+    if (command->more)
+        fprintf(out, "%s\n", command->more);
+    fputc('\n', out);
+    s_print_options(command->options, out);
+    fputs(command->options->name ? "\nand those of every command:\n"
+                                 : "Options of every command:\n",
+          out);
+    s_print_options(lade_commands_globals, out);
+}
+
+static lade_code_t
+s_help(lade_cli_t *cli, lade_error_t *error)
+{
+    const lade_command_t *command = cli->word_count ? lade_commands_find(cli->words[0]) : NULL;
+    if (cli->word_count && !command)
+        return lade_error_set(error, LADE_USAGE, "there is no command '%s'; `lade help` lists them",
+                              cli->words[0]);
+    lade_commands_print_help(command, stdout);
+    return LADE_OK;
+}
+
+static void
+s_print_names(const lade_option_t *row)
+{
+    for (; row->name; row++)
+        printf(" %s", row->name);
+}
+
+static lade_code_t
+s_completion(lade_cli_t *cli, lade_error_t *error)
+{
+    if (strcmp(cli->words[0], "bash") != 0)
+        return lade_error_set(error, LADE_USAGE, "completion is there for bash only");
+    puts("_lade() {\n"
+         "    local word=${COMP_WORDS[COMP_CWORD]} choice= w\n"
+         "    for w in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do case $w in");
+    for (size_t i = 0; i < S_COMMANDS; i++) {
+        printf("    %s) choice=\"", s_commands[i].name);
+        s_print_names(s_commands[i].options);
+        puts("\"; break;;");
+    }
+    puts("    esac; done");
+    printf("    local common=\"");
+    s_print_names(lade_commands_globals);
+    printf("\"\n    local commands=\"");
+    for (size_t i = 0; i < S_COMMANDS; i++)
+        printf(" %s", s_commands[i].name);
+    puts("\"\n"
+         "    case $word in\n"
+         "    -*) COMPREPLY=($(compgen -W \"$choice $common\" -- \"$word\"));;\n"
+         "    *) if [ \"$COMP_CWORD\" = 1 ]; then COMPREPLY=($(compgen -W \"$commands\" -- "
+         "\"$word\"))\n"
+         "       else COMPREPLY=($(compgen -f -- \"$word\")); fi;;\n"
+         "    esac\n"
+         "}\n"
+         "complete -o filenames -F _lade lade");
+    return LADE_OK;
+}

@@ -1,0 +1,58 @@
+// The table of subcommands, and what is made from it: help, suggestions, completion.
+#ifndef LADE_COMMANDS_H
+#define LADE_COMMANDS_H
+
+#include "client/cli/cli.h"
+
+#include <stdio.h>
+
+// Options every command has.
+extern const lade_option_t lade_commands_globals[];
+
+// The command of that name, NULL if none.
+const lade_command_t *lade_commands_find(const char *name);
+
+// The options of the command of that name; NULL if there is no such command.
+const lade_option_t *lade_commands_options(const char *name);
+
+// The name nearest to a mistyped one, NULL if none is near.
+const char *lade_commands_nearest(const char *name);
+
+// Help on one command, or on all if it is NULL.
+void lade_commands_print_help(const lade_command_t *command, FILE *out);
+
+// The handlers, by file.
+lade_code_t lade_cmd_up_run(lade_cli_t *cli, lade_error_t *error);
+
+lade_code_t lade_cmd_install_run(lade_cli_t *cli, lade_error_t *error);
+lade_code_t lade_cmd_install_download(lade_cli_t *cli, lade_error_t *error);
+
+lade_code_t lade_cmd_probe_run(lade_cli_t *cli, lade_error_t *error);
+
+lade_code_t lade_cmd_models_ls(lade_cli_t *cli, lade_error_t *error);
+lade_code_t lade_cmd_models_find(lade_cli_t *cli, lade_error_t *error);
+lade_code_t lade_cmd_models_show(lade_cli_t *cli, lade_error_t *error);
+lade_code_t lade_cmd_models_edit(lade_cli_t *cli, lade_error_t *error);
+lade_code_t lade_cmd_models_rm(lade_cli_t *cli, lade_error_t *error);
+
+lade_code_t lade_cmd_jobs_list(lade_cli_t *cli, lade_error_t *error);
+lade_code_t lade_cmd_jobs_show(lade_cli_t *cli, lade_error_t *error);
+lade_code_t lade_cmd_jobs_change(lade_cli_t *cli, lade_error_t *error);
+lade_code_t lade_cmd_jobs_prune(lade_cli_t *cli, lade_error_t *error);
+
+lade_code_t lade_cmd_load_run(lade_cli_t *cli, lade_error_t *error);
+lade_code_t lade_cmd_load_unload(lade_cli_t *cli, lade_error_t *error);
+lade_code_t lade_cmd_load_cache(lade_cli_t *cli, lade_error_t *error);
+
+lade_code_t lade_cmd_watch_run(lade_cli_t *cli, lade_error_t *error);
+
+lade_code_t lade_cmd_status_run(lade_cli_t *cli, lade_error_t *error);
+lade_code_t lade_cmd_status_workers(lade_cli_t *cli, lade_error_t *error);
+lade_code_t lade_cmd_status_gates(lade_cli_t *cli, lade_error_t *error);
+lade_code_t lade_cmd_status_set(lade_cli_t *cli, lade_error_t *error);
+lade_code_t lade_cmd_status_top(lade_cli_t *cli, lade_error_t *error);
+
+lade_code_t lade_cmd_config_run(lade_cli_t *cli, lade_error_t *error);
+lade_code_t lade_cmd_config_keys(lade_cli_t *cli, lade_error_t *error);
+
+#endif

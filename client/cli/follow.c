@@ -1,0 +1,360 @@
+// Jobs, from their submission to their end.
+#include "client/cli/follow.h"
+
+#include "client/cli/bar.h"
+#include "client/cli/show.h"
+#include "client/outcome.h"
+#include "common/wire.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+enum {
+    S_DRAW_MS = 100,
+    S_WHY_MS = 2000,   // of standing still, before it is asked why
+    S_MOST_LINES = 20, // drawn at once
+    S_LINE = 1024,
+};
+
+typedef struct {
+    char *name;
+    lade_request_t *request; // the submission, then the wait, then the job's last look
+    json_t *job;
+    lade_error_t error;
+    lade_bar_progress_t progress;
+    char status[256]; // what stands where no bytes are known
+    bool ended;
+    int64_t moved_ms; // when its progress or status last changed
+} s_row_t;
+
+struct lade_follow {
+    lade_cli_t *cli;
+    const char *service;
+    s_row_t **rows;
+    size_t count;
+    lade_bar_screen_t *screen;
+    int64_t drawn_ms;
+};
+
+lade_follow_t *
+lade_follow_new(lade_cli_t *cli, const char *service)
+{
+    lade_follow_t *self = calloc(1, sizeof *self);
+    if (!self)
+        abort();
+    self->cli = cli;
+    self->service = service;
+    // Bars are for who looks at a terminal; a pipe gets the result alone.
+    if (cli->terminal && !cli->quiet && isatty(STDERR_FILENO))
+        self->screen = lade_bar_screen_new(stderr, cli->width);
+    return self;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Submitting
+
+void
+lade_follow_submit(lade_follow_t *self, const char *name, const char *op, json_t *args)
+{
+    s_row_t *row = calloc(1, sizeof *row);
+    self->rows = realloc(self->rows, (self->count + 1) * sizeof(s_row_t *));
+    if (!row || !self->rows)
+        abort();
+    self->rows[self->count++] = row;
+    row->name = strdup(name);
+    row->moved_ms = lade_mono_ms();
+    snprintf(row->status, sizeof row->status, "submitting");
+    lade_call_start(self->cli->client, self->service, op, args, NULL, NULL, &row->request,
+                    &row->error);
+}
+
+// Turns until no row has a request open.
+static lade_code_t
+s_settle(lade_follow_t *self, lade_error_t *error)
+{
+    for (size_t i = 0; i < self->count; i++)
+        while (self->rows[i]->request && !lade_call_ended(self->rows[i]->request)) {
+            lade_code_t code = lade_call_turn(self->cli->client, S_DRAW_MS, error);
+            if (code)
+                return code;
+        }
+    return LADE_OK;
+}
+
+lade_code_t
+lade_follow_submitted(lade_follow_t *self, lade_error_t *error)
+{
+    lade_code_t code = s_settle(self, error);
+    for (size_t i = 0; i < self->count && !code; i++) {
+        s_row_t *row = self->rows[i];
+        if (row->request)
+            lade_call_finish(&row->request, &row->job, &row->error);
+        row->ended = row->error.code != LADE_OK;
+    }
+    return code;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Watching
+
+static void
+s_set_status(s_row_t *row, const char *text)
+{
+    if (strcmp(row->status, text) == 0)
+        return;
+    snprintf(row->status, sizeof row->status, "%s", text);
+    row->moved_ms = lade_mono_ms();
+}
+
+// What a wait's PARTIAL answer tells: the job, or the part of it that changed.
+static bool
+s_on_partial(void *arg, const json_t *partial)
+{
+    s_row_t *row = arg;
+    int64_t bytes, total, now = lade_mono_ms();
+    lade_outcome_bytes(partial, &bytes, &total);
+    if (bytes != row->progress.bytes)
+        row->moved_ms = now;
+    lade_bar_update(&row->progress, bytes, total, now);
+    const char *phase = lade_json_text(json_object_get(partial, "progress"), "phase", NULL);
+    if (!phase)
+        phase = lade_json_text(partial, "phase", lade_json_text(partial, "status", NULL));
+    if (phase)
+        s_set_status(row, phase);
+    return true;
+}
+
+static void
+s_start_wait(lade_follow_t *self, s_row_t *row)
+{
+    const json_t *id = json_object_get(row->job, "id");
+    json_t *args = json_pack("{s:O, s:b}", "id", id ? id : json_null(), "partial", 1);
+    s_set_status(row, lade_json_text(row->job, "status", "waiting"));
+    if (lade_call_start(self->cli->client, "jobs", "wait", args, s_on_partial, row, &row->request,
+                        &row->error))
+        row->ended = true;
+}
+
+// The wait is over: the job as its own service shows it, and how it went.
+static void
+s_finish(lade_follow_t *self, s_row_t *row)
+{
+    json_t *ended = NULL, *shown = NULL;
+    row->ended = true;
+    if (lade_call_finish(&row->request, &ended, &row->error))
+        return;
+    const char *op = strcmp(self->service, "install") == 0    ? "get_job_by_id"
+                     : strcmp(self->service, "download") == 0 ? "id_to_job"
+                                                              : NULL;
+    json_t *args = op ? json_pack("{s:O}", "id", json_object_get(row->job, "id")) : NULL;
+    if (op && lade_cli_call(self->cli, self->service, op, args, &shown, NULL) == LADE_OK) {
+        json_decref(ended);
+        ended = shown;
+    }
+    json_decref(row->job);
+    row->job = ended;
+    lade_outcome_error(ended, &row->error);
+}
+
+static void
+s_ask_why(lade_follow_t *self, s_row_t *row)
+{
+    json_t *why = NULL;
+    row->moved_ms = lade_mono_ms();
+    json_t *args = json_pack("{s:O}", "id", json_object_get(row->job, "id"));
+    if (lade_cli_call(self->cli, "jobs", "why", args, &why, NULL))
+        return;
+    const char *status = lade_json_text(why, "status", ""), *words = lade_json_text(why, "why", "");
+    char text[sizeof row->status];
+    snprintf(text, sizeof text, "%s%s%s", status, *words ? ": " : "", words);
+    bool news = strcmp(text, row->status) != 0;
+    s_set_status(row, text);
+    if (news && !self->screen && strcmp(status, "running") != 0 && *words) {
+        char *name = lade_show_clean(row->name, 0, false), *clean = lade_show_clean(text, 0, false);
+        lade_cli_say(self->cli, "%s: %s", name, clean);
+        free(name);
+        free(clean);
+    }
+    json_decref(why);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Drawing
+
+static size_t
+s_room(void)
+{
+    struct winsize size;
+    size_t rows =
+        ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 2 ? size.ws_row - 2u : 10;
+    return rows < S_MOST_LINES ? rows : S_MOST_LINES;
+}
+
+static void
+s_draw(lade_follow_t *self)
+{
+    char text[S_MOST_LINES + 1][S_LINE];
+    const char *lines[S_MOST_LINES + 1];
+    size_t drawn = 0, left = 0, room = s_room();
+    self->drawn_ms = lade_mono_ms();
+    if (!self->screen)
+        return;
+    // Rows that move first, so that a long queue does not hide them.
+    for (int moving = 1; moving >= 0; moving--)
+        for (size_t i = 0; i < self->count; i++) {
+            s_row_t *row = self->rows[i];
+            bool moves = row->progress.bytes > 0 || row->progress.total > 0;
+            if (row->ended || moves != (moving == 1))
+                continue;
+            if (drawn < room) {
+                lines[drawn] = lade_bar_format(&row->progress, row->name, row->status,
+                                               self->cli->width - 1, text[drawn], S_LINE);
+                drawn++;
+            } else
+                left++;
+        }
+    if (left) {
+        snprintf(text[drawn], S_LINE, "and %zu more", left);
+        lines[drawn] = text[drawn];
+        drawn++;
+    }
+    lade_bar_screen_draw(self->screen, lines, drawn);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// The whole
+
+static void
+s_interrupted(lade_follow_t *self)
+{
+    char ids[512] = "";
+    size_t left = 0;
+    for (size_t i = 0; i < self->count; i++) {
+        size_t len = strlen(ids);
+        if (self->rows[i]->ended || !self->rows[i]->job)
+            continue;
+        left++;
+        if (len < sizeof ids - 24)
+            snprintf(ids + len, sizeof ids - len, " %" JSON_INTEGER_FORMAT,
+                     (json_int_t)lade_json_int(self->rows[i]->job, "id", -1));
+    }
+    fprintf(stderr,
+            "\nlade: %zu job%s on without you: `lade jobs` shows %s, `lade cancel%s` ends %s\n",
+            left, left == 1 ? " goes" : "s go", left == 1 ? "it" : "them", ids,
+            left == 1 ? "it" : "them");
+}
+
+// Looks at every row once; returns how many have not ended.
+static size_t
+s_step(lade_follow_t *self)
+{
+    size_t open = 0;
+    bool asked = false; // one question a turn, so that a long queue stays cheap
+    for (size_t i = 0; i < self->count; i++) {
+        s_row_t *row = self->rows[i];
+        if (!row->ended && lade_call_ended(row->request))
+            s_finish(self, row);
+        open += !row->ended;
+        if (!row->ended && !asked && lade_mono_ms() - row->moved_ms > S_WHY_MS) {
+            asked = true;
+            s_ask_why(self, row);
+        }
+    }
+    return open;
+}
+
+lade_code_t
+lade_follow_run(lade_follow_t *self, lade_error_t *error)
+{
+    for (size_t i = 0; i < self->count; i++)
+        if (!self->rows[i]->ended)
+            s_start_wait(self, self->rows[i]);
+    lade_code_t code = LADE_OK;
+    while (!code && s_step(self) > 0) {
+        if (lade_mono_ms() - self->drawn_ms >= S_DRAW_MS)
+            s_draw(self);
+        code = lade_call_turn(self->cli->client, S_DRAW_MS, error);
+    }
+    if (self->screen)
+        lade_bar_screen_clear(self->screen);
+    if (code == LADE_CANCELLED) {
+        s_interrupted(self);
+        self->cli->said = true;
+    }
+    return code;
+}
+
+size_t
+lade_follow_count(const lade_follow_t *self)
+{
+    return self->count;
+}
+
+const char *
+lade_follow_name(const lade_follow_t *self, size_t index)
+{
+    return self->rows[index]->name;
+}
+
+const json_t *
+lade_follow_job(const lade_follow_t *self, size_t index)
+{
+    return self->rows[index]->job;
+}
+
+const lade_error_t *
+lade_follow_error(const lade_follow_t *self, size_t index)
+{
+    return &self->rows[index]->error;
+}
+
+void
+lade_follow_print_json(const lade_follow_t *self)
+{
+    json_t *all = json_array();
+    for (size_t i = 0; i < self->count; i++) {
+        const s_row_t *row = self->rows[i];
+        if (row->job)
+            json_array_append(all, row->job);
+        else
+            json_array_append_new(all, json_pack("{s:o, s:o}", "source",
+                                                 json_stringn_nocheck(row->name, strlen(row->name)),
+                                                 "error", lade_cli_error_json(&row->error)));
+    }
+    lade_cli_print_json(all);
+}
+
+lade_code_t
+lade_follow_complain(const lade_follow_t *self)
+{
+    lade_code_t first = LADE_OK;
+    for (size_t i = 0; i < self->count; i++) {
+        const s_row_t *row = self->rows[i];
+        if (!row->error.code)
+            continue;
+        lade_cli_complain(row->name, &row->error);
+        first = first ? first : row->error.code;
+    }
+    return first;
+}
+
+void
+lade_follow_destroy(lade_follow_t **self_p)
+{
+    lade_follow_t *self = *self_p;
+    if (!self)
+        return;
+    lade_bar_screen_destroy(&self->screen);
+    for (size_t i = 0; i < self->count; i++) {
+        s_row_t *row = self->rows[i];
+        lade_call_finish(&row->request, NULL, NULL);
+        json_decref(row->job);
+        free(row->name);
+        free(row);
+    }
+    free(self->rows);
+    free(self);
+    *self_p = NULL;
+}

@@ -1,0 +1,177 @@
+// Loaded models: the broker's answer, the attached segment, and the tensors in it.
+#include "client/model.h"
+
+#include "common/segment.h"
+#include "common/wire.h"
+
+#include <string.h>
+#include <unistd.h>
+
+enum { S_ATTACH_MS = 5000 };
+
+struct lade_model {
+    json_t *answer;
+    char *config;
+    lade_segment_t *segment;
+};
+
+// Shared memory reaches no further than this host.
+static json_t *
+s_complete(json_t *args)
+{
+    char host[256] = "localhost";
+    gethostname(host, sizeof host - 1);
+    json_object_set_new(args, "lock", json_true());
+    json_object_set_new(args, "pid", json_integer(getpid()));
+    json_object_set_new(args, "requires", json_pack("{s:s}", "host", host));
+    return args;
+}
+
+static lade_code_t
+s_attach(lade_model_t *self, lade_error_t *error)
+{
+    const char *lease = lade_json_text(self->answer, "lease", NULL);
+    const char *path = lade_json_text(json_object_get(self->answer, "segment"), "attach", NULL);
+    if (!lease || !path)
+        return lade_error_set(error, LADE_INTERNAL,
+                              "the load worker named no segment to attach to");
+    return lade_segment_attach(path, lease, S_ATTACH_MS, &self->segment, error);
+}
+
+// A lease nobody attached to would last as long as this process.
+static void
+s_give_back(lade_t *client, const json_t *answer)
+{
+    const char *lease = lade_json_text(answer, "lease", NULL);
+    if (lease)
+        lade_call_json(client, "load", "unlock", json_pack("{s:s}", "lease", lease), NULL, NULL,
+                       NULL, NULL);
+}
+
+lade_code_t
+lade_model_load(lade_t *client, const char *op, json_t *args, lade_call_partial_t *on_partial,
+                void *arg, lade_model_t **model_p, lade_error_t *error)
+{
+    *model_p = NULL;
+    json_t *answer = NULL;
+    lade_code_t code =
+        lade_call_json(client, "load", op, s_complete(args), on_partial, arg, &answer, error);
+    if (code)
+        return code;
+    lade_model_t *self = calloc(1, sizeof *self);
+    if (!self) {
+        json_decref(answer);
+        return lade_error_set(error, LADE_NO_MEMORY, "no memory for a model's handle");
+    }
+    self->answer = answer;
+    code = s_attach(self, error);
+    if (code) {
+        s_give_back(client, answer);
+        lade_unlock(&self);
+        return code;
+    }
+    self->config = lade_call_text(json_object_get(answer, "config"));
+    *model_p = self;
+    return LADE_OK;
+}
+
+static void
+s_add_text(json_t *args, const char *key, const char *value)
+{
+    if (value)
+        json_object_set_new(args, key, json_string(value));
+}
+
+lade_code_t
+lade_load(lade_t *self, const char *key, const char *submodel, double timeout_s,
+          lade_model_t **model_p, lade_error_t *error)
+{
+    json_t *args = json_pack("{s:f}", "timeout_s", timeout_s);
+    s_add_text(args, "key", key);
+    s_add_text(args, "submodel", submodel);
+    return lade_model_load(self, "load_model_by_key", args, NULL, NULL, model_p, error);
+}
+
+lade_code_t
+lade_load_by_attr(lade_t *self, const char *name, const char *base, const char *type,
+                  const char *submodel, double timeout_s, lade_model_t **model_p,
+                  lade_error_t *error)
+{
+    json_t *args = json_pack("{s:f}", "timeout_s", timeout_s);
+    s_add_text(args, "name", name);
+    s_add_text(args, "base", base);
+    s_add_text(args, "type", type);
+    s_add_text(args, "submodel", submodel);
+    return lade_model_load(self, "load_model_by_attr", args, NULL, NULL, model_p, error);
+}
+
+const json_t *
+lade_model_answer(const lade_model_t *self)
+{
+    return self->answer;
+}
+
+const char *
+lade_model_config(const lade_model_t *self)
+{
+    return self->config;
+}
+
+const char *
+lade_model_location(const lade_model_t *self)
+{
+    return lade_json_text(self->answer, "location", "host");
+}
+
+size_t
+lade_model_bytes(const lade_model_t *self)
+{
+    return lade_segment_bytes(self->segment);
+}
+
+size_t
+lade_model_tensor_count(lade_model_t *self)
+{
+    return lade_segment_count(self->segment);
+}
+
+static bool
+s_fill(const lade_model_t *self, const lade_tensor_t *from, lade_model_tensor_t *tensor)
+{
+    if (!from)
+        return false;
+    *tensor = (lade_model_tensor_t){.name = from->name,
+                                    .dtype = lade_dtype_name(from->dtype),
+                                    .rank = from->rank,
+                                    .data = lade_segment_data(self->segment, from),
+                                    .size = from->size};
+    memcpy(tensor->shape, from->shape, sizeof tensor->shape);
+    return true;
+}
+_Static_assert(sizeof((lade_tensor_t *)0)->shape == sizeof((lade_model_tensor_t *)0)->shape,
+               "ranks differ");
+
+bool
+lade_model_tensor(lade_model_t *self, size_t index, lade_model_tensor_t *tensor)
+{
+    return s_fill(self, lade_segment_get(self->segment, index), tensor);
+}
+
+bool
+lade_model_find(lade_model_t *self, const char *name, lade_model_tensor_t *tensor)
+{
+    return s_fill(self, lade_segment_find(self->segment, name), tensor);
+}
+
+void
+lade_unlock(lade_model_t **model_p)
+{
+    lade_model_t *self = *model_p;
+    if (!self)
+        return;
+    lade_segment_close(&self->segment);
+    json_decref(self->answer);
+    free(self->config);
+    free(self);
+    *model_p = NULL;
+}
