@@ -478,6 +478,8 @@ lade_code_t
 lade_cache_load(lade_cache_t *self, const lade_cache_request_t *request,
                 lade_cache_answer_t *answer, lade_error_t *error)
 {
+    lade_error_t spare = {0};
+    error = error ? error : &spare;
     lade_files_t files = {0};
     s_stamp_t *stamps = NULL;
     s_entry_t *entry = NULL;

@@ -149,9 +149,10 @@ lade_layout_open(lade_layout_t *self, const char *key, const char *submodel,
     if (!code)
         self->precision = s_precision(tensors);
     lade_tensors_destroy(&tensors);
-    if (code == LADE_NOT_FOUND)
-        code = lade_error_set(error, LADE_MODEL_NOT_FOUND, "a file of the model is gone: %s",
-                              error->message);
+    if (code == LADE_NOT_FOUND) {
+        lade_error_wrap(error, "a file of the model is gone");
+        code = error->code = LADE_MODEL_NOT_FOUND;
+    }
     return code;
 }
 
