@@ -540,7 +540,8 @@ s_take_message(lade_t *self)
     zframe_t *empty = zmsg_first(msg), *protocol = zmsg_next(msg), *command = zmsg_next(msg);
     zframe_t *service = zmsg_next(msg), *body = zmsg_next(msg);
     json_t *value = NULL;
-    if (body && zframe_size(empty) == 0 && zframe_streq(protocol, LADE_MDP_CLIENT) &&
+    // zmsg_next begins anew at the end, so the number of frames has to be asked for.
+    if (zmsg_size(msg) >= 5 && zframe_size(empty) == 0 && zframe_streq(protocol, LADE_MDP_CLIENT) &&
         zframe_size(command) == 1 && !zframe_streq(service, "mmi.service") &&
         lade_wire_to_json(zframe_data(body), zframe_size(body), &value, NULL) == LADE_OK) {
         char *name = zframe_strdup(service);
