@@ -318,7 +318,9 @@ s_list(const char *folder, char ***files_p, size_t *count_p, lade_error_t *error
     char *roots[] = {strdup(folder), NULL};
     *count_p = 0;
     *files_p = calloc(S_MAX_FILES, sizeof **files_p);
-    FTS *fts = roots[0] && *files_p ? fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL) : NULL;
+    FTS *fts = roots[0] && *files_p
+                   ? fts_open(roots, FTS_PHYSICAL | FTS_COMFOLLOW | FTS_NOCHDIR, NULL)
+                   : NULL;
     lade_code_t code = fts ? s_walk(fts, folder, *files_p, count_p, error)
                            : lade_error_errno(error, errno, "reading %s", folder);
     if (fts)

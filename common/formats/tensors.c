@@ -1,0 +1,347 @@
+// The one door to weight files: what a file is by its first bytes, and a folder's shards as one
+// list.
+#include "common/formats/tensors.h"
+
+#include "common/formats/json_file.h"
+#include "common/formats/safetensors.h"
+#include "common/formats/tensor_list.h"
+#include "common/path.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { S_HEAD = 16, S_MAX_INDEX = 64 << 20 };
+
+// The formats with a reader, most telling first.
+static const struct {
+    const char *name;
+    bool (*is)(const uint8_t *head, size_t len, uint64_t size);
+    lade_code_t (*read)(lade_tensors_t *self, int fd, const char *path, uint64_t size,
+                        lade_error_t *error);
+} s_formats[] = {
+    {"safetensors", lade_safetensors_is, lade_safetensors_read},
+};
+
+// What else turns up under a model's name, to be named in the refusal.
+static const struct {
+    const char *magic;
+    size_t len;
+    lade_code_t code;
+    const char *words;
+} s_others[] = {
+    // clang-format off
+    {"GGUF",              4, LADE_NOT_IMPLEMENTED, "is a GGUF file, which lade does not read: get it as safetensors"},
+    {"PK\3\4",            4, LADE_NOT_IMPLEMENTED, "is a pickle (torch zip), which lade does not read: get it as safetensors"},
+    {"\x80\2",            2, LADE_NOT_IMPLEMENTED, "is a pickle, which lade does not read: get it as safetensors"},
+    {"\x80\4",            2, LADE_NOT_IMPLEMENTED, "is a pickle, which lade does not read: get it as safetensors"},
+    {"version https:/",  15, LADE_NOT_A_MODEL,     "is a Git LFS pointer, not the file it stands for: fetch it with git lfs pull"},
+    {"<!DOCTYPE",         9, LADE_NOT_A_MODEL,     "is a web page: the server wanted a log-in or the address is another"},
+    {"<!doctype",         9, LADE_NOT_A_MODEL,     "is a web page: the server wanted a log-in or the address is another"},
+    {"<html",             5, LADE_NOT_A_MODEL,     "is a web page: the server wanted a log-in or the address is another"},
+    // clang-format on
+};
+
+static const char *
+s_last(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static bool
+s_ends(const char *text, const char *tail)
+{
+    size_t len = strlen(text), n = strlen(tail);
+    return len >= n && strcmp(text + len - n, tail) == 0;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// One file
+
+static lade_code_t
+s_refuse(const char *path, const uint8_t *head, size_t len, lade_error_t *error)
+{
+    for (size_t i = 0; i < sizeof s_others / sizeof *s_others; i++)
+        if (len >= s_others[i].len && memcmp(head, s_others[i].magic, s_others[i].len) == 0)
+            return lade_error_set(error, s_others[i].code, "%s %s", s_last(path),
+                                  s_others[i].words);
+    return LADE_OK;
+}
+
+static lade_code_t
+s_read_file(lade_tensors_t *self, int fd, const char *path, uint64_t size, lade_error_t *error)
+{
+    uint8_t head[S_HEAD];
+    ssize_t got = pread(fd, head, sizeof head, 0);
+    if (got < 0)
+        return lade_error_errno(error, errno, "reading %s", path);
+    size_t row = 0, rows = sizeof s_formats / sizeof *s_formats;
+    while (row < rows && !s_formats[row].is(head, (size_t)got, size))
+        row++;
+    if (row == rows) {
+        lade_code_t code = s_refuse(path, head, (size_t)got, error);
+        if (code)
+            return code;
+        if (!s_ends(path, ".safetensors"))
+            return lade_error_set(error, LADE_NOT_IMPLEMENTED,
+                                  "%s is in no format lade reads; safetensors it does",
+                                  s_last(path));
+        row = 0; // it says so itself: let the reader tell what is wrong
+    }
+    self->format = s_formats[row].name;
+    if (s_formats[row].read(self, fd, path, size, error))
+        return lade_error_wrap(error, "%s", s_last(path));
+    return LADE_OK;
+}
+
+static lade_code_t
+s_add_path(lade_tensors_t *self, const char *path, lade_error_t *error)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a pipe must not hold us
+    if (fd < 0)
+        return lade_error_errno(error, errno, "cannot open %s", path);
+    lade_code_t code;
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+        code = lade_error_set(error, LADE_IO_ERROR, "%s is no regular file", path);
+    else
+        code = s_read_file(self, fd, path, (uint64_t)st.st_size, error);
+    close(fd);
+    return code;
+}
+
+lade_code_t
+lade_tensors_open_files(const char *const *paths, size_t count, lade_tensors_t **self_p,
+                        lade_error_t *error)
+{
+    lade_error_t spare = {0};
+    error = error ? error : &spare;
+    *self_p = NULL;
+    lade_tensors_t *self = calloc(1, sizeof *self);
+    if (!self || !(self->metadata = json_object())) {
+        free(self);
+        return lade_error_set(error, LADE_NO_MEMORY, "no memory to read weights");
+    }
+    lade_code_t code = LADE_OK;
+    for (size_t i = 0; !code && i < count; i++)
+        code = s_add_path(self, paths[i], error);
+    if (code)
+        lade_tensors_destroy(&self);
+    *self_p = self;
+    return code;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// A folder
+
+typedef struct {
+    char **names; // owned
+    size_t count;
+} s_names_t;
+
+static void
+s_names_free(s_names_t *self)
+{
+    for (size_t i = 0; i < self->count; i++)
+        free(self->names[i]);
+    free(self->names);
+    *self = (s_names_t){0};
+}
+
+static lade_code_t
+s_names_add(s_names_t *self, char *name, lade_error_t *error)
+{
+    char **names = NULL;
+    if (name && self->count < LADE_TENSORS_MAX_FILES)
+        names = realloc(self->names, (self->count + 1) * sizeof *names);
+    if (!names) {
+        free(name);
+        if (self->count == LADE_TENSORS_MAX_FILES)
+            return lade_error_set(error, LADE_TOO_LARGE, "more than %d weight files",
+                                  LADE_TENSORS_MAX_FILES);
+        return lade_error_set(error, LADE_NO_MEMORY, "no memory to list weight files");
+    }
+    self->names = names;
+    names[self->count++] = name;
+    return LADE_OK;
+}
+
+static int
+s_by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static bool
+s_has(const s_names_t *self, const char *name)
+{
+    return self->count && bsearch(&name, self->names, self->count, sizeof *self->names, s_by_name);
+}
+
+static bool
+s_is_weight(const char *name)
+{
+    return s_ends(name, ".safetensors") || s_ends(name, ".safetensors.index.json") ||
+           s_ends(name, ".bin") || s_ends(name, ".ckpt") || s_ends(name, ".pt") ||
+           s_ends(name, ".pth") || s_ends(name, ".gguf");
+}
+
+// The names of weight files and indexes directly in a folder, sorted.
+static lade_code_t
+s_list(const char *folder, s_names_t *names, lade_error_t *error)
+{
+    DIR *dir = opendir(folder);
+    if (!dir)
+        return lade_error_errno(error, errno, "cannot read %s", folder);
+    lade_code_t code = LADE_OK;
+    for (struct dirent *entry; !code && (entry = readdir(dir));)
+        if (entry->d_name[0] != '.' && s_is_weight(entry->d_name))
+            code = s_names_add(names, strdup(entry->d_name), error);
+    closedir(dir);
+    if (!code && names->count)
+        qsort(names->names, names->count, sizeof *names->names, s_by_name);
+    return code;
+}
+
+// "model.fp16.safetensors" beside "model.safetensors" is the same model in another precision.
+static bool
+s_is_variant(const s_names_t *names, const char *name)
+{
+    char plain[512];
+    size_t stem = strlen(name) - strlen(".safetensors");
+    const char *dot = memrchr(name, '.', stem);
+    if (!dot || strlen(name) >= sizeof plain)
+        return false;
+    size_t len = (size_t)(dot - name);
+    memcpy(plain, name, len);
+    strcpy(plain + len, ".safetensors");
+    return s_has(names, plain);
+}
+
+// The shards an index names, each once. Its names come from outside, so none may lead out of the
+// folder.
+static lade_code_t
+s_from_index(const char *folder, const char *index, const json_t *map, s_names_t *files,
+             lade_error_t *error)
+{
+    const char *name;
+    json_t *value, *seen = json_object();
+    lade_code_t code = LADE_OK;
+    json_object_foreach((json_t *)map, name, value)
+    {
+        const char *file = json_string_value(value);
+        if (!file || lade_path_check_name(file, NULL)) {
+            code = lade_error_set(error, LADE_CORRUPT,
+                                  "%s: weight_map has to map names to files beside it", index);
+            break;
+        }
+        if (json_object_get(seen, file))
+            continue;
+        json_object_set_new(seen, file, json_true());
+        code = s_names_add(files, lade_path_join(folder, file), error);
+        if (code)
+            break;
+    }
+    json_decref(seen);
+    if (!code && files->count == 0)
+        code = lade_error_set(error, LADE_CORRUPT, "%s: weight_map is empty", index);
+    if (!code)
+        qsort(files->names, files->count, sizeof *files->names, s_by_name);
+    return code;
+}
+
+// Every tensor the index names has to be in the shard it names.
+static lade_code_t
+s_check_index(const lade_tensors_t *self, const char *index, const json_t *map, lade_error_t *error)
+{
+    const char *name;
+    json_t *value;
+    char shown[80];
+    json_object_foreach((json_t *)map, name, value)
+    {
+        const lade_tensor_t *tensor = lade_tensors_find(self, name);
+        if (!tensor ||
+            strcmp(s_last(self->files[tensor->file].path), json_string_value(value)) != 0)
+            return lade_error_set(error, LADE_CORRUPT, "%s names tensor %s, which %s does not hold",
+                                  index, lade_tensor_list_show(name, shown),
+                                  json_string_value(value));
+    }
+    return LADE_OK;
+}
+
+static lade_code_t
+s_open_index(const char *folder, const char *index, lade_tensors_t **self_p, lade_error_t *error)
+{
+    json_t *root = NULL;
+    s_names_t files = {0};
+    char *path = lade_path_join(folder, index);
+    lade_code_t code = lade_json_file_read(path, S_MAX_INDEX, &root, error);
+    const json_t *map = json_object_get(root, "weight_map");
+    if (!code && !json_is_object(map))
+        code = lade_error_set(error, LADE_CORRUPT, "%s has no weight_map", index);
+    if (!code)
+        code = s_from_index(folder, index, map, &files, error);
+    if (!code)
+        code =
+            lade_tensors_open_files((const char *const *)files.names, files.count, self_p, error);
+    if (!code && (code = s_check_index(*self_p, index, map, error)))
+        lade_tensors_destroy(self_p);
+    free(path);
+    json_decref(root);
+    s_names_free(&files);
+    return code;
+}
+
+static lade_code_t
+s_open_names(const char *folder, const s_names_t *names, lade_tensors_t **self_p,
+             lade_error_t *error)
+{
+    s_names_t files = {0};
+    lade_code_t code = LADE_OK;
+    for (size_t i = 0; !code && i < names->count; i++)
+        if (s_ends(names->names[i], ".safetensors") && !s_is_variant(names, names->names[i]))
+            code = s_names_add(&files, lade_path_join(folder, names->names[i]), error);
+    if (!code && files.count)
+        code =
+            lade_tensors_open_files((const char *const *)files.names, files.count, self_p, error);
+    else if (!code && names->count)
+        code = lade_error_set(error, LADE_NOT_IMPLEMENTED,
+                              "%s holds %s, which lade does not read: get it as safetensors",
+                              folder, names->names[0]);
+    else if (!code)
+        code = lade_error_set(error, LADE_NOT_FOUND, "%s holds no weight files", folder);
+    s_names_free(&files);
+    return code;
+}
+
+static lade_code_t
+s_open_folder(const char *folder, lade_tensors_t **self_p, lade_error_t *error)
+{
+    s_names_t names = {0};
+    const char *index = NULL;
+    lade_code_t code = s_list(folder, &names, error);
+    for (size_t i = 0; !code && !index && i < names.count; i++)
+        if (s_ends(names.names[i], ".safetensors.index.json"))
+            index = names.names[i];
+    if (!code)
+        code = index ? s_open_index(folder, index, self_p, error)
+                     : s_open_names(folder, &names, self_p, error);
+    s_names_free(&names);
+    return code;
+}
+
+lade_code_t
+lade_tensors_open(const char *path, lade_tensors_t **self_p, lade_error_t *error)
+{
+    struct stat st;
+    *self_p = NULL;
+    if (stat(path, &st) != 0)
+        return lade_error_errno(error, errno, "cannot open %s", path);
+    return S_ISDIR(st.st_mode) ? s_open_folder(path, self_p, error)
+                               : lade_tensors_open_files(&path, 1, self_p, error);
+}

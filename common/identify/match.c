@@ -1,0 +1,532 @@
+// Sources, conditions and values of rules, asked of a subject.
+#include "common/identify/match.h"
+
+#include "common/formats/json_file.h"
+#include "common/formats/tensor_list.h"
+#include "common/identify/predicates.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool s_say(lade_match_t *self, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+// Writes the reason. Returns false, so that saying and refusing are one statement.
+static bool
+s_say(lade_match_t *self, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(self->reason, sizeof self->reason, format, args);
+    va_end(args);
+    return false;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Patterns
+
+static bool
+s_ends(const char *text, size_t len, const char *tail, size_t tail_len)
+{
+    return len >= tail_len && memcmp(text + len - tail_len, tail, tail_len) == 0;
+}
+
+typedef bool (*s_fits_t)(const char *name, size_t len, const char *part, size_t part_len);
+
+static bool
+s_is_exact(const char *name, size_t len, const char *part, size_t part_len)
+{
+    return len == part_len && memcmp(name, part, len) == 0;
+}
+
+static bool
+s_has_prefix(const char *name, size_t len, const char *part, size_t part_len)
+{
+    return len >= part_len && memcmp(name, part, part_len) == 0;
+}
+
+static bool
+s_has_part(const char *name, size_t len, const char *part, size_t part_len)
+{
+    return memmem(name, len, part, part_len) != NULL;
+}
+
+// True if any text of the list fits, or there is no list.
+static bool
+s_any(const json_t *list, s_fits_t fits, const lade_tensor_t *tensor)
+{
+    size_t count = json_array_size(list);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *part = json_array_get(list, i);
+        if (fits(tensor->name, tensor->name_len, json_string_value(part), json_string_length(part)))
+            return true;
+    }
+    return count == 0;
+}
+
+// The cheap questions first: of thousands of names only a few reach the regular expression.
+static bool
+s_fits(const lade_pattern_t *pattern, const lade_tensor_t *tensor)
+{
+    return s_any(pattern->exact, s_is_exact, tensor) &&
+           s_any(pattern->prefix, s_has_prefix, tensor) && s_any(pattern->suffix, s_ends, tensor) &&
+           s_any(pattern->contains, s_has_part, tensor) &&
+           (!pattern->regex || regexec(pattern->regex, tensor->name, 0, NULL, 0) == 0) &&
+           (!pattern->except || !s_fits(pattern->except, tensor));
+}
+
+static bool
+s_is_only_exact(const lade_pattern_t *pattern)
+{
+    return pattern->exact && !pattern->prefix && !pattern->suffix && !pattern->contains &&
+           !pattern->regex && !pattern->except;
+}
+
+// Each tensor that fits, one a call; *at starts at 0. Of exact names the first that is there, by
+// the hash.
+static const lade_tensor_t *
+s_next(const lade_tensors_t *tensors, const lade_pattern_t *pattern, size_t *at)
+{
+    if (s_is_only_exact(pattern)) {
+        const lade_tensor_t *tensor = NULL;
+        for (; !tensor && *at < json_array_size(pattern->exact); ++*at)
+            tensor =
+                lade_tensors_find(tensors, json_string_value(json_array_get(pattern->exact, *at)));
+        *at = SIZE_MAX;
+        return tensor;
+    }
+    for (size_t count = lade_tensors_count(tensors); *at < count;) {
+        const lade_tensor_t *tensor = lade_tensors_get(tensors, (*at)++);
+        if (s_fits(pattern, tensor))
+            return tensor;
+    }
+    return NULL;
+}
+
+// A pattern in words: its first member.
+static const char *
+s_show_pattern(const lade_pattern_t *pattern, char out[120])
+{
+    static const char *const words[] = {"", "name beginning with ", "name ending with ",
+                                        "name containing "};
+    const json_t *lists[] = {pattern->exact, pattern->prefix, pattern->suffix, pattern->contains};
+    snprintf(out, 120, "name of the wanted form");
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        if (lists[i]) {
+            snprintf(out, 120, "%s%.75s", words[i], json_string_value(json_array_get(lists[i], 0)));
+            break;
+        }
+    return out;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Sources: each a new value or NULL
+
+static const char *
+s_name_at(const lade_source_t *source, size_t index)
+{
+    return json_string_value(json_array_get(source->names, index));
+}
+
+static json_t *
+s_of_tensor(const lade_source_t *source, const lade_tensor_t *tensor)
+{
+    int axis = source->axis < 0 ? source->axis + tensor->rank : source->axis;
+    switch (source->take) {
+    case LADE_TAKE_RANK:
+        return json_integer(tensor->rank);
+    case LADE_TAKE_DTYPE:
+        return json_string(lade_dtype_name(tensor->dtype));
+    case LADE_TAKE_AXIS:
+        return axis >= 0 && axis < tensor->rank ? json_integer((json_int_t)tensor->shape[axis])
+                                                : NULL;
+    default:
+        return json_true();
+    }
+}
+
+// Tensors that fit and differ tell nothing, so that their order cannot matter.
+static json_t *
+s_agreed(lade_match_t *self, const lade_source_t *source)
+{
+    json_t *agreed = NULL;
+    char words[120];
+    const lade_tensor_t *tensor;
+    for (size_t at = 0; (tensor = s_next(self->subject->tensors, source->pattern, &at));) {
+        json_t *value = s_of_tensor(source, tensor);
+        if (!agreed)
+            agreed = value;
+        else if (!value || !json_equal(agreed, value)) {
+            json_decref(value);
+            json_decref(agreed);
+            s_say(self, "tensors with a %s differ", s_show_pattern(source->pattern, words));
+            return NULL;
+        } else {
+            json_decref(value);
+        }
+        if (source->take == LADE_TAKE_PRESENCE)
+            break;
+    }
+    if (!agreed)
+        s_say(self, "there is no %s", s_show_pattern(source->pattern, words));
+    return agreed;
+}
+
+static json_t *
+s_read_key(lade_match_t *self, const lade_source_t *source)
+{
+    if (source->take != LADE_TAKE_COUNT)
+        return s_agreed(self, source);
+    json_int_t count = 0;
+    for (size_t at = 0; s_next(self->subject->tensors, source->pattern, &at);)
+        count++;
+    return json_integer(count);
+}
+
+static json_t *
+s_read_scalar(lade_match_t *self, const lade_source_t *source)
+{
+    const lade_tensors_t *tensors = self->subject->tensors;
+    const lade_tensor_t *tensor = lade_tensors_find(tensors, s_name_at(source, 0));
+    bool integer = tensor && (tensor->dtype == LADE_DTYPE_I64 || tensor->dtype == LADE_DTYPE_I32);
+    uint8_t bytes[8] = {0};
+    int64_t value = 0;
+    if (!integer || tensor->size != lade_dtype_size(tensor->dtype)) {
+        s_say(self, "there is no whole number %s", s_name_at(source, 0));
+        return NULL;
+    }
+    int fd = open(lade_tensors_file(tensors, tensor->file), O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : pread(fd, bytes, tensor->size, (off_t)tensor->offset);
+    if (fd >= 0)
+        close(fd);
+    for (int i = 7; i >= 0; i--)
+        value = (int64_t)((uint64_t)value << 8 | bytes[i]);
+    if (tensor->dtype == LADE_DTYPE_I32)
+        value = (int32_t)value;
+    return got == (ssize_t)tensor->size ? json_integer(value) : NULL;
+}
+
+static json_t *
+s_read_metadata(lade_match_t *self, const lade_source_t *source)
+{
+    json_t *value =
+        json_object_get(lade_tensors_metadata(self->subject->tensors), s_name_at(source, 0));
+    if (!value)
+        s_say(self, "its metadata has no %s", s_name_at(source, 0));
+    return json_incref(value);
+}
+
+static json_t *
+s_read_name(lade_match_t *self, const lade_source_t *source)
+{
+    bool own = strcmp(s_name_at(source, 0), "own") == 0;
+    return json_string(own ? self->subject->name : self->subject->parent);
+}
+
+static json_t *
+s_read_exists(lade_match_t *self, const lade_source_t *source)
+{
+    for (size_t i = 0; i < json_array_size(source->names); i++)
+        if (lade_subject_has(self->subject, s_name_at(source, i)))
+            return json_string(s_name_at(source, i));
+    s_say(self, "there is no %s", s_name_at(source, 0));
+    return NULL;
+}
+
+// The first of the named JSON files that is there.
+static const json_t *
+s_config(lade_match_t *self, const lade_source_t *source, const char **name_p)
+{
+    for (size_t i = 0; i < json_array_size(source->names); i++) {
+        const json_t *config = lade_subject_config(self->subject, s_name_at(source, i));
+        *name_p = s_name_at(source, i);
+        if (config)
+            return config;
+    }
+    s_say(self, "there is no %s", s_name_at(source, 0));
+    return NULL;
+}
+
+static json_t *
+s_read_json(lade_match_t *self, const lade_source_t *source)
+{
+    const char *name;
+    const json_t *config = s_config(self, source, &name);
+    const json_t *value = config && source->at ? lade_json_file_at(config, source->at) : config;
+    if (config && !value)
+        s_say(self, "%s has no %s", name, source->at);
+    return json_is_null(value) ? NULL : json_incref((json_t *)value);
+}
+
+static json_t *
+s_read_class(lade_match_t *self, const lade_source_t *source)
+{
+    const char *name;
+    const json_t *config = s_config(self, source, &name);
+    const char *class = lade_json_file_class(config);
+    if (config && !class)
+        s_say(self, "%s names no class", name);
+    return class ? json_string(class) : NULL;
+}
+
+static json_t *
+s_read_inside(lade_match_t *self, const lade_source_t *source)
+{
+    for (size_t i = 0; i < json_array_size(source->names); i++) {
+        lade_subject_t *inside = lade_subject_inside(self->subject, s_name_at(source, i));
+        if (!inside)
+            continue;
+        json_t *found = self->identify(self->engine, inside, source->as);
+        json_t *value = found && source->at ? json_incref(json_object_get(found, source->at))
+                        : found             ? json_true()
+                                            : NULL;
+        json_decref(found);
+        if (!value)
+            s_say(self, "%s is no %s by itself", s_name_at(source, i), source->as);
+        return value;
+    }
+    s_say(self, "there is no %s that can be read", s_name_at(source, 0));
+    return NULL;
+}
+
+static json_t *
+s_read_field(lade_match_t *self, const lade_source_t *source)
+{
+    json_t *value = json_object_get(self->given, s_name_at(source, 0));
+    return json_incref(value ? value : json_object_get(self->found, s_name_at(source, 0)));
+}
+
+static json_t *
+s_read_predicate(lade_match_t *self, const lade_source_t *source)
+{
+    json_t *value = lade_predicates[source->predicate].read(self->subject);
+    if (!value)
+        s_say(self, "%s does not tell", lade_predicates[source->predicate].name);
+    return value;
+}
+
+static json_t *(*const s_readers[])(lade_match_t *self, const lade_source_t *source) = {
+    [LADE_SOURCE_KEY] = s_read_key,           [LADE_SOURCE_SCALAR] = s_read_scalar,
+    [LADE_SOURCE_METADATA] = s_read_metadata, [LADE_SOURCE_NAME] = s_read_name,
+    [LADE_SOURCE_EXISTS] = s_read_exists,     [LADE_SOURCE_JSON] = s_read_json,
+    [LADE_SOURCE_CLASS] = s_read_class,       [LADE_SOURCE_INSIDE] = s_read_inside,
+    [LADE_SOURCE_FIELD] = s_read_field,       [LADE_SOURCE_PREDICATE] = s_read_predicate,
+};
+
+// What a source is called in a sentence.
+static const char *
+s_show_source(const lade_source_t *source, char out[200])
+{
+    char words[120];
+    const char *name = source->names ? s_name_at(source, 0) : "";
+    switch (source->kind) {
+    case LADE_SOURCE_KEY:
+        s_show_pattern(source->pattern, words);
+        if (source->take == LADE_TAKE_AXIS)
+            snprintf(out, 200, "axis %d of %s", source->axis, words);
+        else
+            snprintf(out, 200, "%s of %s",
+                     source->take == LADE_TAKE_RANK    ? "the rank"
+                     : source->take == LADE_TAKE_DTYPE ? "the dtype"
+                     : source->take == LADE_TAKE_COUNT ? "the count"
+                                                       : "presence",
+                     words);
+        break;
+    case LADE_SOURCE_JSON:
+        snprintf(out, 200, "%.80s of %.80s", source->at ? source->at : "all", name);
+        break;
+    case LADE_SOURCE_CLASS:
+        snprintf(out, 200, "the class in %.80s", name);
+        break;
+    case LADE_SOURCE_NAME:
+        snprintf(out, 200, "%s name", strcmp(name, "own") == 0 ? "its" : "its folder's");
+        break;
+    default:
+        snprintf(out, 200, "%.100s", name);
+        break;
+    }
+    return out;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Conditions
+
+bool
+lade_match_same(const json_t *a, const json_t *b)
+{
+    if (json_is_number(a) && json_is_number(b))
+        return json_number_value(a) == json_number_value(b);
+    return json_equal(a, b);
+}
+
+const char *
+lade_match_show(const json_t *value, char *out, size_t size)
+{
+    char *text = json_is_string(value)
+                     ? NULL
+                     : json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(9));
+    snprintf(out, size, "%.60s",
+             json_is_string(value) ? json_string_value(value)
+             : text                ? text
+                                   : "nothing");
+    free(text);
+    return out;
+}
+
+// "768, 1024, 2048": as many as there is room for.
+static const char *
+s_show_list(const json_t *list, char out[100])
+{
+    char one[70];
+    size_t len = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        lade_match_show(json_array_get(list, i), one, sizeof one);
+        if (len + strlen(one) + 7 > 100) {
+            strcpy(out + len, ", ...");
+            break;
+        }
+        len += (size_t)sprintf(out + len, "%s%s", i ? ", " : "", one);
+    }
+    return out;
+}
+
+static bool
+s_is_one_of(const json_t *list, const json_t *value)
+{
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (lade_match_same(json_array_get(list, i), value))
+            return true;
+    return false;
+}
+
+static bool
+s_check_value(lade_match_t *self, const lade_condition_t *condition, const json_t *value)
+{
+    const lade_check_t *check = &condition->check;
+    char what[200], seen[70], wanted[100];
+    s_show_source(&condition->source, what);
+    lade_match_show(value, seen, sizeof seen);
+    if (check->is && !s_is_one_of(check->is, value))
+        return s_say(self, "%s is %s, not %s", what, seen, s_show_list(check->is, wanted));
+    if (check->matches && (!json_is_string(value) ||
+                           regexec(check->matches, json_string_value(value), 0, NULL, 0) != 0))
+        return s_say(self, "%s, %s, is not of the wanted form", what, seen);
+    double number = json_number_value(value);
+    if ((check->has_min || check->has_max) && !json_is_number(value))
+        return s_say(self, "%s is %s, no number", what, seen);
+    if (check->has_min && number < check->min)
+        return s_say(self, "%s is %s, less than %g", what, seen, check->min);
+    if (check->has_max && number > check->max)
+        return s_say(self, "%s is %s, more than %g", what, seen, check->max);
+    return true;
+}
+
+// All tensors that fit the source's pattern fit the check's too; none at all is well.
+static bool
+s_check_every(lade_match_t *self, const lade_condition_t *condition)
+{
+    const lade_tensor_t *tensor;
+    char shown[80];
+    for (size_t at = 0; (tensor = s_next(self->subject->tensors, condition->source.pattern, &at));)
+        if (!s_fits(condition->check.every, tensor))
+            return s_say(self, "it also has %s", lade_tensor_list_show(tensor->name, shown));
+    return true;
+}
+
+static bool
+s_source_holds(lade_match_t *self, const lade_condition_t *condition)
+{
+    if (condition->check.every)
+        return s_check_every(self, condition);
+    json_t *value = s_readers[condition->source.kind](self, &condition->source);
+    bool holds = value && s_check_value(self, condition, value);
+    json_decref(value);
+    return holds;
+}
+
+static bool
+s_all_hold(lade_match_t *self, const lade_condition_t *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (!lade_match_condition(self, &list[i]))
+            return false;
+    return true;
+}
+
+bool
+lade_match_condition(lade_match_t *self, const lade_condition_t *condition)
+{
+    char what[200];
+    switch (condition->kind) {
+    case LADE_WHEN_ANY:
+        for (size_t i = 0; i < condition->count; i++)
+            if (lade_match_condition(self, &condition->children[i]))
+                return true;
+        return false; // with the last one's reason
+    case LADE_WHEN_ALL:
+        return s_all_hold(self, condition->children, condition->count);
+    case LADE_WHEN_NOT:
+        if (!s_all_hold(self, condition->children, condition->count))
+            return true;
+        return s_say(self, "%s rules it out", s_show_source(&condition->children[0].source, what));
+    case LADE_WHEN_SOURCE:
+        break;
+    }
+    return s_source_holds(self, condition);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Values
+
+static json_t *
+s_mapped(lade_match_t *self, const lade_value_t *value, json_t *seen)
+{
+    char what[200], text[70], wanted[100];
+    if (!value->from || !seen)
+        return seen;
+    for (size_t i = 0; i < json_array_size(value->from); i++)
+        if (lade_match_same(json_array_get(value->from, i), seen)) {
+            json_decref(seen);
+            return json_incref(json_array_get(value->to, i));
+        }
+    s_say(self, "%s is %s, not %s", s_show_source(&value->source, what),
+          lade_match_show(seen, text, sizeof text), s_show_list(value->from, wanted));
+    json_decref(seen);
+    return NULL;
+}
+
+static json_t *
+s_chosen(lade_match_t *self, const lade_value_t *value)
+{
+    for (size_t i = 0; i < value->first_count; i++) {
+        const lade_choice_t *choice = &value->first[i];
+        json_t *found = s_all_hold(self, choice->when, choice->count)
+                            ? lade_match_value(self, choice->then)
+                            : NULL;
+        if (found)
+            return found;
+    }
+    return NULL;
+}
+
+json_t *
+lade_match_told(lade_match_t *self, const lade_value_t *value)
+{
+    if (value->constant)
+        return json_incref(value->constant);
+    if (value->source.kind)
+        return s_mapped(self, value, s_readers[value->source.kind](self, &value->source));
+    return s_chosen(self, value);
+}
+
+json_t *
+lade_match_value(lade_match_t *self, const lade_value_t *value)
+{
+    json_t *found = lade_match_told(self, value);
+    return found || !value->fallback ? found : lade_match_value(self, value->fallback);
+}

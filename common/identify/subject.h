@@ -1,0 +1,41 @@
+// What is being identified: a file with its tensors or a folder with its JSON files, each read
+// once.
+#ifndef LADE_SUBJECT_H
+#define LADE_SUBJECT_H
+
+#include "common/formats/tensors.h"
+
+typedef struct lade_subject lade_subject_t;
+struct lade_subject {
+    char *path;
+    char *name; // of the file or folder, as given or overridden; a file's without its weight suffix
+    char *parent; // name of the folder it lies in
+    bool folder;
+    lade_tensors_t *tensors; // of a file; NULL for a folder
+    json_t *configs;         // of a folder: JSON files read so far, null for those not there
+    lade_subject_t *inside;  // of a folder: files in it that were looked at
+    lade_subject_t *next;    // in that list
+    lade_error_t problem;    // first thing in the folder that could not be read
+};
+
+// Opens a file or folder. overrides may be NULL; its "name" becomes the subject's.
+lade_code_t lade_subject_new(const char *path, const json_t *overrides, lade_subject_t **self_p,
+                             lade_error_t *error);
+
+// The JSON file at a relative path, NULL if it is not there or not JSON (then problem says so).
+// Stays the subject's.
+const json_t *lade_subject_config(lade_subject_t *self, const char *relative);
+
+// True if the folder has something at a relative path.
+bool lade_subject_has(const lade_subject_t *self, const char *relative);
+
+// The weight file at a relative path as a subject of its own, NULL if it is not there or not
+// readable (then problem says so). Stays the subject's.
+lade_subject_t *lade_subject_inside(lade_subject_t *self, const char *relative);
+
+// A few words on what it is: "a safetensors file of 3 tensors (a, b, c)". You free it.
+char *lade_subject_words(const lade_subject_t *self);
+
+void lade_subject_destroy(lade_subject_t **self_p);
+
+#endif
