@@ -267,8 +267,11 @@ s_get(s_answer_t *answer, const char *url, lade_error_t *error)
                               S_MAX_BODY >> 20);
     if (result == CURLE_ABORTED_BY_CALLBACK)
         return lade_error_set(error, LADE_CANCELLED, "stopped while asking the hub");
+    // Asking again would lead there again.
+    bool astray = result == CURLE_TOO_MANY_REDIRECTS || result == CURLE_UNSUPPORTED_PROTOCOL ||
+                  result == CURLE_URL_MALFORMAT;
     return lade_error_set(
-        error, LADE_NETWORK,
+        error, astray ? LADE_HTTP_ERROR : LADE_NETWORK,
         "the hub %s could not be asked: %s (is hub.endpoint right, is the network up?)",
         answer->request->config->hub_endpoint, *words ? words : curl_easy_strerror(result));
 }

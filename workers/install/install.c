@@ -85,7 +85,7 @@ s_describe(const lade_job_t *job, const char *path, const json_t *state, json_t 
     *record_p = NULL;
     lade_code_t code = lade_job_overrides(job, &overrides, error);
     if (!code)
-        code = lade_identify_path(job->identify, path, overrides, &record, error);
+        code = job->identify(job->rules, path, overrides, &record, error);
     if (!code)
         code = s_hash(job, path, overrides, record, error);
     if (!code) {
@@ -479,7 +479,7 @@ s_local(const lade_job_t *job, const lade_source_t *source, const json_t *overri
     if (!dry)
         lade_job_progress(job, 0, bytes, source->path);
     json_t *found = NULL;
-    code = lade_identify_path(job->identify, source->path, overrides, &found, error);
+    code = job->identify(job->rules, source->path, overrides, &found, error);
     if (code)
         return code;
     if (dry)

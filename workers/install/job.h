@@ -5,7 +5,6 @@
 
 #include "common/config.h"
 #include "common/error.h"
-#include "common/identify/identify.h"
 #include "workers/worker/worker.h"
 
 #include <jansson.h>
@@ -14,7 +13,10 @@
 
 typedef struct {
     const lade_config_t *config;
-    const lade_identify_t *identify;
+    // lade_identify_path with its rules.
+    lade_code_t (*identify)(const void *rules, const char *path, const json_t *overrides,
+                            json_t **found_p, lade_error_t *error);
+    const void *rules;
     int64_t id, attempt, failures;
     const char *source;
     const json_t *spec;     // a map

@@ -1,6 +1,7 @@
 // Tasks into jobs, jobs' answers into tasks' answers.
 #include "workers/install/serve.h"
 
+#include "common/identify/identify.h"
 #include "common/log.h"
 #include "workers/install/hub.h"
 #include "workers/install/install.h"
@@ -41,6 +42,13 @@ s_progress(void *arg, int64_t bytes, int64_t total_bytes, const char *phase, con
     lade_task_progress(arg, bytes, total_bytes, phase, local_path);
 }
 
+static lade_code_t
+s_identify(const void *rules, const char *path, const json_t *overrides, json_t **found_p,
+           lade_error_t *error)
+{
+    return lade_identify_path(rules, path, overrides, found_p, error);
+}
+
 // Hands the answer over; what it holds is the task's afterwards.
 static void
 s_answer(lade_task_t *task, lade_answer_t *answer, lade_code_t code, const lade_error_t *error)
@@ -66,7 +74,8 @@ s_run(void *arg, lade_task_t *task)
 {
     lade_serve_t *self = arg;
     lade_job_t job = {.config = self->config,
-                      .identify = self->identify,
+                      .identify = s_identify,
+                      .rules = self->identify,
                       .id = lade_task_id(task),
                       .attempt = lade_task_attempt(task),
                       .failures = lade_task_failures(task),
