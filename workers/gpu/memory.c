@@ -76,18 +76,26 @@ lade_memory_destroy(lade_memory_t **self_p)
     *self_p = NULL;
 }
 
+// Whatever the system's word for it is (EFBIG, ENOMEM, EINVAL): there is no such memory.
+static lade_code_t
+s_refuse(lade_error_t *error, size_t size)
+{
+    return lade_error_set(error, LADE_NO_MEMORY, "cannot get %zu bytes of shared memory: %s", size,
+                          strerror(errno));
+}
+
 // Gives the region another length. Its pages up to the shorter of the two stay.
 static lade_code_t
 s_resize(lade_region_t *region, size_t size, lade_error_t *error)
 {
     // Growing the file comes first and shrinking it last: the mapping never reaches beyond its end.
     if (size > region->size && ftruncate(region->own_fd, (off_t)size))
-        return lade_error_errno(error, errno, "cannot get %zu bytes of shared memory", size);
+        return s_refuse(error, size);
     void *bytes = mremap(region->bytes, region->size, size, MREMAP_MAYMOVE);
     if (bytes == MAP_FAILED)
-        return lade_error_errno(error, errno, "cannot map %zu bytes of shared memory", size);
+        return s_refuse(error, size);
     if (size < region->size && ftruncate(region->own_fd, (off_t)size))
-        return lade_error_errno(error, errno, "cannot give back shared memory");
+        return s_refuse(error, size);
     region->bytes = bytes;
     region->size = size;
     region->warm = region->warm < size ? region->warm : size;
@@ -120,10 +128,10 @@ s_fill_region(lade_region_t *region, size_t size, lade_error_t *error)
     if (region->own_fd < 0)
         return lade_error_errno(error, errno, "cannot make shared memory");
     if (ftruncate(region->own_fd, (off_t)size))
-        return lade_error_errno(error, errno, "cannot get %zu bytes of shared memory", size);
+        return s_refuse(error, size);
     void *bytes = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, region->own_fd, 0);
     if (bytes == MAP_FAILED)
-        return lade_error_errno(error, errno, "cannot map %zu bytes of shared memory", size);
+        return s_refuse(error, size);
     region->bytes = bytes;
     region->size = size;
     madvise(bytes, size,

@@ -1,0 +1,301 @@
+// Tests of the registry and of choosing a folder's files.
+#include "workers/gpu/loaders.h"
+
+#include "workers/gpu/test_models.h"
+
+static lade_code_t
+s_none(const lade_loader_request_t *request, lade_files_t *files, lade_error_t *error)
+{
+    (void)request;
+    (void)files;
+    (void)error;
+    return LADE_OK;
+}
+
+static void
+test_two_loaders_for_one_triple_are_an_error_at_the_start(void **state)
+{
+    (void)state;
+    const lade_loader_t rows[] = {
+        {"any", "main", "diffusers", s_none},
+        {"sd-1", "main", "diffusers", s_none},
+        {"any", "main", "diffusers", s_none},
+        {0},
+    };
+    lade_loaders_t *loaders;
+    lade_error_t error = {0};
+    assert_int_equal(lade_loaders_new(rows, &loaders, &error), LADE_CONFIG_ERROR);
+    assert_null(loaders);
+    assert_non_null(strstr(error.message, "base=any, type=main, format=diffusers"));
+}
+
+static void
+test_the_exact_base_comes_before_any(void **state)
+{
+    (void)state;
+    const lade_loader_t rows[] = {
+        {"any", "vae", "checkpoint", s_none}, {"sd-1", "vae", "checkpoint", s_none}, {0}};
+    lade_loaders_t *loaders;
+    const lade_loader_t *row;
+    lade_error_t error = {0};
+    assert_int_equal(lade_loaders_new(rows, &loaders, NULL), LADE_OK);
+    assert_int_equal(lade_loaders_find(loaders, "sd-1", "vae", "checkpoint", &row, NULL), LADE_OK);
+    assert_ptr_equal(row, &rows[1]);
+    assert_int_equal(lade_loaders_find(loaders, "sdxl", "vae", "checkpoint", &row, NULL), LADE_OK);
+    assert_ptr_equal(row, &rows[0]);
+    assert_int_equal(lade_loaders_find(loaders, "sdxl", "vae", "olive", &row, &error),
+                     LADE_NOT_IMPLEMENTED);
+    assert_non_null(strstr(error.message, "base=sdxl, type=vae, format=olive"));
+    lade_loaders_destroy(&loaders);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Folders
+
+static void
+test_one_set_of_a_folders_weights_is_chosen(void **state)
+{
+    static const struct {
+        const char *files;    // there, by spaces
+        const char *variant;  // asked for
+        const char *expected; // by spaces
+    } cases[] = {
+        {"model.safetensors config.json", "", "model.safetensors"},
+        {"model.bin model.safetensors", "", "model.safetensors"},
+        {"pytorch_model.bin", "", "pytorch_model.bin"},
+        {"model.safetensors model.fp16.safetensors", "", "model.safetensors"},
+        {"model.safetensors model.fp16.safetensors", "fp16", "model.fp16.safetensors"},
+        {"model.safetensors", "fp16", "model.safetensors"},
+        {"model.fp16.safetensors", "", "model.fp16.safetensors"},
+        {"model.fp16.bin model.safetensors", "fp16", "model.safetensors"},
+        {"diffusion_pytorch_model.non_ema.safetensors diffusion_pytorch_model.safetensors", "",
+         "diffusion_pytorch_model.safetensors"},
+        {"model-00001-of-00002.safetensors model-00002-of-00002.safetensors "
+         "model.safetensors.index.json",
+         "", "model-00001-of-00002.safetensors model-00002-of-00002.safetensors"},
+        {"model.fp16-00001-of-00002.safetensors model.fp16-00002-of-00002.safetensors "
+         "model.safetensors",
+         "fp16", "model.fp16-00001-of-00002.safetensors model.fp16-00002-of-00002.safetensors"},
+        {"model-00001-of-00002.fp16.safetensors model-00002-of-00002.fp16.safetensors "
+         "model.safetensors",
+         "fp16", "model-00001-of-00002.fp16.safetensors model-00002-of-00002.fp16.safetensors"},
+        {"model-00001-of-00002.safetensors model-00002-of-00002.safetensors model.safetensors", "",
+         "model.safetensors"},
+        {"other.safetensors pytorch_lora_weights.safetensors", "",
+         "pytorch_lora_weights.safetensors"},
+        {"sd_xl_1.0.safetensors", "", "sd_xl_1.0.safetensors"},
+        {"-of-1.safetensors", "", "-of-1.safetensors"},
+        {"a-0-of-99999999999999.safetensors", "", "a-0-of-99999999999999.safetensors"},
+        {".fp16.safetensors config.json", "", ""},
+        {"", "", ""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char name[20], names[500], got[500] = "";
+        snprintf(name, sizeof name, "case-%zu", i);
+        char *folder = lade_path_join(*state, name);
+        assert_int_equal(lade_path_mkdirs(folder, 0755, NULL), LADE_OK);
+        snprintf(names, sizeof names, "%s", cases[i].files);
+        char *rest = NULL;
+        for (char *file = strtok_r(names, " ", &rest); file; file = strtok_r(NULL, " ", &rest))
+            test_text_file(folder, file, "{}");
+        lade_files_t files = {0};
+        lade_error_t error = {0};
+        if (lade_folder_weights(folder, cases[i].variant, &files, &error))
+            fail_msg("%s: %s", cases[i].files, error.message);
+        for (size_t f = 0; f < files.count; f++)
+            snprintf(got + strlen(got), sizeof got - strlen(got), "%s%s", f ? " " : "",
+                     files.paths[f] + strlen(folder) + 1);
+        assert_string_equal(got, cases[i].expected);
+        lade_files_free(&files);
+        free(folder);
+    }
+}
+
+static void
+test_shards_that_are_missing_are_counted(void **state)
+{
+    test_text_file(*state, "half/model-00001-of-00003.safetensors", "");
+    test_text_file(*state, "half/model-00003-of-00003.safetensors", "");
+    char *folder = lade_path_join(*state, "half");
+    lade_files_t files = {0};
+    lade_error_t error = {0};
+    assert_int_equal(lade_folder_weights(folder, "", &files, &error), LADE_MODEL_NOT_FOUND);
+    assert_non_null(strstr(error.message, "2 of 3 shards of model"));
+    lade_files_free(&files);
+    free(folder);
+}
+
+static void
+test_an_index_says_what_names_do_not(void **state)
+{
+    test_text_file(*state, "indexed/part_one.safetensors", "");
+    test_text_file(*state, "indexed/part_two.safetensors", "");
+    test_text_file(*state, "indexed/another.safetensors", "");
+    test_text_file(
+        *state, "indexed/model.safetensors.index.json",
+        "{\"weight_map\": {\"a\": \"part_two.safetensors\", \"b\": \"part_one.safetensors\", "
+        "\"c\": \"part_two.safetensors\"}}");
+    char *folder = lade_path_join(*state, "indexed");
+    lade_files_t files = {0};
+    lade_error_t error = {0};
+    assert_int_equal(lade_folder_weights(folder, "", &files, &error), LADE_OK);
+    assert_int_equal(files.count, 2);
+    assert_non_null(strstr(files.paths[0], "/part_one.safetensors"));
+    assert_non_null(strstr(files.paths[1], "/part_two.safetensors"));
+    lade_files_free(&files);
+    test_text_file(*state, "indexed/model.safetensors.index.json",
+                   "{\"weight_map\": {\"a\": \"../../etc/passwd\"}}");
+    assert_int_equal(lade_folder_weights(folder, "", &files, &error), LADE_CORRUPT);
+    lade_files_free(&files);
+    test_text_file(*state, "indexed/model.safetensors.index.json", "{\"weight_map\": {\"a\": 7}}");
+    assert_int_equal(lade_folder_weights(folder, "", &files, &error), LADE_CORRUPT);
+    lade_files_free(&files);
+    free(folder);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Records
+
+static lade_code_t
+s_files(const char *folder, json_t *record, const char *submodel, lade_files_t *files,
+        lade_error_t *error)
+{
+    lade_loaders_t *loaders;
+    assert_int_equal(lade_loaders_new(lade_loaders_host, &loaders, NULL), LADE_OK);
+    lade_code_t code = lade_loaders_files(loaders, record, submodel, folder, files, error);
+    lade_loaders_destroy(&loaders);
+    json_decref(record);
+    return code;
+}
+
+// The sentence a record is refused with has these words.
+static void
+s_assert_refused(const char *folder, json_t *record, const char *submodel, lade_code_t code,
+                 const char *words)
+{
+    lade_files_t files = {0};
+    lade_error_t error = {0};
+    assert_int_equal(s_files(folder, record, submodel, &files, &error), code);
+    if (!strstr(error.message, words))
+        fail_msg("'%s' does not say '%s'", error.message, words);
+    assert_int_equal(files.count, 0);
+}
+
+static void
+s_make_pipeline(const char *folder)
+{
+    test_text_file(
+        folder, "sd/model_index.json",
+        "{\"_class_name\": \"StableDiffusionPipeline\", \"unet\": [\"diffusers\", "
+        "\"UNet2DConditionModel\"],"
+        "\"vae\": [\"diffusers\", \"AutoencoderKL\"], \"safety_checker\": [null, null],"
+        "\"scheduler\": [\"diffusers\", \"PNDMScheduler\"], \"gone\": [\"diffusers\", \"X\"],"
+        "\"..\": [\"a\", \"b\"], \"requires_safety_checker\": true}");
+    free(test_model(folder, "sd/unet/diffusion_pytorch_model.safetensors", "unet", 64, 0));
+    free(test_model(folder, "sd/unet/diffusion_pytorch_model.fp16.safetensors", "unet", 64, 0));
+    test_text_file(folder, "sd/vae/config.json", "{}");
+    test_text_file(folder, "sd/scheduler/scheduler_config.json", "{}");
+    test_text_file(folder, "sd/safety_checker/config.json", "{}");
+}
+
+static void
+test_parts_of_a_pipeline(void **state)
+{
+    s_make_pipeline(*state);
+    lade_files_t files = {0};
+    lade_error_t error = {0};
+    assert_int_equal(
+        s_files(*state, test_record("m", "main", "diffusers", "sd"), "unet", &files, &error),
+        LADE_OK);
+    assert_int_equal(files.count, 1);
+    assert_non_null(strstr(files.paths[0], "/sd/unet/diffusion_pytorch_model.safetensors"));
+    lade_files_free(&files);
+    json_t *record = test_record("m", "main", "diffusers", "sd");
+    json_object_set_new(record, "repo_variant", json_string("fp16"));
+    assert_int_equal(s_files(*state, record, "unet", &files, &error), LADE_OK);
+    assert_non_null(strstr(files.paths[0], "fp16"));
+    lade_files_free(&files);
+    assert_int_equal(
+        s_files(*state, test_record("m", "main", "diffusers", "sd"), "scheduler", &files, &error),
+        LADE_OK);
+    assert_int_equal(files.count, 0);
+}
+
+static void
+test_submodels_that_cannot_be(void **state)
+{
+    s_make_pipeline(*state);
+    free(test_model(*state, "lora.safetensors", "l", 64, 0));
+    const char *there = "unet, vae, scheduler";
+    json_t *(*record)(const char *, const char *, const char *, const char *) = test_record;
+    s_assert_refused(*state, record("m", "main", "diffusers", "sd"), NULL, LADE_VALUE_ERROR,
+                     "a submodel is mandatory");
+    s_assert_refused(*state, record("m", "main", "diffusers", "sd"), NULL, LADE_VALUE_ERROR, there);
+    s_assert_refused(*state, record("m", "main", "diffusers", "sd"), "text_encoder",
+                     LADE_VALUE_ERROR, there);
+    s_assert_refused(*state, record("m", "main", "diffusers", "sd"), "safety_checker",
+                     LADE_VALUE_ERROR, there);
+    s_assert_refused(*state, record("m", "main", "diffusers", "sd"), "gone", LADE_VALUE_ERROR,
+                     there);
+    s_assert_refused(*state, record("m", "main", "diffusers", "sd"), "..", LADE_VALUE_ERROR, there);
+    s_assert_refused(*state, record("m", "main", "diffusers", "sd"), "_class_name",
+                     LADE_VALUE_ERROR, there);
+    s_assert_refused(*state, record("m", "main", "diffusers", "sd"), "vae", LADE_MODEL_NOT_FOUND,
+                     "holds no weights");
+    s_assert_refused(*state, record("m", "lora", "lycoris", "lora.safetensors"), "unet",
+                     LADE_VALUE_ERROR, "has no submodel 'unet'");
+}
+
+static void
+test_records_that_cannot_be_loaded(void **state)
+{
+    json_t *(*record)(const char *, const char *, const char *, const char *) = test_record;
+    test_text_file(*state, "empty/readme.txt", "");
+    s_assert_refused(*state, record("m", "vae", "checkpoint", "gone.safetensors"), NULL,
+                     LADE_MODEL_NOT_FOUND, "files for model 'm' not found at ");
+    s_assert_refused(*state, record("m", "main", "diffusers", "empty"), "unet",
+                     LADE_MODEL_NOT_FOUND, "model_index.json");
+    s_assert_refused(*state, record("m", "vae", "diffusers", "empty"), NULL, LADE_MODEL_NOT_FOUND,
+                     "holds no weights");
+    s_assert_refused(*state, record("m", "onnx", "olive", "gone"), NULL, LADE_NOT_IMPLEMENTED,
+                     "base=sd-1, type=onnx, format=olive");
+    s_assert_refused(*state, record("m", "vae", "checkpoint", "../../etc/passwd"), NULL,
+                     LADE_VALUE_ERROR, "path");
+    s_assert_refused(*state, json_object(), NULL, LADE_NOT_IMPLEMENTED, "base=?");
+    s_assert_refused(*state, record("m", "vae", "checkpoint", ""), NULL, LADE_INVALID_MODEL_CONFIG,
+                     "path");
+    test_text_file(*state, "broken/model_index.json", "{");
+    s_assert_refused(*state, record("m", "main", "diffusers", "broken"), "unet", LADE_CORRUPT, "");
+}
+
+static void
+test_an_absolute_path_is_taken_as_it_is(void **state)
+{
+    char *path = test_model(*state, "a/lora.safetensors", "l", 64, 0);
+    lade_files_t files = {0};
+    lade_error_t error = {0};
+    assert_int_equal(
+        s_files("/nowhere", test_record("m", "lora", "lycoris", path), NULL, &files, &error),
+        LADE_OK);
+    assert_int_equal(files.count, 1);
+    assert_string_equal(files.paths[0], path);
+    lade_files_free(&files);
+    free(path);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_two_loaders_for_one_triple_are_an_error_at_the_start),
+        cmocka_unit_test(test_the_exact_base_comes_before_any),
+        cmocka_unit_test(test_one_set_of_a_folders_weights_is_chosen),
+        cmocka_unit_test(test_shards_that_are_missing_are_counted),
+        cmocka_unit_test(test_an_index_says_what_names_do_not),
+        cmocka_unit_test(test_parts_of_a_pipeline),
+        cmocka_unit_test(test_submodels_that_cannot_be),
+        cmocka_unit_test(test_records_that_cannot_be_loaded),
+        cmocka_unit_test(test_an_absolute_path_is_taken_as_it_is),
+    };
+    return cmocka_run_group_tests(tests, test_folder_new, test_folder_remove);
+}
