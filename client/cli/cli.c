@@ -37,7 +37,10 @@ lade_cli_complain(const char *about, const lade_error_t *error)
     char *sentence = lade_show_clean(error->message, 0, false);
     char *subject = lade_show_clean(about ? about : "", 0, false);
     fprintf(stderr, "lade: %s%s%s\n", subject, about ? ": " : "", sentence);
-    if (error->code != LADE_USAGE && error->code != LADE_CANCELLED)
+    // These say all of it themselves.
+    bool whole = error->code == LADE_USAGE || error->code == LADE_CANCELLED ||
+                 error->code == LADE_BROKER_UNREACHABLE;
+    if (!whole)
         fprintf(stderr, "  %s\n", lade_code_help(error->code));
     free(sentence);
     free(subject);
