@@ -106,7 +106,7 @@ list-tests:
 	@echo $(tests)
 
 bench: all $(benches)
-$O/bench/%: $O/obj/tests/bench/%.o $(call obj,$(call src,workers/gpu)) $(liblade) $(worker) $(common)
+$O/bench/%: $O/obj/tests/bench/%.o $(call obj,broker/store.c $(call src,workers/gpu)) $(liblade) $(worker) $(common)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(test_libs)
 
