@@ -195,8 +195,6 @@ s_start_over(const lade_job_t *job, lade_answer_t *answer, lade_error_t *error)
                               job->config->models_dir);
     }
     json_object_set_new(state, "restarts", json_integer(round));
-    json_object_set_new(state, "attempt",
-                        json_integer(0)); // what ended in error before is old news
     answer->waits = true;
     answer->state = state;
     answer->jobs = json_array();
@@ -280,8 +278,7 @@ s_find_file(const lade_job_t *job, const json_t *file)
     const char *path = lade_json_text(file, "destination", NULL);
     const char *folder = lade_json_text(file, "destdir", NULL);
     if (!path)
-        path =
-            lade_json_text(json_object_get(s_child_of(job, file), "result"), "download_path", NULL);
+        path = lade_json_text(json_object_get(s_child_of(job, file), "result"), "path", NULL);
     if (!path || (folder && (!lade_path_inside(folder, path) || strstr(path, "/.."))))
         return NULL;
     struct stat st;
@@ -334,7 +331,6 @@ s_fetch_again(const lade_job_t *job, const json_t *missing, lade_answer_t *answe
                               json_array_size(missing), S_MAX_FETCH_ROUNDS,
                               job->config->models_dir);
     json_t *state = json_deep_copy(job->state);
-    json_object_set_new(state, "attempt", json_integer(job->attempt));
     json_object_set_new(state, "rounds", json_integer(round));
     answer->jobs = json_array();
     for (size_t i = 0; i < json_array_size(missing); i++)
@@ -358,13 +354,12 @@ s_fetched(const lade_job_t *job, lade_answer_t *answer, lade_error_t *error)
     }
     const char *from = lade_json_text(job->state, "from", path);
     const json_t *why = s_why_missing(job, missing);
-    // The dispatch right after the AWAIT tells how the downloads ended. A later one is a retry, or
-    // repeats an attempt that was lost: then they are asked for again.
-    bool first = job->attempt == lade_json_int(job->state, "attempt", 0) + 1;
+    // A file that is missing although its download completed went while nobody looked, or with the
+    // failure that a retry makes good: it is asked for again.
     lade_code_t code;
     if (json_array_size(missing) == 0 && from)
         code = s_prepare(job, from, job->state, job->state, answer, error);
-    else if (why && first)
+    else if (why)
         code = s_child_failed(why, answer, error);
     else
         code = s_fetch_again(job, missing, answer, error);

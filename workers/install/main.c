@@ -1,13 +1,13 @@
 // lade-install: the worker that turns sources into installed models.
 #include "workers/install/serve.h"
+#include "workers/install/sweep.h"
 
 #include "common/log.h"
 
 #include <stdio.h>
 
-enum {
-    S_GRACE_MS = 5000
-}; // what runs at SIGTERM has this long to end; the rest goes back to the queue
+// What runs at SIGTERM has this long to end; the rest goes back to the queue.
+enum { S_GRACE_MS = 5000 };
 
 int
 main(int argc, char **argv)
@@ -25,7 +25,9 @@ main(int argc, char **argv)
     if (!code) {
         lade_worker_t *worker =
             lade_worker_new(&config, &lade_serve_ops, serve, config.install_slots);
+        zactor_t *sweep = lade_sweep_new(&config);
         code = lade_worker_run(worker, S_GRACE_MS, &error);
+        zactor_destroy(&sweep);
         lade_serve_destroy(&serve);
         lade_worker_destroy(&worker);
     }

@@ -80,13 +80,12 @@ s_answer(const lade_job_t *job, json_t *state, const char *local_path, lade_answ
 }
 
 static json_t *
-s_new_state(const lade_job_t *job, const lade_source_t *source)
+s_new_state(const lade_source_t *source)
 {
     json_t *state = json_object();
     lade_job_set_text(state, "step", "fetch");
     lade_job_set_text(state, "source", source->text);
     lade_job_set_text(state, "source_type", lade_source_type(source));
-    json_object_set_new(state, "attempt", json_integer(job->attempt));
     json_object_set_new(state, "rounds", json_integer(1));
     json_object_set_new(state, "files", json_array());
     return state;
@@ -104,7 +103,7 @@ s_resolve_url(const lade_job_t *job, const lade_source_t *source, lade_answer_t 
                               "hub.offline (HF_HUB_OFFLINE) is set, so %s is not fetched",
                               source->url);
     char *temp = lade_job_temp(job);
-    json_t *state = s_new_state(job, source), *file = json_object();
+    json_t *state = s_new_state(source), *file = json_object();
     lade_job_set_text(file, "url", source->url);
     lade_job_set_text(file, "destdir", temp); // the server says the name
     json_array_append_new(json_object_get(state, "files"), file);
@@ -185,7 +184,7 @@ s_select(const lade_job_t *job, const lade_source_t *source, const char *variant
             "%s has %zu files to fetch, more than %d: install a part of it as %s::FOLDER",
             source->repo, selection.count, S_MAX_FILES, source->repo);
     if (!code) {
-        json_t *state = s_new_state(job, source);
+        json_t *state = s_new_state(source);
         for (size_t i = 0; i < selection.count; i++)
             json_array_append_new(json_object_get(state, "files"),
                                   s_file(job, source->repo, info,
