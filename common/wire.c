@@ -200,7 +200,8 @@ lade_wire_text(const msgpack_object *map, const char *key, const char **text, si
     const msgpack_object *value = lade_wire_find(map, key);
     if (!value || value->type != MSGPACK_OBJECT_STR)
         return false;
-    *text = value->via.str.ptr;
+    // msgpack-c leaves the pointer of empty text unset.
+    *text = value->via.str.size ? value->via.str.ptr : "";
     *len = value->via.str.size;
     return true;
 }
@@ -354,16 +355,26 @@ lade_pack_failed(const lade_pack_t *self, lade_error_t *error)
 // ---------------------------------------------------------------------------------------------------
 // To and from json_t
 
+// Text of a map key that you free; NULL for what is no text or has a NUL inside.
+static char *
+s_key_text(const msgpack_object *key)
+{
+    if (key->type != MSGPACK_OBJECT_STR)
+        return NULL;
+    if (key->via.str.size == 0)
+        return strdup("");
+    return memchr(key->via.str.ptr, 0, key->via.str.size)
+               ? NULL
+               : strndup(key->via.str.ptr, key->via.str.size);
+}
+
 static json_t *
 s_map_to_json(const msgpack_object *object)
 {
     json_t *map = json_object();
     for (uint32_t i = 0; i < object->via.map.size; i++) {
         const msgpack_object_kv *pair = &object->via.map.ptr[i];
-        char *key = pair->key.type == MSGPACK_OBJECT_STR &&
-                            !memchr(pair->key.via.str.ptr, 0, pair->key.via.str.size)
-                        ? strndup(pair->key.via.str.ptr, pair->key.via.str.size)
-                        : NULL;
+        char *key = s_key_text(&pair->key);
         json_t *value = key ? lade_wire_object_to_json(&pair->val) : NULL;
         if (!value || json_object_set_new_nocheck(map, key, value)) {
             free(key);
@@ -404,9 +415,11 @@ lade_wire_object_to_json(const msgpack_object *object)
     case MSGPACK_OBJECT_FLOAT64:
         return isfinite(object->via.f64) ? json_real(object->via.f64) : json_null();
     case MSGPACK_OBJECT_STR:
-        return json_stringn_nocheck(object->via.str.ptr, object->via.str.size);
+        return json_stringn_nocheck(object->via.str.size ? object->via.str.ptr : "",
+                                    object->via.str.size);
     case MSGPACK_OBJECT_BIN:
-        return json_stringn_nocheck(object->via.bin.ptr, object->via.bin.size);
+        return json_stringn_nocheck(object->via.bin.size ? object->via.bin.ptr : "",
+                                    object->via.bin.size);
     case MSGPACK_OBJECT_ARRAY:
         return s_array_to_json(object);
     case MSGPACK_OBJECT_MAP:

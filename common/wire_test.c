@@ -325,6 +325,9 @@ test_msgpack_that_json_lacks_becomes_the_nearest(void **state)
         const char *json; // NULL: refused
     } cases[] = {
         {BYTES("\xc4\x02hi"), "\"hi\""},
+        {BYTES("\xa0"), "\"\""},
+        {BYTES("\xc4\x00"), "\"\""},
+        {BYTES("\x81\xa0\xa0"), "{\"\": \"\"}"},
         {BYTES("\xd4\x01\x00"), "null"},
         {BYTES("\xcf\xff\xff\xff\xff\xff\xff\xff\xff"), "1.8446744073709552e19"},
         {BYTES("\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00"), "null"}, // infinity
