@@ -436,7 +436,7 @@ lade_code_t
 lade_path_read(const char *path, size_t max, char **data_p, size_t *len_p, lade_error_t *error)
 {
     *data_p = NULL;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a pipe must not hold us
     if (fd < 0)
         return lade_error_errno(error, errno, "cannot read %s", path);
     struct stat st;

@@ -28,6 +28,7 @@ struct s_block {
 struct lade_families {
     lade_rule_t *rules;
     size_t count;
+    json_t *names; // of the families read, with rules or without
     s_block_t *blocks;
 };
 
@@ -804,6 +805,7 @@ s_rules(s_reader_t *reader, const yaml_node_t *root, const char *family, bool si
         return s_fail(reader, root, "a family file needs rules, a list");
     if (code)
         return code;
+    json_object_set_new(self->names, family, json_true());
     size_t count = (size_t)(list->data.sequence.items.top - list->data.sequence.items.start);
     if (self->count + count > S_MAX_RULES)
         return s_fail(reader, list, "more than %d rules", S_MAX_RULES);
@@ -864,7 +866,7 @@ lade_families_t *
 lade_families_new(void)
 {
     lade_families_t *self = calloc(1, sizeof *self);
-    if (!self)
+    if (!self || !(self->names = json_object()))
         abort();
     return self;
 }
@@ -884,10 +886,7 @@ lade_families_get(const lade_families_t *self, size_t index)
 bool
 lade_families_has(const lade_families_t *self, const char *family)
 {
-    for (size_t i = 0; i < self->count; i++)
-        if (strcmp(self->rules[i].family, family) == 0)
-            return true;
-    return false;
+    return json_object_get(self->names, family) != NULL;
 }
 
 void
@@ -906,6 +905,7 @@ lade_families_destroy(lade_families_t **self_p)
         next = block->next;
         free(block);
     }
+    json_decref(self->names);
     free(self->rules);
     free(self);
     *self_p = NULL;
