@@ -121,20 +121,64 @@ s_done(const json_t *record, const char *path, lade_answer_t *answer)
 // ---------------------------------------------------------------------------------------------------
 // Place: the record is made, the files lie in the temporary folder, the final name is chosen
 
+// The name the model's files get, if it is free. You free it.
+static char *
+s_wanted_name(const lade_job_t *job, const char *path)
+{
+    json_t *overrides = NULL;
+    lade_job_overrides(job, &overrides, NULL); // checked before
+    char *name =
+        lade_place_file_name(lade_json_text(overrides, "name", NULL), path, s_is_file(path));
+    json_decref(overrides);
+    return name;
+}
+
+// True if both hold the same weights, as far as samples and sizes tell.
+static bool
+s_same_model(const lade_job_t *job, const char *a, const char *b)
+{
+    char *hash_a = NULL, *hash_b = NULL;
+    bool same = lade_path_size(a) == lade_path_size(b) && s_is_file(a) == s_is_file(b) &&
+                !lade_hash_path(a, "imohash", lade_job_stopped, (void *)job, &hash_a, NULL) &&
+                !lade_hash_path(b, "imohash", lade_job_stopped, (void *)job, &hash_b, NULL) &&
+                strcmp(hash_a, hash_b) == 0;
+    free(hash_a);
+    free(hash_b);
+    return same;
+}
+
+// The same model under the same name is no second model: the user installs it twice. found has type
+// and base.
+static lade_code_t
+s_refuse_twice(const lade_job_t *job, const json_t *found, const char *path, lade_error_t *error)
+{
+    char *name = s_wanted_name(job, path), *there = NULL;
+    if (asprintf(&there, "%s/%s/%s/%s", job->config->models_dir, lade_json_text(found, "base", ""),
+                 lade_json_text(found, "type", ""), name) < 0)
+        abort();
+    lade_code_t code = LADE_OK;
+    if (lade_place_inode(there) && s_same_model(job, there, path))
+        code = lade_error_set(
+            error, LADE_DUPLICATE_MODEL,
+            "this model is installed already at %s: remove it first, give another name, or, if it "
+            "has no record, register it in place",
+            there);
+    free(there);
+    free(name);
+    return code;
+}
+
 // A checkpoint after which the files are moved: whoever does it, with the outcome fixed here.
 static lade_code_t
 s_await_place(const lade_job_t *job, json_t *record, const char *from, const json_t *fetch,
               int64_t round, lade_answer_t *answer, lade_error_t *error)
 {
-    json_t *overrides = NULL;
-    lade_code_t code = lade_job_overrides(job, &overrides, error);
-    bool is_file = s_is_file(from);
-    char *name = lade_place_file_name(lade_json_text(overrides, "name", NULL), from, is_file),
-         *relative = NULL;
+    char *name = s_wanted_name(job, from), *relative = NULL;
+    lade_code_t code = s_refuse_twice(job, record, from, error);
     if (!code)
-        code =
-            lade_place_choose(job->config->models_dir, lade_json_text(record, "base", ""),
-                              lade_json_text(record, "type", ""), name, is_file, &relative, error);
+        code = lade_place_choose(job->config->models_dir, lade_json_text(record, "base", ""),
+                                 lade_json_text(record, "type", ""), name, s_is_file(from),
+                                 &relative, error);
     if (!code) {
         lade_job_set_text(record, "path", relative);
         json_t *state = json_object();
@@ -153,7 +197,6 @@ s_await_place(const lade_job_t *job, json_t *record, const char *from, const jso
     }
     free(relative);
     free(name);
-    json_decref(overrides);
     return code;
 }
 
@@ -484,7 +527,7 @@ s_local(const lade_job_t *job, const lade_source_t *source, const json_t *overri
                       "bytes", (json_int_t)bytes, "config", found);
     else if (lade_json_bool(job->spec, "inplace", false))
         code = s_register(job, source, answer, error);
-    else
+    else if (!(code = s_refuse_twice(job, found, source->path, error)))
         code = s_copy(job, source, answer, error);
     json_decref(found);
     return code;

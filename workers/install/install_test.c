@@ -416,6 +416,33 @@ test_two_installs_of_one_name_get_two_names(void **state)
 }
 
 static void
+test_the_same_model_is_not_installed_twice(void **state)
+{
+    (void)state;
+    s_world_t *world = s_begin("foo.safetensors", "{}");
+    free(test_folder_write(world->root, "foo.safetensors", "weights"));
+    free(test_folder_write(world->models, "sd-1/lora/foo.safetensors", "weights"));
+    assert_int_equal(s_dispatch(world), LADE_DUPLICATE_MODEL);
+    assert_int_equal(test_folder_count(world->models, "tmp"), 0);
+    // Under another name it can be.
+    json_object_set_new(world->spec, "config", json_pack("{s:s}", "name", "bar"));
+    assert_int_equal(s_dispatch(world), LADE_OK);
+    s_accept(world);
+    assert_int_equal(s_dispatch(world), LADE_OK);
+    s_check_done(world, "sd-1/lora/bar.safetensors");
+    s_end(world);
+    // Two sources of one model, at once: the second to come finds the first one's.
+    world = s_begin("foo.safetensors", "{}");
+    free(test_folder_write(world->root, "foo.safetensors", "weights"));
+    assert_int_equal(s_dispatch(world), LADE_OK);
+    s_accept(world);
+    free(test_folder_write(world->models, "sd-1/lora/foo.safetensors", "weights"));
+    assert_int_equal(s_dispatch(world), LADE_DUPLICATE_MODEL);
+    assert_int_equal(test_folder_count(world->models, "tmp"), 0);
+    s_end(world);
+}
+
+static void
 test_cancel_and_pause_leave_nothing_under_the_name(void **state)
 {
     (void)state;
@@ -694,7 +721,7 @@ test_refusals_of_a_hub_reach_the_job(void **state)
         lade_code_t code;
     } rows[] = {
         {"org/missing", LADE_UNKNOWN_METADATA},    {"org/evil", LADE_CORRUPT},
-        {"org/none", LADE_INVALID_MODEL_CONFIG},   {"org/R::nothing", LADE_INVALID_MODEL_CONFIG},
+        {"org/none", LADE_INVALID_MODEL_CONFIG},   {"org/R::nothing", LADE_UNKNOWN_METADATA},
         {"org/R:onnx", LADE_INVALID_MODEL_CONFIG}, {"org/busy", LADE_RATE_LIMITED}};
     test_server_t *server = test_server_new(s_replies, false);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -757,6 +784,7 @@ main(void)
         cmocka_unit_test(test_an_old_attempt_that_wakes_up_leaves_the_new_one_alone),
         cmocka_unit_test(test_a_move_whose_answer_was_lost_is_recognised),
         cmocka_unit_test(test_two_installs_of_one_name_get_two_names),
+        cmocka_unit_test(test_the_same_model_is_not_installed_twice),
         cmocka_unit_test(test_cancel_and_pause_leave_nothing_under_the_name),
         cmocka_unit_test(test_a_copy_that_vanished_is_made_again),
         cmocka_unit_test(test_an_url_is_one_download),

@@ -347,20 +347,26 @@ s_nothing(const s_select_t *self, const char *repo, const char *subfolder, lade_
 {
     char hint[256] = "";
     size_t shown = 0, len = 0;
-    for (size_t i = 0; i < self->count && shown < 3; i++) {
+    bool there = !subfolder;
+    for (size_t i = 0; i < self->count; i++) {
         const s_file_t *file = &self->files[i];
-        if (!s_in(s_suffix(file->name), s_any_weights) || strlen(file->path) > 70)
+        there = there || s_wanted_folder(self, file);
+        if (shown == 3 || !s_in(s_suffix(file->name), s_any_weights) || strlen(file->path) > 70)
             continue;
         len += (size_t)snprintf(hint + len, sizeof hint - len, "%s%s", shown++ ? ", " : "",
                                 file->path);
     }
     return lade_error_set(
-        error, LADE_INVALID_MODEL_CONFIG,
-        "%s%s%.80s: No downloadable files found for the %s variant; %s%s%s", repo,
-        subfolder ? "::" : "", subfolder ? subfolder : "",
-        *self->variant ? self->variant : "default",
+        error, there ? LADE_INVALID_MODEL_CONFIG : LADE_UNKNOWN_METADATA,
+        "%s%s%.80s: No downloadable files found%s%s%s; %s%s%s", repo, subfolder ? "::" : "",
+        subfolder ? subfolder : "",
+        there ? " for the " : ", the repository has no such file or folder",
+        !there           ? ""
+        : *self->variant ? self->variant
+                         : "default",
+        there ? " variant" : "",
         shown ? "name another variant (REPO:fp32) or one file as REPO::FILE, such as "
-              : "the repository has no weights there",
+              : "it has no weights at all",
         hint, shown == 3 ? ", …" : "");
 }
 

@@ -3,6 +3,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,7 +43,9 @@ s_expect(const char *repo_files, const char *repo, const char *variant, const ch
         print_message("  %s\n", selection.items[i].local);
     if (wanted_count == 0) {
         print_message("  %s\n", error.message);
-        assert_int_equal(code, LADE_INVALID_MODEL_CONFIG);
+        bool missing = strstr(error.message, "no such file or folder") != NULL;
+        assert_int_equal(code, missing ? LADE_UNKNOWN_METADATA : LADE_INVALID_MODEL_CONFIG);
+        assert_true(!missing || subfolder);
         assert_non_null(strstr(error.message, "No downloadable files found"));
     } else {
         assert_int_equal(code, LADE_OK);
