@@ -1,0 +1,156 @@
+// Any requests and worker messages, in any order, to the real dispatcher: nothing crashes, and what
+// the broker says is well formed.
+//
+// The input is a script, played to a fresh broker. One byte says what comes, the bits above say
+// from which of four peers:
+//
+//   0..2  request    [service, 1 byte: a row of s_services][length, 2 bytes, big-endian][body]
+//   3..5  worker     [command, 1 byte][length, 2 bytes][body]
+//   6     the turn ends
+//   7     time passes [quarters of a second, 1 byte]
+#include "broker/router.h"
+#include "common/log.h"
+#include "common/path.h"
+#include "common/wire.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+
+enum { S_MAX_STEPS = 64 };
+
+static const char *const s_services[] = {"jobs",        "store",          "install", "download",
+                                         "load",        "events",         "broker",  "",
+                                         "mmi.service", "no such service"};
+
+typedef struct {
+    const uint8_t *at, *end;
+} s_script_t;
+
+static unsigned
+s_byte(s_script_t *script)
+{
+    return script->at < script->end ? *script->at++ : 0;
+}
+
+static size_t
+s_body(s_script_t *script, const uint8_t **body)
+{
+    size_t len = s_byte(script) << 8;
+    len |= s_byte(script);
+    if (len > (size_t)(script->end - script->at))
+        len = (size_t)(script->end - script->at);
+    *body = script->at;
+    script->at += len;
+    return len;
+}
+
+static void
+s_expect(bool true_of_every_message)
+{
+    if (!true_of_every_message)
+        abort();
+}
+
+// Everything that leaves the broker is one msgpack map; an answer has an id and either a result or
+// an error with a code.
+static void
+s_on_sent(void *arg, lade_sent_t kind, const char *to, size_t to_len, int command, const char *body,
+          size_t len)
+{
+    (void)arg;
+    json_t *value;
+    s_expect(to && to_len > 0);
+    if (kind == LADE_SENT_CLIENT && len <= 3)
+        return; // mmi answers are bare
+    s_expect(lade_wire_to_json(body, len, &value, NULL) == LADE_OK && json_is_object(value));
+    if (kind == LADE_SENT_CLIENT && command == LADE_MDP_FINAL &&
+        !lade_json_bool(value, "ok", false))
+        s_expect(*lade_json_text(json_object_get(value, "error"), "code", "") != '\0');
+    if (kind == LADE_SENT_CLIENT)
+        s_expect(json_object_get(value, "id") != NULL);
+    if (kind == LADE_SENT_WORKER)
+        s_expect(command == LADE_W_BEAT || (command >= LADE_W_WELCOME && command < LADE_W_END));
+    json_decref(value);
+}
+
+static void
+s_play(lade_router_t *router, s_script_t *script)
+{
+    static const char *const peers[] = {"one", "two", "three", "four"};
+    for (int step = 0; step < S_MAX_STEPS && script->at < script->end; step++) {
+        unsigned what = s_byte(script), which;
+        const char *peer = peers[what >> 3 & 3];
+        const uint8_t *body;
+        size_t len;
+        switch (what & 7) {
+        default:
+            which = s_byte(script);
+            len = s_body(script, &body);
+            if ((what & 7) <= 2) {
+                const char *service = s_services[which % (sizeof s_services / sizeof *s_services)];
+                lade_router_feed_client(router, peer, service, strlen(service), body, len);
+            } else {
+                lade_router_feed_worker(router, peer, (int)which, body, len);
+            }
+            break;
+        case 6:
+            lade_router_turn(router);
+            break;
+        case 7:
+            lade_router_skip(router, s_byte(script) * 250);
+            lade_router_turn(router);
+            break;
+        }
+    }
+    lade_router_turn(router);
+    lade_router_skip(router, 10000);
+    lade_router_turn(router);
+}
+
+// Memory stands in for the disk: a commit is to be no slower than what is tested.
+static const char *
+s_folder(void)
+{
+    return access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+}
+
+int
+LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    (void)argc;
+    (void)argv;
+    lade_log_open("broker_fuzz", (lade_log_level_t)-1);
+    return 0;
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+    lade_config_t config;
+    lade_router_t *router;
+    lade_error_t error = {0};
+    char folder[64];
+    snprintf(folder, sizeof folder, "%s/lade-fuzz-XXXXXX", s_folder());
+    s_expect(mkdtemp(folder) != NULL);
+    if (lade_config_load(&config, "", folder, &error) ||
+        lade_router_open(&config, &router, &error)) {
+        fprintf(stderr, "%s\n", error.message);
+        abort();
+    }
+    lade_router_on_sent(router, s_on_sent, NULL);
+    s_play(router, &(s_script_t){data, data + len});
+    lade_router_close(&router);
+
+    // And what it wrote can be taken up again.
+    s_expect(lade_router_open(&config, &router, &error) == LADE_OK);
+    lade_router_turn(router);
+    lade_router_close(&router);
+    lade_config_free(&config);
+    lade_path_remove(folder, NULL);
+    return 0;
+}
