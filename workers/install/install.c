@@ -59,16 +59,16 @@ s_refuse_page(const char *path, lade_error_t *error)
 }
 
 static lade_code_t
-s_hash(const lade_job_t *job, const char *path, const json_t *overrides, json_t *record,
+s_hash(const lade_stage_t *job, const char *path, const json_t *overrides, json_t *record,
        lade_error_t *error)
 {
     if (json_object_get(overrides, "hash"))
         return LADE_OK;
     char *hash = NULL;
     lade_code_t code =
-        lade_hash_path(path, job->config->hash, lade_job_stopped, (void *)job, &hash, error);
+        lade_hash_path(path, job->config->hash, lade_stage_stopped, (void *)job, &hash, error);
     if (!code)
-        lade_job_set_text(record, "hash", hash);
+        lade_stage_set_text(record, "hash", hash);
     free(hash);
     return code;
 }
@@ -76,14 +76,14 @@ s_hash(const lade_job_t *job, const char *path, const json_t *overrides, json_t 
 // The record of the model at path. state has what is known of the source. Its path is still that of
 // the files as they lie.
 static lade_code_t
-s_describe(const lade_job_t *job, const char *path, const json_t *state, json_t **record_p,
+s_describe(const lade_stage_t *job, const char *path, const json_t *state, json_t **record_p,
            lade_error_t *error)
 {
     static const char *const copied[] = {"source", "source_type", "source_api_response", "tags",
                                          "description"};
     json_t *overrides = NULL, *record = NULL;
     *record_p = NULL;
-    lade_code_t code = lade_job_overrides(job, &overrides, error);
+    lade_code_t code = lade_stage_overrides(job, &overrides, error);
     if (!code)
         code = job->identify(job->rules, path, overrides, &record, error);
     if (!code)
@@ -91,8 +91,8 @@ s_describe(const lade_job_t *job, const char *path, const json_t *state, json_t 
     if (!code) {
         char key[33];
         lade_record_new_key(key);
-        lade_job_set_text(record, "key", key);
-        lade_job_set_text(record, "path", path);
+        lade_stage_set_text(record, "key", key);
+        lade_stage_set_text(record, "path", path);
         json_object_set_new(record, "file_size", json_integer(lade_path_size(path)));
         for (size_t i = 0; i < sizeof copied / sizeof *copied; i++)
             if (json_object_get(state, copied[i]))
@@ -109,8 +109,8 @@ s_done(const json_t *record, const char *path, lade_answer_t *answer)
 {
     json_t *result = json_object();
     int64_t bytes = lade_path_size(path);
-    lade_job_set_text(result, "key", lade_json_text(record, "key", ""));
-    lade_job_set_text(result, "local_path", path);
+    lade_stage_set_text(result, "key", lade_json_text(record, "key", ""));
+    lade_stage_set_text(result, "local_path", path);
     json_object_set_new(result, "bytes", json_integer(bytes));
     json_object_set_new(result, "total_bytes", json_integer(bytes));
     json_object_set(result, "config_out", (json_t *)record);
@@ -123,10 +123,10 @@ s_done(const json_t *record, const char *path, lade_answer_t *answer)
 
 // The name the model's files get, if it is free. You free it.
 static char *
-s_wanted_name(const lade_job_t *job, const char *path)
+s_wanted_name(const lade_stage_t *job, const char *path)
 {
     json_t *overrides = NULL;
-    lade_job_overrides(job, &overrides, NULL); // checked before
+    lade_stage_overrides(job, &overrides, NULL); // checked before
     char *name =
         lade_place_file_name(lade_json_text(overrides, "name", NULL), path, s_is_file(path));
     json_decref(overrides);
@@ -135,12 +135,12 @@ s_wanted_name(const lade_job_t *job, const char *path)
 
 // True if both hold the same weights, as far as samples and sizes tell.
 static bool
-s_same_model(const lade_job_t *job, const char *a, const char *b)
+s_same_model(const lade_stage_t *job, const char *a, const char *b)
 {
     char *hash_a = NULL, *hash_b = NULL;
     bool same = lade_path_size(a) == lade_path_size(b) && s_is_file(a) == s_is_file(b) &&
-                !lade_hash_path(a, "imohash", lade_job_stopped, (void *)job, &hash_a, NULL) &&
-                !lade_hash_path(b, "imohash", lade_job_stopped, (void *)job, &hash_b, NULL) &&
+                !lade_hash_path(a, "imohash", lade_stage_stopped, (void *)job, &hash_a, NULL) &&
+                !lade_hash_path(b, "imohash", lade_stage_stopped, (void *)job, &hash_b, NULL) &&
                 strcmp(hash_a, hash_b) == 0;
     free(hash_a);
     free(hash_b);
@@ -150,7 +150,7 @@ s_same_model(const lade_job_t *job, const char *a, const char *b)
 // The same model under the same name is no second model: the user installs it twice. found has type
 // and base.
 static lade_code_t
-s_refuse_twice(const lade_job_t *job, const json_t *found, const char *path, lade_error_t *error)
+s_refuse_twice(const lade_stage_t *job, const json_t *found, const char *path, lade_error_t *error)
 {
     char *name = s_wanted_name(job, path), *there = NULL;
     if (asprintf(&there, "%s/%s/%s/%s", job->config->models_dir, lade_json_text(found, "base", ""),
@@ -170,7 +170,7 @@ s_refuse_twice(const lade_job_t *job, const json_t *found, const char *path, lad
 
 // A checkpoint after which the files are moved: whoever does it, with the outcome fixed here.
 static lade_code_t
-s_await_place(const lade_job_t *job, json_t *record, const char *from, const json_t *fetch,
+s_await_place(const lade_stage_t *job, json_t *record, const char *from, const json_t *fetch,
               int64_t round, lade_answer_t *answer, lade_error_t *error)
 {
     char *name = s_wanted_name(job, from), *relative = NULL;
@@ -180,10 +180,10 @@ s_await_place(const lade_job_t *job, json_t *record, const char *from, const jso
                                  lade_json_text(record, "type", ""), name, s_is_file(from),
                                  &relative, error);
     if (!code) {
-        lade_job_set_text(record, "path", relative);
+        lade_stage_set_text(record, "path", relative);
         json_t *state = json_object();
-        lade_job_set_text(state, "step", "place");
-        lade_job_set_text(state, "from", from);
+        lade_stage_set_text(state, "step", "place");
+        lade_stage_set_text(state, "from", from);
         json_object_set(state, "record", record);
         json_object_set_new(state, "inode", json_integer((json_int_t)lade_place_inode(from)));
         json_object_set_new(state, "rounds", json_integer(round));
@@ -203,11 +203,11 @@ s_await_place(const lade_job_t *job, json_t *record, const char *from, const jso
 // Everything about the model but its move. path: where it lies; fetch: the state to go back to
 // should it vanish.
 static lade_code_t
-s_prepare(const lade_job_t *job, const char *path, const json_t *state, const json_t *fetch,
+s_prepare(const lade_stage_t *job, const char *path, const json_t *state, const json_t *fetch,
           lade_answer_t *answer, lade_error_t *error)
 {
     int64_t bytes = lade_path_size(path);
-    lade_job_progress(job, bytes, bytes, path);
+    lade_stage_progress(job, bytes, bytes, path);
     json_t *record = NULL;
     lade_code_t code = fetch && s_is_file(path) ? s_refuse_page(path, error) : LADE_OK;
     if (!code)
@@ -215,7 +215,7 @@ s_prepare(const lade_job_t *job, const char *path, const json_t *state, const js
     if (!code)
         code = lade_path_sync_tree(path, error);
     if (!code)
-        code = lade_job_check(job, error);
+        code = lade_stage_check(job, error);
     if (!code)
         code = s_await_place(job, record, path, fetch, 1, answer, error);
     json_decref(record);
@@ -225,7 +225,7 @@ s_prepare(const lade_job_t *job, const char *path, const json_t *state, const js
 // The files went while nobody looked (an attempt that was thought dead cleaned up): back to where
 // they come from.
 static lade_code_t
-s_start_over(const lade_job_t *job, lade_answer_t *answer, lade_error_t *error)
+s_start_over(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
 {
     const json_t *fetch = json_object_get(job->state, "fetch");
     json_t *state = fetch ? json_deep_copy(fetch) : json_object();
@@ -245,7 +245,7 @@ s_start_over(const lade_job_t *job, lade_answer_t *answer, lade_error_t *error)
 }
 
 static lade_code_t
-s_name_taken(const lade_job_t *job, const char *from, lade_answer_t *answer, lade_error_t *error)
+s_name_taken(const lade_stage_t *job, const char *from, lade_answer_t *answer, lade_error_t *error)
 {
     int64_t round = lade_json_int(job->state, "rounds", 1) + 1;
     if (round > S_MAX_PLACE_ROUNDS)
@@ -258,32 +258,32 @@ s_name_taken(const lade_job_t *job, const char *from, lade_answer_t *answer, lad
 }
 
 static void
-s_remove_temp(const lade_job_t *job, bool fetched)
+s_remove_temp(const lade_stage_t *job, bool fetched)
 {
     lade_error_t error = {0};
-    char *temp = lade_job_temp(job);
+    char *temp = lade_stage_temp(job);
     if (!fetched)
-        lade_job_remove_copies(job);
+        lade_stage_remove_copies(job);
     else if (lade_place_discard(job->config->models_dir, temp, &error))
         lade_log(LADE_LOG_WARNING, "install", "job %" PRId64 ": %s", job->id, error.message);
     free(temp);
 }
 
 static lade_code_t
-s_place(const lade_job_t *job, lade_answer_t *answer, lade_error_t *error)
+s_place(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
 {
     const json_t *record = json_object_get(job->state, "record");
     const char *from = lade_json_text(job->state, "from", "");
     uint64_t inode = (uint64_t)lade_json_int(job->state, "inode", 0);
     char *to = lade_path_join(job->config->models_dir, lade_json_text(record, "path", ""));
-    lade_job_progress(job, lade_json_int(record, "file_size", 0),
-                      lade_json_int(record, "file_size", 0), from);
+    lade_stage_progress(job, lade_json_int(record, "file_size", 0),
+                        lade_json_int(record, "file_size", 0), from);
     lade_code_t code = lade_place_publish(from, to, inode, error);
     if (code == LADE_EXISTS) {
         code = s_name_taken(job, from, answer, error);
     } else if (code == LADE_NOT_FOUND) {
         code = s_start_over(job, answer, error);
-    } else if (!code && (code = lade_job_check(job, error))) {
+    } else if (!code && (code = lade_stage_check(job, error))) {
         // Another attempt may hold the job by now; then the files are where it wants them.
         lade_error_t undo = {0};
         if (job->stop(job->arg) != LADE_STOP_STALE && lade_place_withdraw(from, to, inode, &undo))
@@ -301,7 +301,7 @@ s_place(const lade_job_t *job, lade_answer_t *answer, lade_error_t *error)
 
 // The child that fetched a file last, NULL if there is none.
 static const json_t *
-s_child_of(const lade_job_t *job, const json_t *file)
+s_child_of(const lade_stage_t *job, const json_t *file)
 {
     const char *url = lade_json_text(file, "url", "");
     for (size_t i = json_array_size(job->children); i-- > 0;) {
@@ -316,7 +316,7 @@ s_child_of(const lade_job_t *job, const json_t *file)
 // name only to what is complete and verified; a file whose name the server chose is told by the
 // child.
 static char *
-s_find_file(const lade_job_t *job, const json_t *file)
+s_find_file(const lade_stage_t *job, const json_t *file)
 {
     const char *path = lade_json_text(file, "destination", NULL);
     const char *folder = lade_json_text(file, "destdir", NULL);
@@ -332,7 +332,7 @@ s_find_file(const lade_job_t *job, const json_t *file)
 
 // The child that says why a file is missing: an error before a cancellation.
 static const json_t *
-s_why_missing(const lade_job_t *job, const json_t *missing)
+s_why_missing(const lade_stage_t *job, const json_t *missing)
 {
     const json_t *why = NULL;
     for (size_t i = 0; i < json_array_size(missing); i++) {
@@ -364,7 +364,7 @@ s_child_failed(const json_t *child, lade_answer_t *answer, lade_error_t *error)
 
 // Fetches what is missing: after a retry, or when the files were removed under the job.
 static lade_code_t
-s_fetch_again(const lade_job_t *job, const json_t *missing, lade_answer_t *answer,
+s_fetch_again(const lade_stage_t *job, const json_t *missing, lade_answer_t *answer,
               lade_error_t *error)
 {
     int64_t round = lade_json_int(job->state, "rounds", 1) + 1;
@@ -384,7 +384,7 @@ s_fetch_again(const lade_job_t *job, const json_t *missing, lade_answer_t *answe
 }
 
 static lade_code_t
-s_fetched(const lade_job_t *job, lade_answer_t *answer, lade_error_t *error)
+s_fetched(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
 {
     const json_t *files = json_object_get(job->state, "files");
     json_t *missing = json_array();
@@ -418,13 +418,13 @@ static json_t *
 s_local_state(const lade_source_t *source)
 {
     json_t *state = json_object();
-    lade_job_set_text(state, "source", source->text);
-    lade_job_set_text(state, "source_type", "path");
+    lade_stage_set_text(state, "source", source->text);
+    lade_stage_set_text(state, "source_type", "path");
     return state;
 }
 
 static lade_code_t
-s_check_local(const lade_job_t *job, const char *path, lade_error_t *error)
+s_check_local(const lade_stage_t *job, const char *path, lade_error_t *error)
 {
     struct stat st;
     if (stat(path, &st) != 0)
@@ -443,7 +443,7 @@ s_check_local(const lade_job_t *job, const char *path, lade_error_t *error)
 
 // The path as a record has it: relative to the models folder if it is inside.
 static const char *
-s_stored_path(const lade_job_t *job, const char *path)
+s_stored_path(const lade_stage_t *job, const char *path)
 {
     size_t len = strlen(job->config->models_dir);
     return lade_path_inside(job->config->models_dir, path) && path[len] == '/' ? path + len + 1
@@ -451,15 +451,15 @@ s_stored_path(const lade_job_t *job, const char *path)
 }
 
 static lade_code_t
-s_register(const lade_job_t *job, const lade_source_t *source, lade_answer_t *answer,
+s_register(const lade_stage_t *job, const lade_source_t *source, lade_answer_t *answer,
            lade_error_t *error)
 {
     json_t *state = s_local_state(source), *record = NULL;
     lade_code_t code = s_describe(job, source->path, state, &record, error);
     if (!code)
-        code = lade_job_check(job, error);
+        code = lade_stage_check(job, error);
     if (!code) {
-        lade_job_set_text(record, "path", s_stored_path(job, source->path));
+        lade_stage_set_text(record, "path", s_stored_path(job, source->path));
         s_done(record, source->path, answer);
     }
     json_decref(record);
@@ -468,7 +468,7 @@ s_register(const lade_job_t *job, const lade_source_t *source, lade_answer_t *an
 }
 
 typedef struct {
-    const lade_job_t *job;
+    const lade_stage_t *job;
     const char *path;
     int64_t bytes, total;
 } s_copying_t;
@@ -478,17 +478,17 @@ s_on_copied(void *arg, int64_t bytes)
 {
     s_copying_t *self = arg;
     self->bytes += bytes;
-    lade_job_progress(self->job, self->bytes, self->total, self->path);
-    return !lade_job_stopped((void *)self->job);
+    lade_stage_progress(self->job, self->bytes, self->total, self->path);
+    return !lade_stage_stopped((void *)self->job);
 }
 
 // Copies the source into a folder only this attempt writes to.
 static lade_code_t
-s_copy(const lade_job_t *job, const lade_source_t *source, lade_answer_t *answer,
+s_copy(const lade_stage_t *job, const lade_source_t *source, lade_answer_t *answer,
        lade_error_t *error)
 {
-    lade_job_remove_copies(job);
-    char *folder = lade_job_copy(job), *name = lade_path_name(source->path);
+    lade_stage_remove_copies(job);
+    char *folder = lade_stage_copy(job), *name = lade_path_name(source->path);
     char *copy = lade_path_join(folder, name);
     s_copying_t copying = {.job = job, .path = source->path, .total = lade_path_size(source->path)};
     json_t *state = s_local_state(source);
@@ -506,7 +506,7 @@ s_copy(const lade_job_t *job, const lade_source_t *source, lade_answer_t *answer
 
 // Identifies before anything is copied: what is no model costs nothing.
 static lade_code_t
-s_local(const lade_job_t *job, const lade_source_t *source, const json_t *overrides,
+s_local(const lade_stage_t *job, const lade_source_t *source, const json_t *overrides,
         lade_answer_t *answer, lade_error_t *error)
 {
     lade_code_t code = s_check_local(job, source->path, error);
@@ -515,7 +515,7 @@ s_local(const lade_job_t *job, const lade_source_t *source, const json_t *overri
     int64_t bytes = lade_path_size(source->path);
     bool dry = lade_json_bool(job->spec, "dry_run", false);
     if (!dry)
-        lade_job_progress(job, 0, bytes, source->path);
+        lade_stage_progress(job, 0, bytes, source->path);
     json_t *found = NULL;
     code = job->identify(job->rules, source->path, overrides, &found, error);
     if (code)
@@ -534,11 +534,11 @@ s_local(const lade_job_t *job, const lade_source_t *source, const json_t *overri
 }
 
 static lade_code_t
-s_resolve(const lade_job_t *job, lade_answer_t *answer, lade_error_t *error)
+s_resolve(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
 {
     lade_source_t source = {0};
     json_t *overrides = NULL;
-    lade_code_t code = lade_job_overrides(job, &overrides, error);
+    lade_code_t code = lade_stage_overrides(job, &overrides, error);
     if (!code)
         code = lade_resolve_source(job, &source, error);
     if (!code)
@@ -554,7 +554,7 @@ s_resolve(const lade_job_t *job, lade_answer_t *answer, lade_error_t *error)
 
 static const struct {
     const char *step; // of the saved state
-    lade_code_t (*run)(const lade_job_t *job, lade_answer_t *answer, lade_error_t *error);
+    lade_code_t (*run)(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error);
 } s_steps[] = {
     {"", s_resolve},
     {"fetch", s_fetched},
@@ -562,7 +562,7 @@ static const struct {
 };
 
 static void
-s_clean(const lade_job_t *job, const lade_answer_t *answer, lade_code_t code)
+s_clean(const lade_stage_t *job, const lade_answer_t *answer, lade_code_t code)
 {
     const char *step = lade_json_text(job->state, "step", "");
     bool fetched =
@@ -576,10 +576,10 @@ s_clean(const lade_job_t *job, const lade_answer_t *answer, lade_code_t code)
 }
 
 lade_code_t
-lade_install_step(const lade_job_t *job, lade_answer_t *answer, lade_error_t *error)
+lade_install_step(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
 {
     const char *step = lade_json_text(job->state, "step", "");
-    lade_code_t code = lade_job_check(job, error);
+    lade_code_t code = lade_stage_check(job, error);
     size_t count = sizeof s_steps / sizeof *s_steps, row = 0;
     while (row < count && strcmp(s_steps[row].step, step) != 0)
         row++;
@@ -590,7 +590,7 @@ lade_install_step(const lade_job_t *job, lade_answer_t *answer, lade_error_t *er
                                             "a newer lade wrote it",
                                             step);
     if (code == LADE_CANCELLED && job->stop(job->arg) == LADE_STOP_PAUSE)
-        code = lade_job_check(job, error);
+        code = lade_stage_check(job, error);
     if (code)
         s_clean(job, answer, code);
     return code;

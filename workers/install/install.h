@@ -11,10 +11,10 @@
 #ifndef LADE_INSTALL_H
 #define LADE_INSTALL_H
 
-#include "workers/install/job.h"
+#include "workers/install/stage.h"
 
 // Runs one stage. On an error nothing was answered; what the job left in its temporary folder is
 // cleaned as the error asks for (kept for a retry or a resume, removed for good else).
-lade_code_t lade_install_step(const lade_job_t *job, lade_answer_t *answer, lade_error_t *error);
+lade_code_t lade_install_step(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error);
 
 #endif

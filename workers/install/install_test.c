@@ -104,7 +104,7 @@ s_begin(const char *source, const char *spec)
 static void
 s_end(s_world_t *world)
 {
-    lade_answer_free(&world->answer);
+    lade_stage_free(&world->answer);
     json_decref(world->spec);
     json_decref(world->state);
     json_decref(world->children);
@@ -119,21 +119,21 @@ s_end(s_world_t *world)
 static lade_code_t
 s_dispatch(s_world_t *world)
 {
-    lade_answer_free(&world->answer);
+    lade_stage_free(&world->answer);
     world->error = (lade_error_t){0};
     world->attempt++;
-    lade_job_t job = {.config = &world->config,
-                      .identify = s_identify,
-                      .id = 7,
-                      .attempt = world->attempt,
-                      .failures = world->failures,
-                      .source = world->source,
-                      .spec = world->spec,
-                      .state = world->state,
-                      .children = world->children,
-                      .stop = s_stop,
-                      .progress = s_progress,
-                      .arg = world};
+    lade_stage_t job = {.config = &world->config,
+                        .identify = s_identify,
+                        .id = 7,
+                        .attempt = world->attempt,
+                        .failures = world->failures,
+                        .source = world->source,
+                        .spec = world->spec,
+                        .state = world->state,
+                        .children = world->children,
+                        .stop = s_stop,
+                        .progress = s_progress,
+                        .arg = world};
     lade_code_t code = lade_install_step(&job, &world->answer, &world->error);
     if (code) {
         print_message("  %s: %s\n", lade_code_name(code), world->error.message);

@@ -1,5 +1,5 @@
 // lade-install: the worker that turns sources into installed models.
-#include "workers/install/serve.h"
+#include "workers/install/installer.h"
 #include "workers/install/sweep.h"
 
 #include "common/log.h"
@@ -14,21 +14,21 @@ main(int argc, char **argv)
 {
     int status = 0;
     lade_config_t config;
-    lade_serve_t *serve = NULL;
+    lade_installer_t *installer = NULL;
     lade_error_t error = {0};
     if (!lade_config_from_args(&config, "lade-install", "resolves, identifies and places models",
                                argc, argv, &status))
         goto done;
     lade_code_t code = lade_config_make_folders(&config, &error);
     if (!code)
-        code = lade_serve_new(&config, &serve, &error);
+        code = lade_installer_new(&config, &installer, &error);
     if (!code) {
         lade_worker_t *worker =
-            lade_worker_new(&config, &lade_serve_ops, serve, config.install_slots);
+            lade_worker_new(&config, &lade_installer_ops, installer, config.install_slots);
         zactor_t *sweep = lade_sweep_new(&config);
         code = lade_worker_run(worker, S_GRACE_MS, &error);
         zactor_destroy(&sweep);
-        lade_serve_destroy(&serve);
+        lade_installer_destroy(&installer);
         lade_worker_destroy(&worker);
     }
     if (code) {

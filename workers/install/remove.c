@@ -15,7 +15,7 @@
 
 // Where the record's files lie. A path with ".." is refused: what it means depends on links.
 static lade_code_t
-s_find_path(const lade_job_t *job, char **path_p, lade_error_t *error)
+s_find_path(const lade_stage_t *job, char **path_p, lade_error_t *error)
 {
     const char *stored = lade_json_text(json_object_get(job->spec, "record"), "path", "");
     size_t len = strlen(stored);
@@ -35,7 +35,7 @@ s_find_path(const lade_job_t *job, char **path_p, lade_error_t *error)
 // True if the path is below the models folder by name, and the folder it is in is so with all links
 // resolved.
 static bool
-s_is_ours(const lade_job_t *job, const char *path)
+s_is_ours(const lade_stage_t *job, const char *path)
 {
     const char *models = job->config->models_dir;
     if (!lade_path_inside(models, path) || strcmp(models, path) == 0)
@@ -51,7 +51,7 @@ s_is_ours(const lade_job_t *job, const char *path)
 
 // Nothing lade itself lives in may go, whatever a record says.
 static bool
-s_holds_lade(const lade_job_t *job, const char *path)
+s_holds_lade(const lade_stage_t *job, const char *path)
 {
     const char *own[] = {job->config->models_dir, job->config->data};
     char *real = realpath(path, NULL);
@@ -71,7 +71,7 @@ s_holds_lade(const lade_job_t *job, const char *path)
 // The name the files have while they are removed: in the models folder, or beside files that lie
 // elsewhere, where a rename can reach. It has the job's number, so that a later attempt finds it.
 static char *
-s_trash(const lade_job_t *job, const char *path, bool ours)
+s_trash(const lade_stage_t *job, const char *path, bool ours)
 {
     char *folder = ours ? strdup(job->config->models_dir) : lade_path_folder(path), name[64];
     snprintf(name, sizeof name, "%stmpdelete_%" PRId64, ours ? "" : ".", job->id);
@@ -81,7 +81,7 @@ s_trash(const lade_job_t *job, const char *path, bool ours)
 }
 
 static lade_code_t
-s_remove_files(const lade_job_t *job, const char *path, bool ours, bool *removed_p,
+s_remove_files(const lade_stage_t *job, const char *path, bool ours, bool *removed_p,
                lade_error_t *error)
 {
     char *trash = s_trash(job, path, ours);
@@ -92,7 +92,7 @@ s_remove_files(const lade_job_t *job, const char *path, bool ours, bool *removed
         *removed_p = true;
     else if (*removed_p)
         code = lade_path_publish(path, trash, error);
-    if (!code && lade_job_check(job, error)) {
+    if (!code && lade_stage_check(job, error)) {
         lade_path_publish(trash, path, NULL);
         code = error->code;
     }
@@ -103,14 +103,14 @@ s_remove_files(const lade_job_t *job, const char *path, bool ours, bool *removed
 }
 
 lade_code_t
-lade_remove_step(const lade_job_t *job, lade_answer_t *answer, lade_error_t *error)
+lade_remove_step(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
 {
     const char *key = lade_json_text(job->spec, "key", "");
     bool force = lade_json_bool(job->spec, "force", false), removed = false;
     char *path = NULL;
     if (!*key)
         return lade_error_set(error, LADE_BAD_REQUEST, "a delete job names the record's key");
-    lade_code_t code = lade_job_check(job, error);
+    lade_code_t code = lade_stage_check(job, error);
     if (!code)
         code = s_find_path(job, &path, error);
     bool ours = !code && s_is_ours(job, path);

@@ -6,9 +6,9 @@
 #ifndef LADE_REMOVE_H
 #define LADE_REMOVE_H
 
-#include "workers/install/job.h"
+#include "workers/install/stage.h"
 
 // Answers DONE with del_model. LADE_VALUE_ERROR for a record whose path is no place to delete from.
-lade_code_t lade_remove_step(const lade_job_t *job, lade_answer_t *answer, lade_error_t *error);
+lade_code_t lade_remove_step(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error);
 
 #endif

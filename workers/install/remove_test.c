@@ -44,12 +44,12 @@ s_delete(s_world_t *world, const char *path, bool force)
 {
     json_t *spec =
         json_pack("{s:s, s:{s:s}, s:b}", "key", "k", "record", "path", path, "force", force);
-    lade_job_t job = {.config = &world->config,
-                      .id = 5,
-                      .attempt = 1,
-                      .spec = spec,
-                      .stop = s_stop,
-                      .arg = world};
+    lade_stage_t job = {.config = &world->config,
+                        .id = 5,
+                        .attempt = 1,
+                        .spec = spec,
+                        .stop = s_stop,
+                        .arg = world};
     lade_answer_t answer = {0};
     lade_error_t error = {0};
     lade_code_t code = lade_remove_step(&job, &answer, &error);
@@ -61,7 +61,7 @@ s_delete(s_world_t *world, const char *path, bool force)
         assert_string_equal(json_string_value(json_object_get(effect, "op")), "del_model");
         assert_string_equal(json_string_value(json_object_get(effect, "key")), "k");
     }
-    lade_answer_free(&answer);
+    lade_stage_free(&answer);
     json_decref(spec);
     return code;
 }

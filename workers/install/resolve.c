@@ -13,7 +13,7 @@
 enum { S_MAX_FILES = 1000 }; // of one install; they travel in one message
 
 lade_code_t
-lade_resolve_source(const lade_job_t *job, lade_source_t *source, lade_error_t *error)
+lade_resolve_source(const lade_stage_t *job, lade_source_t *source, lade_error_t *error)
 {
     const json_t *map = json_object_get(job->spec, "source");
     lade_code_t code = json_is_object(map) ? lade_source_from_map(map, source, error)
@@ -24,7 +24,7 @@ lade_resolve_source(const lade_job_t *job, lade_source_t *source, lade_error_t *
 // The token that goes with an URL: an explicit one goes anywhere the user sends it, the hub's own
 // only to the hub.
 static char *
-s_token_for(const lade_job_t *job, const char *url)
+s_token_for(const lade_stage_t *job, const char *url)
 {
     const char *given = lade_json_text(job->spec, "access_token", NULL);
     bool hub = lade_source_same_origin(url, job->config->hub_endpoint);
@@ -32,23 +32,23 @@ s_token_for(const lade_job_t *job, const char *url)
 }
 
 json_t *
-lade_resolve_download(const lade_job_t *job, const json_t *file)
+lade_resolve_download(const lade_stage_t *job, const json_t *file)
 {
     const char *url = lade_json_text(file, "url", "");
     json_t *spec = json_object(), *download = json_object();
     json_object_update(spec, (json_t *)file);
     char *token = s_token_for(job, url);
-    lade_job_set_text(spec, "access_token", token);
+    lade_stage_set_text(spec, "access_token", token);
     free(token);
-    lade_job_set_text(download, "kind", "download");
-    lade_job_set_text(download, "source", url);
+    lade_stage_set_text(download, "kind", "download");
+    lade_stage_set_text(download, "source", url);
     json_object_set_new(download, "spec", spec);
     return download;
 }
 
 // AWAIT for the files, or, in a dry run, DONE with their list.
 static void
-s_answer(const lade_job_t *job, json_t *state, const char *local_path, lade_answer_t *answer)
+s_answer(const lade_stage_t *job, json_t *state, const char *local_path, lade_answer_t *answer)
 {
     const json_t *files = json_object_get(state, "files");
     int64_t total = 0;
@@ -59,8 +59,8 @@ s_answer(const lade_job_t *job, json_t *state, const char *local_path, lade_answ
         total += size;
         json_array_append_new(jobs, lade_resolve_download(job, file));
         json_t *shown = json_object();
-        lade_job_set_text(shown, "path", lade_json_text(file, "path", NULL));
-        lade_job_set_text(shown, "url", lade_json_text(file, "url", NULL));
+        lade_stage_set_text(shown, "path", lade_json_text(file, "path", NULL));
+        lade_stage_set_text(shown, "url", lade_json_text(file, "url", NULL));
         json_object_set_new(shown, "size", size ? json_integer(size) : json_null());
         const char *sha256 = lade_json_text(file, "sha256", NULL);
         json_object_set_new(shown, "sha256", sha256 ? json_string(sha256) : json_null());
@@ -83,9 +83,9 @@ static json_t *
 s_new_state(const lade_source_t *source)
 {
     json_t *state = json_object();
-    lade_job_set_text(state, "step", "fetch");
-    lade_job_set_text(state, "source", source->text);
-    lade_job_set_text(state, "source_type", lade_source_type(source));
+    lade_stage_set_text(state, "step", "fetch");
+    lade_stage_set_text(state, "source", source->text);
+    lade_stage_set_text(state, "source_type", lade_source_type(source));
     json_object_set_new(state, "rounds", json_integer(1));
     json_object_set_new(state, "files", json_array());
     return state;
@@ -95,17 +95,17 @@ s_new_state(const lade_source_t *source)
 // URLs
 
 static lade_code_t
-s_resolve_url(const lade_job_t *job, const lade_source_t *source, lade_answer_t *answer,
+s_resolve_url(const lade_stage_t *job, const lade_source_t *source, lade_answer_t *answer,
               lade_error_t *error)
 {
     if (job->config->hub_offline && lade_source_same_origin(source->url, job->config->hub_endpoint))
         return lade_error_set(error, LADE_OFFLINE,
                               "hub.offline (HF_HUB_OFFLINE) is set, so %s is not fetched",
                               source->url);
-    char *temp = lade_job_temp(job);
+    char *temp = lade_stage_temp(job);
     json_t *state = s_new_state(source), *file = json_object();
-    lade_job_set_text(file, "url", source->url);
-    lade_job_set_text(file, "destdir", temp); // the server says the name
+    lade_stage_set_text(file, "url", source->url);
+    lade_stage_set_text(file, "destdir", temp); // the server says the name
     json_array_append_new(json_object_get(state, "files"), file);
     s_answer(job, state, temp, answer);
     json_decref(state);
@@ -117,19 +117,19 @@ s_resolve_url(const lade_job_t *job, const lade_source_t *source, lade_answer_t 
 // Repositories
 
 static json_t *
-s_file(const lade_job_t *job, const char *repo, const lade_hub_repo_t *info,
+s_file(const lade_stage_t *job, const char *repo, const lade_hub_repo_t *info,
        const lade_hub_file_t *file, const char *local)
 {
-    char *temp = lade_job_temp(job), *destination = lade_path_join(temp, local);
+    char *temp = lade_stage_temp(job), *destination = lade_path_join(temp, local);
     char *url = lade_hub_file_url(job->config, repo, info->revision, file->path);
     json_t *item = json_object();
-    lade_job_set_text(item, "path", file->path);
-    lade_job_set_text(item, "url", url);
-    lade_job_set_text(item, "destination", destination);
+    lade_stage_set_text(item, "path", file->path);
+    lade_stage_set_text(item, "url", url);
+    lade_stage_set_text(item, "destination", destination);
     if (file->size >= 0)
         json_object_set_new(item, "size", json_integer(file->size));
     if (*file->sha256)
-        lade_job_set_text(item, "sha256", file->sha256);
+        lade_stage_set_text(item, "sha256", file->sha256);
     free(url);
     free(destination);
     free(temp);
@@ -154,22 +154,22 @@ s_tags(const lade_hub_repo_t *info)
 }
 
 static void
-s_keep_metadata(const lade_job_t *job, const lade_hub_repo_t *info, json_t *state)
+s_keep_metadata(const lade_stage_t *job, const lade_hub_repo_t *info, json_t *state)
 {
     // The record travels a few times in one message (effect, result, saved state).
     char *text = lade_hub_describe(info, (size_t)job->config->max_message_bytes / 8);
-    lade_job_set_text(state, "source_api_response", text);
+    lade_stage_set_text(state, "source_api_response", text);
     free(text);
     json_object_set_new(state, "tags", s_tags(info));
     const char *words = lade_json_text(info->info, "description", NULL);
     if (!words)
         words = lade_json_text(json_object_get(info->info, "cardData"), "description", NULL);
     if (words && *words && strlen(words) <= 4096)
-        lade_job_set_text(state, "description", words);
+        lade_stage_set_text(state, "description", words);
 }
 
 static lade_code_t
-s_select(const lade_job_t *job, const lade_source_t *source, const char *variant,
+s_select(const lade_stage_t *job, const lade_source_t *source, const char *variant,
          const lade_hub_repo_t *info, lade_answer_t *answer, lade_error_t *error)
 {
     const char **paths = calloc(info->count + 1, sizeof *paths);
@@ -191,8 +191,8 @@ s_select(const lade_job_t *job, const lade_source_t *source, const char *variant
                                          &info->files[selection.items[i].index],
                                          selection.items[i].local));
         s_keep_metadata(job, info, state);
-        char *temp = lade_job_temp(job), *from = lade_path_join(temp, selection.top);
-        lade_job_set_text(state, "from", from);
+        char *temp = lade_stage_temp(job), *from = lade_path_join(temp, selection.top);
+        lade_stage_set_text(state, "from", from);
         s_answer(job, state, from, answer);
         free(from);
         free(temp);
@@ -204,14 +204,14 @@ s_select(const lade_job_t *job, const lade_source_t *source, const char *variant
 }
 
 static lade_code_t
-s_resolve_repo(const lade_job_t *job, const lade_source_t *source, lade_answer_t *answer,
+s_resolve_repo(const lade_stage_t *job, const lade_source_t *source, lade_answer_t *answer,
                lade_error_t *error)
 {
     const char *preset = strcmp(job->config->precision, "float32") == 0 ? "" : "fp16";
     const char *variant = source->variant ? source->variant : preset;
     char *token = lade_hub_token(job->config, lade_json_text(job->spec, "access_token", NULL));
     lade_hub_request_t request = {
-        .config = job->config, .token = token, .stop = lade_job_stopped, .arg = (void *)job};
+        .config = job->config, .token = token, .stop = lade_stage_stopped, .arg = (void *)job};
     lade_hub_repo_t *info = NULL;
     lade_code_t code =
         lade_hub_fetch(&request, source->repo, *variant ? variant : NULL, &info, error);
@@ -224,7 +224,7 @@ s_resolve_repo(const lade_job_t *job, const lade_source_t *source, lade_answer_t
 }
 
 lade_code_t
-lade_resolve_remote(const lade_job_t *job, const lade_source_t *source, lade_answer_t *answer,
+lade_resolve_remote(const lade_stage_t *job, const lade_source_t *source, lade_answer_t *answer,
                     lade_error_t *error)
 {
     return source->kind == LADE_SOURCE_HUB ? s_resolve_repo(job, source, answer, error)

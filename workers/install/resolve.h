@@ -2,19 +2,20 @@
 #ifndef LADE_RESOLVE_H
 #define LADE_RESOLVE_H
 
-#include "workers/install/job.h"
 #include "workers/install/source.h"
+#include "workers/install/stage.h"
 
 // Reads the job's source (its `source` text, or the map `spec.source`), hub pages turned into what
 // they show. Free it with lade_source_free whatever is returned.
-lade_code_t lade_resolve_source(const lade_job_t *job, lade_source_t *source, lade_error_t *error);
+lade_code_t lade_resolve_source(const lade_stage_t *job, lade_source_t *source,
+                                lade_error_t *error);
 
 // Asks the hub about a repository, or takes the URL as it is, and answers AWAIT with one download
 // job a file and a state of the step "fetch"; with `dry_run`, DONE with the list.
-lade_code_t lade_resolve_remote(const lade_job_t *job, const lade_source_t *source,
+lade_code_t lade_resolve_remote(const lade_stage_t *job, const lade_source_t *source,
                                 lade_answer_t *answer, lade_error_t *error);
 
 // The download job of one entry of state.files.
-json_t *lade_resolve_download(const lade_job_t *job, const json_t *file);
+json_t *lade_resolve_download(const lade_stage_t *job, const json_t *file);
 
 #endif

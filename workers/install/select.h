@@ -24,8 +24,9 @@ typedef struct {
 // Picks from the paths of repository `repo` ("org/R"). variant: "" (default), fp16, fp32, onnx,
 // openvino, flax. subfolder may be NULL, one folder, one file, or several folders joined by '+'.
 // Paths come from the hub and are checked: LADE_CORRUPT for one that leaves the folder.
-// LADE_INVALID_MODEL_CONFIG "no downloadable files found" with what to name instead. Free with
-// lade_select_free whatever is returned.
+// LADE_INVALID_MODEL_CONFIG "No downloadable files found" with what to name instead,
+// LADE_UNKNOWN_METADATA if the subfolder is not there at all. Free with lade_select_free whatever
+// is returned.
 lade_code_t lade_select_files(const char *const *paths, size_t count, const char *repo,
                               const char *variant, const char *subfolder,
                               lade_selection_t *selection, lade_error_t *error);

@@ -1,7 +1,7 @@
 // A job as the stages see it, and their answer: what a task is, without the loop and its sockets,
 // so that each stage can be run alone.
-#ifndef LADE_JOB_H
-#define LADE_JOB_H
+#ifndef LADE_STAGE_H
+#define LADE_STAGE_H
 
 #include "common/config.h"
 #include "common/error.h"
@@ -26,7 +26,7 @@ typedef struct {
     void (*progress)(void *arg, int64_t bytes, int64_t total_bytes, const char *phase,
                      const char *local_path);
     void *arg;
-} lade_job_t;
+} lade_stage_t;
 
 // How a stage answered; a stage that returns an error has not.
 typedef struct {
@@ -39,31 +39,32 @@ typedef struct {
     bool final;           // of a failure: not to be tried again, whatever the code says
 } lade_answer_t;
 
-void lade_answer_free(lade_answer_t *self);
+void lade_stage_free(lade_answer_t *self);
 
 // LADE_OK, or LADE_CANCELLED or LADE_PAUSED if the job is to stop.
-lade_code_t lade_job_check(const lade_job_t *self, lade_error_t *error);
+lade_code_t lade_stage_check(const lade_stage_t *self, lade_error_t *error);
 
 // The same as a callback; arg is the job.
-bool lade_job_stopped(void *arg);
+bool lade_stage_stopped(void *arg);
 
 // Tells the phase "installing", which makes the job show as running.
-void lade_job_progress(const lade_job_t *self, int64_t bytes, int64_t total_bytes,
-                       const char *local_path);
+void lade_stage_progress(const lade_stage_t *self, int64_t bytes, int64_t total_bytes,
+                         const char *local_path);
 
 // The overrides of the spec (`config`) with canonical names, a map that is yours; empty if there
 // are none. LADE_INVALID_MODEL_CONFIG if one cannot be set.
-lade_code_t lade_job_overrides(const lade_job_t *self, json_t **overrides_p, lade_error_t *error);
+lade_code_t lade_stage_overrides(const lade_stage_t *self, json_t **overrides_p,
+                                 lade_error_t *error);
 
 // MODELS/tmpinstall_ID, and copy_ATTEMPT in it, where this attempt alone writes. You free them.
-char *lade_job_temp(const lade_job_t *self);
-char *lade_job_copy(const lade_job_t *self);
+char *lade_stage_temp(const lade_stage_t *self);
+char *lade_stage_copy(const lade_stage_t *self);
 
 // Removes the copies of this attempt and those before it, never those of a later one: this worker
 // may have been stopped for so long that another does the job.
-void lade_job_remove_copies(const lade_job_t *self);
+void lade_stage_remove_copies(const lade_stage_t *self);
 
 // Sets a member to text that need not be UTF-8; NULL is left out.
-void lade_job_set_text(json_t *object, const char *key, const char *text);
+void lade_stage_set_text(json_t *object, const char *key, const char *text);
 
 #endif

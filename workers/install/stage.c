@@ -1,5 +1,5 @@
 // What the stages share.
-#include "workers/install/job.h"
+#include "workers/install/stage.h"
 
 #include "common/log.h"
 #include "common/path.h"
@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 void
-lade_answer_free(lade_answer_t *self)
+lade_stage_free(lade_answer_t *self)
 {
     json_t *values[] = {self->result, self->effects, self->state, self->jobs};
     for (size_t i = 0; i < sizeof values / sizeof *values; i++)
@@ -24,7 +24,7 @@ lade_answer_free(lade_answer_t *self)
 }
 
 lade_code_t
-lade_job_check(const lade_job_t *self, lade_error_t *error)
+lade_stage_check(const lade_stage_t *self, lade_error_t *error)
 {
     switch (self->stop(self->arg)) {
     case LADE_STOP_NONE:
@@ -40,21 +40,21 @@ lade_job_check(const lade_job_t *self, lade_error_t *error)
 }
 
 bool
-lade_job_stopped(void *arg)
+lade_stage_stopped(void *arg)
 {
-    const lade_job_t *self = arg;
+    const lade_stage_t *self = arg;
     return self->stop(self->arg) != LADE_STOP_NONE;
 }
 
 void
-lade_job_progress(const lade_job_t *self, int64_t bytes, int64_t total_bytes,
-                  const char *local_path)
+lade_stage_progress(const lade_stage_t *self, int64_t bytes, int64_t total_bytes,
+                    const char *local_path)
 {
     self->progress(self->arg, bytes, total_bytes, "installing", local_path);
 }
 
 lade_code_t
-lade_job_overrides(const lade_job_t *self, json_t **overrides_p, lade_error_t *error)
+lade_stage_overrides(const lade_stage_t *self, json_t **overrides_p, lade_error_t *error)
 {
     const json_t *config = json_object_get(self->spec, "config");
     *overrides_p = json_object();
@@ -73,15 +73,15 @@ lade_job_overrides(const lade_job_t *self, json_t **overrides_p, lade_error_t *e
 }
 
 char *
-lade_job_temp(const lade_job_t *self)
+lade_stage_temp(const lade_stage_t *self)
 {
     return lade_place_temp(self->config->models_dir, self->id);
 }
 
 char *
-lade_job_copy(const lade_job_t *self)
+lade_stage_copy(const lade_stage_t *self)
 {
-    char *temp = lade_job_temp(self), name[40];
+    char *temp = lade_stage_temp(self), name[40];
     snprintf(name, sizeof name, "copy_%" PRId64, self->attempt);
     char *copy = lade_path_join(temp, name);
     free(temp);
@@ -89,9 +89,9 @@ lade_job_copy(const lade_job_t *self)
 }
 
 void
-lade_job_remove_copies(const lade_job_t *self)
+lade_stage_remove_copies(const lade_stage_t *self)
 {
-    char *temp = lade_job_temp(self);
+    char *temp = lade_stage_temp(self);
     DIR *dir = opendir(temp);
     for (struct dirent *entry; dir && (entry = readdir(dir));) {
         int64_t attempt;
@@ -110,7 +110,7 @@ lade_job_remove_copies(const lade_job_t *self)
 }
 
 void
-lade_job_set_text(json_t *object, const char *key, const char *text)
+lade_stage_set_text(json_t *object, const char *key, const char *text)
 {
     if (text)
         json_object_set_new_nocheck(object, key, json_string_nocheck(text));

@@ -1,5 +1,5 @@
 // Tasks into jobs, jobs' answers into tasks' answers.
-#include "workers/install/serve.h"
+#include "workers/install/installer.h"
 
 #include "common/identify/identify.h"
 #include "common/log.h"
@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct lade_serve {
+struct lade_installer {
     const lade_config_t *config;
     lade_identify_t *identify; // shared by the threads, which only read it
     lade_pool_t *pool;
@@ -21,7 +21,7 @@ struct lade_serve {
 
 static const struct {
     const char *kind;
-    lade_code_t (*step)(const lade_job_t *job, lade_answer_t *answer, lade_error_t *error);
+    lade_code_t (*step)(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error);
 } s_kinds[] = {
     {"install", lade_install_step},
     {"delete", lade_remove_step},
@@ -72,20 +72,20 @@ s_answer(lade_task_t *task, lade_answer_t *answer, lade_code_t code, const lade_
 static void
 s_run(void *arg, lade_task_t *task)
 {
-    lade_serve_t *self = arg;
-    lade_job_t job = {.config = self->config,
-                      .identify = s_identify,
-                      .rules = self->identify,
-                      .id = lade_task_id(task),
-                      .attempt = lade_task_attempt(task),
-                      .failures = lade_task_failures(task),
-                      .source = lade_task_source(task),
-                      .spec = lade_task_spec(task),
-                      .state = lade_task_state(task),
-                      .children = lade_task_children(task),
-                      .stop = s_stop,
-                      .progress = s_progress,
-                      .arg = task};
+    lade_installer_t *self = arg;
+    lade_stage_t job = {.config = self->config,
+                        .identify = s_identify,
+                        .rules = self->identify,
+                        .id = lade_task_id(task),
+                        .attempt = lade_task_attempt(task),
+                        .failures = lade_task_failures(task),
+                        .source = lade_task_source(task),
+                        .spec = lade_task_spec(task),
+                        .state = lade_task_state(task),
+                        .children = lade_task_children(task),
+                        .stop = s_stop,
+                        .progress = s_progress,
+                        .arg = task};
     lade_answer_t answer = {0};
     lade_error_t error = {0};
     lade_code_t code = LADE_OK;
@@ -99,30 +99,30 @@ s_run(void *arg, lade_task_t *task)
         code = lade_error_set(&error, LADE_NOT_IMPLEMENTED,
                               "this worker does no jobs of kind '%.40s'", lade_task_kind(task));
     s_answer(task, &answer, code, &error);
-    lade_answer_free(&answer);
+    lade_stage_free(&answer);
 }
 
 static void
 s_start(void *arg, lade_task_t *task)
 {
-    lade_serve_t *self = arg;
+    lade_installer_t *self = arg;
     lade_pool_add(self->pool, task);
 }
 
-const lade_worker_ops_t lade_serve_ops = {
+const lade_worker_ops_t lade_installer_ops = {
     .name = "install", .kinds = s_kind_names, .start = s_start};
 
 lade_code_t
-lade_serve_new(const lade_config_t *config, lade_serve_t **self_p, lade_error_t *error)
+lade_installer_new(const lade_config_t *config, lade_installer_t **self_p, lade_error_t *error)
 {
     *self_p = NULL;
-    lade_serve_t *self = calloc(1, sizeof *self);
+    lade_installer_t *self = calloc(1, sizeof *self);
     if (!self)
         return lade_error_set(error, LADE_NO_MEMORY, "no memory for the worker");
     self->config = config;
     lade_code_t code = lade_identify_new(config->families_dir, &self->identify, error);
     if (code) {
-        lade_serve_destroy(&self);
+        lade_installer_destroy(&self);
         return code;
     }
     lade_hub_open();
@@ -133,9 +133,9 @@ lade_serve_new(const lade_config_t *config, lade_serve_t **self_p, lade_error_t 
 }
 
 void
-lade_serve_destroy(lade_serve_t **self_p)
+lade_installer_destroy(lade_installer_t **self_p)
 {
-    lade_serve_t *self = *self_p;
+    lade_installer_t *self = *self_p;
     if (!self)
         return;
     if (self->pool) {
