@@ -150,7 +150,7 @@ enum {
     S_MAX_NAME = 512,
     S_MAX_PATH = 4096,
     S_MAX_TEXT = 64 << 10,
-    S_MAX_BLOB = 1 << 20,
+    S_MAX_BLOB = 4 << 20,
     S_MAX_TEXTS = 1000,
 };
 #define S_MAX_INTEGER 9007199254740992.0 // above, a double no longer holds every integer
