@@ -6,7 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { S_SAMPLE_MS = 500, S_LEAST_BAR = 8, S_MOST_BAR = 30, S_LEAST_NAME = 12 };
+enum {
+    S_SAMPLE_MS = 500,
+    S_NUMBERS = 47,     // columns of the numbers
+    S_MOST_BAR = 30,    // cells
+    S_LEAST_WIDTH = 72, // of a line with a bar
+    S_LEAST_NAME = 8,
+};
 
 void
 lade_bar_update(lade_bar_progress_t *self, int64_t bytes, int64_t total, int64_t now_ms)
@@ -28,65 +34,63 @@ lade_bar_update(lade_bar_progress_t *self, int64_t bytes, int64_t total, int64_t
     self->sampled_bytes = bytes;
 }
 
-// "  1.20 GiB of 4.00 GiB  80.1 MiB/s  35s"
+// " 46%  83.2 MiB of  180 MiB  25.7 MiB/s  4s": S_NUMBERS columns at most, each number in its
+// place.
 static void
 s_format_numbers(const lade_bar_progress_t *self, char *text, size_t size)
 {
-    char done[LADE_SHOW_SIZE], all[LADE_SHOW_SIZE], rate[LADE_SHOW_SIZE], left[LADE_SHOW_SIZE];
+    char done[LADE_SHOW_SIZE], all[LADE_SHOW_SIZE] = "", rate[LADE_SHOW_SIZE] = "",
+                               left[LADE_SHOW_SIZE] = "", percent[8] = "";
     lade_show_bytes(self->bytes, done);
-    lade_show_bytes((int64_t)self->rate, rate);
-    bool known = self->rate >= 1;
-    if (self->total <= 0) {
-        snprintf(text, size, "%s%s%s%s", done, known ? "  " : "", known ? rate : "",
-                 known ? "/s" : "");
-        return;
+    if (self->rate >= 1)
+        lade_show_bytes((int64_t)self->rate, rate);
+    if (self->total > 0) {
+        double part = (double)self->bytes / (double)self->total;
+        snprintf(percent, sizeof percent, "%d%%", part < 1 ? (int)(part * 100) : 100);
+        lade_show_bytes(self->total, all);
     }
-    lade_show_span(known ? (double)(self->total - self->bytes) / self->rate : 0, left);
-    snprintf(text, size, "%3d%%  %s of %s%s%s%s%s",
-             (int)(self->bytes * 100.0 / (double)self->total), done,
-             lade_show_bytes(self->total, all), known ? "  " : "", known ? rate : "",
-             known ? "/s  " : "", known ? left : "");
+    if (self->total > self->bytes && self->rate >= 1)
+        lade_show_span((double)(self->total - self->bytes) / self->rate, left);
+    snprintf(text, size, "%4s  %8s %2s %8s  %8s%2s  %s", percent, done, *all ? "of" : "", all, rate,
+             *rate ? "/s" : "", left);
 }
 
 static void
 s_format_bar(const lade_bar_progress_t *self, size_t cells, char *text)
 {
-    size_t full =
-        self->total > 0 ? (size_t)((double)self->bytes / (double)self->total * (double)cells) : 0;
-    full = full < cells ? full : cells;
-    memset(text, '#', full);
-    memset(text + full, '.', cells - full);
-    text[cells] = '\0';
+    double part = self->total > 0 ? (double)self->bytes / (double)self->total : 0;
+    size_t full = part < 1 ? (size_t)(part * (double)cells) : cells;
+    bool known = self->total > 0 && cells > 0;
+    memset(text + 1, '#', full);
+    memset(text + 1 + full, known ? '.' : ' ', cells - full);
+    text[0] = known ? '[' : ' ';
+    text[cells + 1] = known ? ']' : ' ';
+    text[cells + 2] = '\0';
 }
 
 const char *
 lade_bar_format(const lade_bar_progress_t *self, const char *name, const char *status, size_t width,
                 char *line, size_t size)
 {
-    char numbers[160], bar[S_MOST_BAR + 1];
-    bool bytes = self->bytes > 0 || self->total > 0;
-    if (bytes)
+    char numbers[160], bar[S_MOST_BAR + 3], whole[2048];
+    // The same places in every line, whatever is known of its job.
+    size_t cells = width >= S_LEAST_WIDTH ? (width - S_NUMBERS - 6) / 3 : 0;
+    cells = cells < S_MOST_BAR ? cells : S_MOST_BAR;
+    size_t used = S_NUMBERS + 2 + (cells ? cells + 4 : 0);
+    size_t room = width > used + S_LEAST_NAME ? width - used : width / 3 + 1;
+    char *shown = lade_show_clean(name, room, true);
+    int pad = (int)(room - lade_show_width(shown));
+    if (self->bytes > 0 || self->total > 0) {
         s_format_numbers(self, numbers, sizeof numbers);
-    else
-        snprintf(numbers, sizeof numbers, "%s", status ? status : "");
-    size_t used = lade_show_width(numbers) + 2;
-    size_t room = width > used ? width - used : 0; // for name and bar
-    size_t cells =
-        self->total > 0 && room > S_LEAST_NAME + S_LEAST_BAR + 4 ? room - S_LEAST_NAME - 4 : 0;
-    cells = cells > room / 2 ? room / 2 : cells;
-    cells = cells > S_MOST_BAR ? S_MOST_BAR : cells;
-    s_format_bar(self, cells, bar);
-    size_t name_width = room > (cells ? cells + 4 : 0) ? room - (cells ? cells + 4 : 0) : 0;
-    char *shown = name_width ? lade_show_clean(name, name_width, true) : strdup("");
-    int pad = name_width ? (int)(name_width - lade_show_width(shown)) : 0;
-    snprintf(line, size, "%s%*s%s%s%s  %s", shown, pad, "", cells ? "  [" : "", bar,
-             cells ? "]" : "", numbers);
+        s_format_bar(self, cells, bar);
+        snprintf(whole, sizeof whole, "%s%*s  %s%s%s", shown, pad, "", cells ? bar : "",
+                 cells ? "  " : "", numbers);
+    } else
+        snprintf(whole, sizeof whole, "%s%*s  %s", shown, pad, "", status ? status : "");
     free(shown);
-    if (lade_show_width(line) > width) {
-        char *cut = lade_show_clean(line, width, false);
-        snprintf(line, size, "%s", cut);
-        free(cut);
-    }
+    char *cut = lade_show_clean(whole, width, false);
+    snprintf(line, size, "%s", cut);
+    free(cut);
     return line;
 }
 

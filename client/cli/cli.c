@@ -3,7 +3,7 @@
 
 #include "client/cli/commands.h"
 #include "client/cli/show.h"
-#include "client/cli/table.h"
+#include "common/buf.h"
 #include "common/log.h"
 #include "common/wire.h"
 
@@ -68,7 +68,7 @@ char *
 lade_cli_member(const json_t *map, const char *key)
 {
     const json_t *value = json_object_get(map, key);
-    if (!value || json_is_null(value))
+    if (!value || json_is_null(value) || (json_is_object(value) && json_object_size(value) == 0))
         return strdup("");
     if (json_is_string(value))
         return strdup(json_string_value(value));
@@ -76,12 +76,15 @@ lade_cli_member(const json_t *map, const char *key)
     if (!json_is_array(value) || !text)
         return text;
     // ["a","b"] reads better as a, b
-    size_t out = 0;
-    for (const char *at = text; *at; at++)
-        if (!strchr("[]\"", *at))
-            text[out++] = *at;
-    text[out] = '\0';
-    return text;
+    lade_buf_t list = LADE_BUF(1 << 20);
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        const char *string = json_string_value(json_array_get(value, i));
+        char *item = string ? strdup(string) : lade_call_text(json_array_get(value, i));
+        lade_buf_addf(&list, NULL, "%s%s", i ? ", " : "", item ? item : "");
+        free(item);
+    }
+    free(text);
+    return list.data ? lade_buf_take(&list) : strdup("");
 }
 
 void

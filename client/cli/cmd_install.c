@@ -47,20 +47,6 @@ s_add_priority(const lade_cli_t *cli, json_t *args)
                             json_integer(lade_args_number(&cli->args, "--priority", 10)));
 }
 
-// Submits are done: waits for the ends unless told not to, and prints what there is in JSON if that
-// is asked for.
-static lade_code_t
-s_follow(lade_cli_t *cli, lade_follow_t *follow, lade_error_t *error)
-{
-    lade_code_t code = lade_follow_submitted(follow, error);
-    if (!code && !lade_args_flag(&cli->args, "--no-wait") &&
-        !lade_args_flag(&cli->args, "--paused"))
-        code = lade_follow_run(follow, error);
-    if (cli->json && (!code || cli->said))
-        lade_follow_print_json(follow);
-    return code;
-}
-
 static void
 s_print_queued(const lade_follow_t *follow, size_t i)
 {
@@ -71,14 +57,21 @@ s_print_queued(const lade_follow_t *follow, size_t i)
     free(name);
 }
 
+// Everything is submitted: waits for the ends unless told not to, prints what there is and tells
+// what failed.
 static lade_code_t
-s_report(lade_cli_t *cli, const lade_follow_t *follow,
-         void (*print)(const lade_follow_t *follow, size_t index))
+s_follow(lade_cli_t *cli, lade_follow_t *follow, lade_follow_print_t *print, lade_error_t *error)
 {
-    for (size_t i = 0; i < lade_follow_count(follow) && !cli->json; i++)
-        if (!lade_follow_error(follow, i)->code)
-            print(follow, i);
-    fflush(stdout);
+    bool wait = !lade_args_flag(&cli->args, "--no-wait") && !lade_args_flag(&cli->args, "--paused");
+    lade_code_t code = lade_follow_submitted(follow, error);
+    if (!code && wait)
+        code = lade_follow_run(follow, cli->json ? NULL : print, error);
+    if (cli->json && (!code || cli->said))
+        lade_follow_print_json(follow);
+    if (code)
+        return code;
+    if (!cli->json)
+        lade_follow_print(follow, print);
     cli->said = true;
     return lade_follow_complain(follow);
 }
@@ -236,9 +229,7 @@ s_install(lade_cli_t *cli, const json_t *args, lade_error_t *error)
         free(source);
     }
     if (!code)
-        code = s_follow(cli, follow, error);
-    if (!code)
-        code = s_report(cli, follow, s_print_installed);
+        code = s_follow(cli, follow, s_print_installed, error);
     lade_follow_destroy(&follow);
     return code;
 }
@@ -316,9 +307,7 @@ lade_cmd_install_download(lade_cli_t *cli, lade_error_t *error)
         lade_follow_submit(follow, cli->words[i], "create_download_job", own);
     }
     if (!code)
-        code = s_follow(cli, follow, error);
-    if (!code)
-        code = s_report(cli, follow, s_print_downloaded);
+        code = s_follow(cli, follow, s_print_downloaded, error);
     lade_follow_destroy(&follow);
     json_decref(args);
     return code;

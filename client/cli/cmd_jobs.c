@@ -111,28 +111,34 @@ lade_cmd_jobs_list(lade_cli_t *cli, lade_error_t *error)
 // job
 
 static void
+s_set_text(json_t *map, const char *key, const char *text)
+{
+    json_object_set_new(map, key, json_stringn_nocheck(text, strlen(text)));
+}
+
+static void
 s_print_job(const json_t *job, const json_t *why)
 {
     static const char *const keys[] = {
-        "id",     "kind",   "status",   "source", "priority", "attempt",    "failures", "deaths",
-        "worker", "parent", "children", "gates",  "requires", "error_type", "error",    NULL};
-    static const char *const times[] = {"job_submitted", "job_started", "job_ended", NULL};
-    lade_cli_print_members(job, keys);
-    char text[LADE_SHOW_SIZE], all[LADE_SHOW_SIZE];
-    for (size_t i = 0; times[i]; i++)
-        if (lade_json_real(job, times[i], 0) > 0)
-            printf("%s  %s\n", times[i], lade_show_time(lade_json_real(job, times[i], 0), text));
+        "id",       "kind",      "status",  "why",    "source",     "bytes",    "priority",
+        "attempt",  "failures",  "deaths",  "worker", "parent",     "children", "gates",
+        "requires", "submitted", "started", "ended",  "error_type", "error",    NULL};
+    static const char *const times[][2] = {
+        {"job_submitted", "submitted"}, {"job_started", "started"}, {"job_ended", "ended"}};
+    char text[LADE_SHOW_SIZE], all[LADE_SHOW_SIZE], both[2 * LADE_SHOW_SIZE + 8];
+    json_t *shown = json_copy((json_t *)job);
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++)
+        if (lade_json_real(job, times[i][0], 0) > 0)
+            s_set_text(shown, times[i][1],
+                       lade_show_time(lade_json_real(job, times[i][0], 0), text));
     int64_t bytes, total;
     lade_outcome_bytes(job, &bytes, &total);
-    if (bytes || total)
-        printf("bytes  %s of %s\n", lade_show_bytes(bytes, text),
-               total ? lade_show_bytes(total, all) : "?");
-    const char *reason = lade_json_text(why, "why", "");
-    if (*reason && !lade_outcome_ended(job)) {
-        char *clean = lade_show_clean(reason, 0, false);
-        printf("why  %s\n", clean);
-        free(clean);
-    }
+    snprintf(both, sizeof both, "%s of %s", lade_show_bytes(bytes, text),
+             total ? lade_show_bytes(total, all) : "an unknown number");
+    s_set_text(shown, "bytes", bytes || total ? both : "");
+    s_set_text(shown, "why", lade_outcome_ended(job) ? "" : lade_json_text(why, "why", ""));
+    lade_cli_print_members(shown, keys);
+    json_decref(shown);
 }
 
 lade_code_t

@@ -233,7 +233,7 @@ s_delete(lade_cli_t *cli, const char *word, const char *key, lade_error_t *error
     lade_follow_submit(follow, word, "delete", args);
     lade_code_t code = lade_follow_submitted(follow, error);
     if (!code)
-        code = lade_follow_run(follow, error);
+        code = lade_follow_run(follow, NULL, error);
     if (!code && lade_follow_error(follow, 0)->code) {
         *error = *lade_follow_error(follow, 0);
         code = error->code;

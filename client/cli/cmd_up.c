@@ -523,6 +523,10 @@ lade_cmd_up_run(lade_cli_t *cli, lade_error_t *error)
     lade_code_t code = s_prepare(&self, error);
     if (!code) {
         code = s_bring_up(&self, error);
+        if (code && !cli->json && code != LADE_CANCELLED) { // the help of its code is about jobs
+            fprintf(stderr, "lade: %s\n", error->message);
+            cli->said = true;
+        }
         if (!code)
             s_keep_up(&self);
         lade_close(&self.client);

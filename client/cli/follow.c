@@ -16,6 +16,7 @@ enum {
     S_WHY_MS = 2000,   // of standing still, before it is asked why
     S_MOST_LINES = 20, // drawn at once
     S_LINE = 1024,
+    S_DEPTH = 4, // of jobs below jobs that are asked what they wait for
 };
 
 typedef struct {
@@ -25,7 +26,8 @@ typedef struct {
     lade_error_t error;
     lade_bar_progress_t progress;
     char status[256]; // what stands where no bytes are known
-    bool ended;
+    char told[256];   // the last reason for standing still that people were told
+    bool ended, printed;
     int64_t moved_ms; // when its progress or status last changed
 } s_row_t;
 
@@ -87,11 +89,17 @@ lade_code_t
 lade_follow_submitted(lade_follow_t *self, lade_error_t *error)
 {
     lade_code_t code = s_settle(self, error);
+    size_t nobody = 0;
     for (size_t i = 0; i < self->count && !code; i++) {
         s_row_t *row = self->rows[i];
         if (row->request)
             lade_call_finish(&row->request, &row->job, &row->error);
         row->ended = row->error.code != LADE_OK;
+        nobody += row->error.code == LADE_BROKER_UNREACHABLE;
+    }
+    if (!code && nobody && nobody == self->count) {
+        *error = self->rows[0]->error; // said once, not for every source
+        code = error->code;
     }
     return code;
 }
@@ -139,7 +147,7 @@ s_start_wait(lade_follow_t *self, s_row_t *row)
 
 // The wait is over: the job as its own service shows it, and how it went.
 static void
-s_finish(lade_follow_t *self, s_row_t *row)
+s_take_end(lade_follow_t *self, s_row_t *row)
 {
     json_t *ended = NULL, *shown = NULL;
     row->ended = true;
@@ -158,26 +166,54 @@ s_finish(lade_follow_t *self, s_row_t *row)
     lade_outcome_error(ended, &row->error);
 }
 
+// The first job below this one that has not ended, -1 if there is none: what a waiting job waits
+// for.
+static json_int_t
+s_open_child(lade_follow_t *self, json_int_t id)
+{
+    json_t *children = NULL;
+    json_int_t found = -1;
+    if (lade_cli_call(self->cli, "jobs", "list", json_pack("{s:I}", "parent", id), &children, NULL))
+        return -1;
+    for (size_t i = 0; i < json_array_size(children) && found < 0; i++)
+        if (!lade_outcome_ended(json_array_get(children, i)))
+            found = (json_int_t)lade_json_int(json_array_get(children, i), "id", -1);
+    json_decref(children);
+    return found;
+}
+
+// "enqueued: no worker that serves download is there", of the job or of the one it waits for. False
+// if it is not known.
+static bool
+s_why(lade_follow_t *self, json_int_t id, int depth, char *text, size_t size)
+{
+    json_t *why = NULL;
+    if (lade_cli_call(self->cli, "jobs", "why", json_pack("{s:I}", "id", id), &why, NULL))
+        return false;
+    const char *status = lade_json_text(why, "status", "");
+    json_int_t child = depth > 0 && strcmp(status, "waiting") == 0 ? s_open_child(self, id) : -1;
+    if (child < 0 || !s_why(self, child, depth - 1, text, size))
+        snprintf(text, size, "%s: %s", status, lade_json_text(why, "why", ""));
+    json_decref(why);
+    return true;
+}
+
 static void
 s_ask_why(lade_follow_t *self, s_row_t *row)
 {
-    json_t *why = NULL;
-    row->moved_ms = lade_mono_ms();
-    json_t *args = json_pack("{s:O}", "id", json_object_get(row->job, "id"));
-    if (lade_cli_call(self->cli, "jobs", "why", args, &why, NULL))
-        return;
-    const char *status = lade_json_text(why, "status", ""), *words = lade_json_text(why, "why", "");
     char text[sizeof row->status];
-    snprintf(text, sizeof text, "%s%s%s", status, *words ? ": " : "", words);
-    bool news = strcmp(text, row->status) != 0;
+    row->moved_ms = lade_mono_ms();
+    if (!s_why(self, (json_int_t)lade_json_int(row->job, "id", -1), S_DEPTH, text, sizeof text))
+        return;
     s_set_status(row, text);
-    if (news && !self->screen && strcmp(status, "running") != 0 && *words) {
+    // Without a bar people are told each reason once; that it runs is none.
+    if (!self->screen && strncmp(text, "running", 7) != 0 && strcmp(text, row->told) != 0) {
         char *name = lade_show_clean(row->name, 0, false), *clean = lade_show_clean(text, 0, false);
         lade_cli_say(self->cli, "%s: %s", name, clean);
+        memcpy(row->told, text, sizeof text);
         free(name);
         free(clean);
     }
-    json_decref(why);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -246,16 +282,30 @@ s_interrupted(lade_follow_t *self)
             left == 1 ? "it" : "them");
 }
 
+static void
+s_finish(lade_follow_t *self, size_t index, lade_follow_print_t *print)
+{
+    s_row_t *row = self->rows[index];
+    s_take_end(self, row);
+    if (!self->screen || !print || row->error.code)
+        return;
+    lade_bar_screen_clear(self->screen);
+    print(self, index);
+    fflush(stdout);
+    row->printed = true;
+    s_draw(self);
+}
+
 // Looks at every row once; returns how many have not ended.
 static size_t
-s_step(lade_follow_t *self)
+s_step(lade_follow_t *self, lade_follow_print_t *print)
 {
     size_t open = 0;
     bool asked = false; // one question a turn, so that a long queue stays cheap
     for (size_t i = 0; i < self->count; i++) {
         s_row_t *row = self->rows[i];
         if (!row->ended && lade_call_ended(row->request))
-            s_finish(self, row);
+            s_finish(self, i, print);
         open += !row->ended;
         if (!row->ended && !asked && lade_mono_ms() - row->moved_ms > S_WHY_MS) {
             asked = true;
@@ -266,13 +316,13 @@ s_step(lade_follow_t *self)
 }
 
 lade_code_t
-lade_follow_run(lade_follow_t *self, lade_error_t *error)
+lade_follow_run(lade_follow_t *self, lade_follow_print_t *print, lade_error_t *error)
 {
     for (size_t i = 0; i < self->count; i++)
         if (!self->rows[i]->ended)
             s_start_wait(self, self->rows[i]);
     lade_code_t code = LADE_OK;
-    while (!code && s_step(self) > 0) {
+    while (!code && s_step(self, print) > 0) {
         if (lade_mono_ms() - self->drawn_ms >= S_DRAW_MS)
             s_draw(self);
         code = lade_call_turn(self->cli->client, S_DRAW_MS, error);
@@ -284,6 +334,15 @@ lade_follow_run(lade_follow_t *self, lade_error_t *error)
         self->cli->said = true;
     }
     return code;
+}
+
+void
+lade_follow_print(lade_follow_t *self, lade_follow_print_t *print)
+{
+    for (size_t i = 0; i < self->count; i++)
+        if (!self->rows[i]->error.code && !self->rows[i]->printed)
+            print(self, i);
+    fflush(stdout);
 }
 
 size_t

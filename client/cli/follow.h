@@ -16,9 +16,16 @@ void lade_follow_submit(lade_follow_t *self, const char *name, const char *op, j
 // job.
 lade_code_t lade_follow_submitted(lade_follow_t *self, lade_error_t *error);
 
+// Prints the index-th job, which ended well (or was only submitted), on standard output.
+typedef void(lade_follow_print_t)(const lade_follow_t *self, size_t index);
+
 // Waits until every job has ended. LADE_CANCELLED if Ctrl-C was pressed: the jobs go on, and it was
-// said how to find them.
-lade_code_t lade_follow_run(lade_follow_t *self, lade_error_t *error);
+// said how to find them. In a terminal print (NULL: nothing) is called as soon as a job has ended,
+// above the bars.
+lade_code_t lade_follow_run(lade_follow_t *self, lade_follow_print_t *print, lade_error_t *error);
+
+// Calls print, in order, for what went well and is not printed yet.
+void lade_follow_print(lade_follow_t *self, lade_follow_print_t *print);
 
 size_t lade_follow_count(const lade_follow_t *self);
 const char *lade_follow_name(const lade_follow_t *self, size_t index);
