@@ -124,12 +124,15 @@ s_settle(lade_transfer_t *self)
         [false] = lade_transfer_remove, [true] = lade_transfer_keep};
     self->state = LADE_TRANSFER_SETTLING;
     lade_code_t code = self->error.code;
-    if (!self->partial || code == LADE_STALE_LEASE) {
+    bool left = atomic_load(&self->stop) == LADE_ENGINE_LEAVE;
+    if (!self->partial || (code == LADE_STALE_LEASE && !left)) {
         s_end(self);
         return;
     }
-    bool keep = code == LADE_PAUSED ||
+    bool keep = left || code == LADE_PAUSED ||
                 (code != LADE_CANCELLED && (self->preserve_partial || lade_verdict_keeps(code)));
+    if (lade_partial_bytes(self->partial) == 0 && self->journal.bytes == 0)
+        keep = false; // nothing came, and nothing was there before
     lade_transfer_snapshot(self);
     s_chore(self, work[keep], s_settled);
 }

@@ -53,8 +53,7 @@ typedef enum {
     LADE_ENGINE_GO = 0,
     LADE_ENGINE_CANCEL, // removes what was fetched; ends with LADE_CANCELLED
     LADE_ENGINE_PAUSE,  // keeps it, durably; ends with LADE_PAUSED
-    LADE_ENGINE_LEAVE   // keeps it for a later attempt, unless that is at it; ends with
-                        // LADE_STALE_LEASE
+    LADE_ENGINE_LEAVE,  // keeps it for a later attempt, unless that has begun; LADE_STALE_LEASE
 } lade_engine_stop_t;
 
 // config is borrowed: the download.* settings. *self_p is NULL on failure.

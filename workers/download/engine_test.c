@@ -1,0 +1,960 @@
+// The engine against the test hub (tests/hub/hub.py, a real HTTP server with faults on demand). Run
+// from the repository's root.
+#include "workers/download/engine.h"
+
+#include "common/path.h"
+#include "common/wire.h"
+#include "workers/download/partial.h"
+
+#include <curl/curl.h>
+#include <czmq.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <cmocka.h>
+
+enum { S_DEADLINE_S = 20, S_BIG = 3 << 20, S_SMALL = 1000 };
+
+// The hub, once for all tests.
+typedef struct {
+    char root[64];
+    pid_t pid;
+    int port, cdn_port;
+    char big_sha256[65], small_sha256[65];
+} s_hub_t;
+
+typedef struct {
+    s_hub_t *hub;
+    lade_config_t config;
+    lade_engine_t *engine;
+    char folder[64]; // where files go
+    char url[256];
+
+    pthread_mutex_t lock;
+    pthread_cond_t news;
+    bool ended;
+    lade_error_t error;
+    double retry_after_s;
+    int64_t bytes, total, resumed_from, told;
+    size_t tells;
+    char path[256], sha256[65], etag[128], final_url[256], content_type[64], gate[256];
+    int64_t stop_at; // at this many bytes the transfer is stopped
+    lade_engine_stop_t stop_how;
+    int64_t ticket;
+    int report_fd; // a child tells its bytes here
+} s_fixture_t;
+
+// ---------------------------------------------------------------------------------------------------
+// The hub
+
+static void
+s_make_file(const char *root, const char *name, size_t size, unsigned seed, char sha256[65])
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/files/%s", root, name);
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    for (size_t i = 0; i < size; i++) {
+        seed = seed * 1103515245 + 12345;
+        fputc((int)(seed >> 16) & 0xff, file);
+    }
+    fclose(file);
+    if (sha256)
+        assert_int_equal(lade_partial_hash_file(path, NULL, NULL, sha256, NULL), LADE_OK);
+}
+
+static int
+s_start_hub(void **state)
+{
+    s_hub_t *hub = calloc(1, sizeof *hub);
+    const char *tmp = getenv("TMPDIR");
+    snprintf(hub->root, sizeof hub->root, "%s/lade-hub-XXXXXX",
+             tmp && strlen(tmp) < 32 ? tmp : "/tmp");
+    assert_non_null(mkdtemp(hub->root));
+    char files[128];
+    snprintf(files, sizeof files, "%s/files", hub->root);
+    assert_int_equal(mkdir(files, 0755), 0);
+    s_make_file(hub->root, "big.safetensors", S_BIG, 1, hub->big_sha256);
+    s_make_file(hub->root, "small.json", S_SMALL, 2, hub->small_sha256);
+    s_make_file(hub->root, "empty.txt", 0, 3, NULL);
+    int out[2];
+    assert_int_equal(pipe(out), 0);
+    hub->pid = fork();
+    if (hub->pid == 0) {
+        dup2(out[1], STDOUT_FILENO);
+        close(out[0]);
+        execl("/usr/bin/python3", "python3", "tests/hub/hub.py", "--root", hub->root, NULL);
+        _exit(127);
+    }
+    close(out[1]);
+    FILE *line = fdopen(out[0], "r");
+    if (fscanf(line, "listening on %d %d", &hub->port, &hub->cdn_port) != 2)
+        fail_msg("the test hub does not start; run this from the repository's root");
+    fclose(line);
+    *state = hub;
+    return 0;
+}
+
+static int
+s_stop_hub(void **state)
+{
+    s_hub_t *hub = *state;
+    kill(hub->pid, SIGKILL);
+    waitpid(hub->pid, NULL, 0);
+    lade_path_remove(hub->root, NULL);
+    free(hub);
+    return 0;
+}
+
+static size_t
+s_collect(char *data, size_t size, size_t count, void *arg)
+{
+    return lade_buf_add(arg, data, size * count, NULL) ? 0 : count;
+}
+
+// One control request; the answer is yours. body NULL: as method says.
+static json_t *
+s_control(s_fixture_t *f, const char *method, const char *what, const char *body)
+{
+    char url[128];
+    lade_buf_t answer = LADE_BUF(16 << 20);
+    snprintf(url, sizeof url, "http://127.0.0.1:%d/_control/%s", f->hub->port, what);
+    CURL *easy = curl_easy_init();
+    curl_easy_setopt(easy, CURLOPT_URL, url);
+    curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method);
+    if (body)
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDS, body);
+    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, s_collect);
+    curl_easy_setopt(easy, CURLOPT_WRITEDATA, &answer);
+    assert_int_equal(curl_easy_perform(easy), CURLE_OK);
+    long status = 0;
+    curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
+    if (status != 200)
+        fail_msg("the hub answers %s", lade_buf_text(&answer));
+    curl_easy_cleanup(easy);
+    json_t *value = json_loads(lade_buf_text(&answer), JSON_DECODE_ANY, NULL);
+    lade_buf_free(&answer);
+    return value;
+}
+
+static void
+s_fault(s_fixture_t *f, const char *rule)
+{
+    json_decref(s_control(f, "POST", "faults", rule));
+}
+
+static void
+s_throttle(s_fixture_t *f, int bytes_per_s)
+{
+    char body[64];
+    snprintf(body, sizeof body, "{\"throttle\": %d}", bytes_per_s);
+    json_decref(s_control(f, "POST", "settings", body));
+}
+
+// The nth file request, counted from the last when negative; and how many there were.
+static json_t *
+s_request(s_fixture_t *f, int which, size_t *count_p)
+{
+    json_t *log = s_control(f, "GET", "log", NULL), *requests = json_object_get(log, "requests");
+    size_t count = json_array_size(requests);
+    if (count_p)
+        *count_p = count;
+    json_t *request =
+        json_incref(json_array_get(requests, which < 0 ? count + which : (size_t)which));
+    json_decref(log);
+    return request;
+}
+
+static size_t
+s_request_count(s_fixture_t *f)
+{
+    size_t count;
+    json_decref(s_request(f, -1, &count));
+    return count;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// The fixture
+
+static void
+s_on_progress(void *arg, int64_t bytes, int64_t total, const char *path)
+{
+    s_fixture_t *f = arg;
+    pthread_mutex_lock(&f->lock);
+    f->told = bytes;
+    f->total = total;
+    f->tells++;
+    snprintf(f->path, sizeof f->path, "%s", path ? path : "");
+    if (f->stop_at && bytes >= f->stop_at)
+        lade_engine_stop(f->engine, f->ticket, f->stop_how);
+    if (f->report_fd && write(f->report_fd, &bytes, sizeof bytes) < 0)
+        _exit(1);
+    pthread_cond_broadcast(&f->news);
+    pthread_mutex_unlock(&f->lock);
+}
+
+static void
+s_copy(char *where, size_t size, const char *text)
+{
+    snprintf(where, size, "%s", text ? text : "");
+}
+
+static void
+s_on_end(void *arg, const lade_outcome_t *outcome)
+{
+    s_fixture_t *f = arg;
+    pthread_mutex_lock(&f->lock);
+    f->error = outcome->error;
+    f->retry_after_s = outcome->retry_after_s;
+    f->bytes = outcome->bytes;
+    f->resumed_from = outcome->resumed_from;
+    s_copy(f->path, sizeof f->path, outcome->path);
+    s_copy(f->sha256, sizeof f->sha256, outcome->sha256);
+    s_copy(f->etag, sizeof f->etag, outcome->etag);
+    s_copy(f->final_url, sizeof f->final_url, outcome->final_url);
+    s_copy(f->content_type, sizeof f->content_type, outcome->content_type);
+    s_copy(f->gate, sizeof f->gate, outcome->gates[0]);
+    f->ended = true;
+    pthread_cond_broadcast(&f->news);
+    pthread_mutex_unlock(&f->lock);
+}
+
+static const lade_engine_ops_t s_ops = {.progress = s_on_progress, .end = s_on_end};
+
+static void
+s_new_engine(s_fixture_t *f)
+{
+    assert_int_equal(lade_engine_new(&f->engine, &f->config, &s_ops, NULL), LADE_OK);
+}
+
+static int
+s_setup(void **state)
+{
+    s_fixture_t *f = calloc(1, sizeof *f);
+    f->hub = *state;
+    const char *tmp = getenv("TMPDIR");
+    snprintf(f->folder, sizeof f->folder, "%s/lade-engine-XXXXXX",
+             tmp && strlen(tmp) < 32 ? tmp : "/tmp");
+    assert_non_null(mkdtemp(f->folder));
+    lade_error_t error;
+    assert_int_equal(lade_config_load(&f->config, "", f->folder, &error), LADE_OK);
+    assert_int_equal(lade_config_set(&f->config, "download.checkpoint_mb", "1", &error), LADE_OK);
+    assert_int_equal(lade_config_set(&f->config, "download.stall_s", "2", &error), LADE_OK);
+    assert_int_equal(lade_config_set(&f->config, "download.connect_timeout_s", "2", &error),
+                     LADE_OK);
+    pthread_mutex_init(&f->lock, NULL);
+    pthread_cond_init(&f->news, NULL);
+    s_new_engine(f);
+    json_decref(s_control(f, "DELETE", "faults", NULL));
+    json_decref(s_control(f, "DELETE", "log", NULL));
+    s_throttle(f, 0);
+    *state = f;
+    return 0;
+}
+
+static int
+s_teardown(void **state)
+{
+    s_fixture_t *f = *state;
+    lade_engine_destroy(&f->engine);
+    lade_path_remove(f->folder, NULL);
+    lade_config_free(&f->config);
+    pthread_cond_destroy(&f->news);
+    pthread_mutex_destroy(&f->lock);
+    *state = f->hub;
+    free(f);
+    return 0;
+}
+
+static lade_request_t
+s_wanted(s_fixture_t *f, const char *name, const char **urls)
+{
+    snprintf(f->url, sizeof f->url, "http://127.0.0.1:%d/files/%s", f->hub->port, name);
+    urls[0] = f->url;
+    urls[1] = NULL;
+    return (lade_request_t){.id = 7, .attempt = 1, .urls = urls, .destdir = f->folder, .size = -1};
+}
+
+static void
+s_begin(s_fixture_t *f, const lade_request_t *request)
+{
+    f->ended = false;
+    f->tells = 0;
+    pthread_mutex_lock(&f->lock);
+    f->ticket = lade_engine_add(f->engine, request, f);
+    pthread_mutex_unlock(&f->lock);
+}
+
+static lade_code_t
+s_wait(s_fixture_t *f)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += S_DEADLINE_S;
+    pthread_mutex_lock(&f->lock);
+    while (!f->ended)
+        if (pthread_cond_timedwait(&f->news, &f->lock, &until) != 0)
+            fail_msg("the transfer does not end");
+    pthread_mutex_unlock(&f->lock);
+    return f->error.code;
+}
+
+static lade_code_t
+s_fetch(s_fixture_t *f, const lade_request_t *request)
+{
+    s_begin(f, request);
+    return s_wait(f);
+}
+
+#define S_OK(f, call)                                                                              \
+    do {                                                                                           \
+        if ((call) != LADE_OK)                                                                     \
+            fail_msg("%s: %s", lade_code_name((f)->error.code), (f)->error.message);               \
+    } while (0)
+
+// How many names there are in the folder, hidden ones included.
+static size_t
+s_names(s_fixture_t *f)
+{
+    size_t count = 0;
+    DIR *folder = opendir(f->folder);
+    for (struct dirent *entry; (entry = readdir(folder));)
+        count += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+    closedir(folder);
+    return count;
+}
+
+static bool
+s_there(s_fixture_t *f, const char *name)
+{
+    char path[256];
+    struct stat st;
+    snprintf(path, sizeof path, "%s/%s", f->folder, name);
+    return lstat(path, &st) == 0;
+}
+
+// The final file, and nothing else, with that digest.
+static void
+s_check_file(s_fixture_t *f, const char *name, const char *sha256)
+{
+    char path[256], hex[65];
+    snprintf(path, sizeof path, "%s/%s", f->folder, name);
+    assert_int_equal(lade_partial_hash_file(path, NULL, NULL, hex, NULL), LADE_OK);
+    assert_string_equal(hex, sha256);
+    assert_int_equal(s_names(f), 1);
+}
+
+// Fetches part of the big file and stops it that way, with one checkpoint at least.
+static void
+s_fetch_part(s_fixture_t *f, lade_request_t *request, lade_engine_stop_t how, lade_code_t code)
+{
+    s_throttle(f, 8 << 20);
+    f->stop_at = 3 << 19;
+    f->stop_how = how;
+    assert_int_equal(s_fetch(f, request), code);
+    f->stop_at = 0;
+    s_throttle(f, 0);
+    json_decref(s_control(f, "DELETE", "log", NULL));
+    request->attempt++;
+}
+
+// ---------------------------------------------------------------------------------------------------
+
+static void
+test_file_arrives_whole(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    request.size = S_BIG;
+    request.sha256 = f->hub->big_sha256;
+    S_OK(f, s_fetch(f, &request));
+    s_check_file(f, "big.safetensors", f->hub->big_sha256);
+    assert_string_equal(f->sha256, f->hub->big_sha256);
+    assert_int_equal(f->bytes, S_BIG);
+    assert_int_equal(f->told, S_BIG);
+    assert_int_equal(f->total, S_BIG);
+    assert_int_equal(f->resumed_from, 0);
+    assert_int_equal(f->etag[0], '"');
+    assert_string_equal(f->content_type, "application/octet-stream");
+    assert_string_equal(strrchr(f->path, '/'), "/big.safetensors");
+    assert_null(strchr(f->final_url, '?'));
+    assert_true(f->tells >= 2);
+}
+
+static void
+test_empty_file_arrives(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "empty.txt", urls);
+    S_OK(f, s_fetch(f, &request));
+    assert_true(s_there(f, "empty.txt"));
+    assert_int_equal(f->bytes, 0);
+    assert_int_equal(s_names(f), 1);
+}
+
+static void
+test_destination_names_the_file(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    char path[256];
+    lade_request_t request = s_wanted(f, "small.json", urls);
+    request.destdir = NULL;
+    snprintf(path, sizeof path, "%s/deep/er/name.json", f->folder);
+    request.destination = path;
+    S_OK(f, s_fetch(f, &request));
+    assert_true(s_there(f, "deep/er/name.json"));
+    request.destination = f->folder; // a folder that is there
+    S_OK(f, s_fetch(f, &request));
+    assert_true(s_there(f, "small.json"));
+    request.destination = NULL;
+    request.destdir = f->folder;
+    request.filename = "forced.json";
+    S_OK(f, s_fetch(f, &request));
+    assert_true(s_there(f, "forced.json"));
+}
+
+static void
+test_wrong_requests_are_refused(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2], *strange[2] = {"ftp://127.0.0.1/x", NULL}, *none[1] = {NULL};
+    const lade_request_t good = s_wanted(f, "small.json", urls);
+    lade_request_t requests[] = {good, good, good, good, good, good};
+    requests[0].urls = strange;
+    requests[1].urls = none;
+    requests[2].destdir = "relative";
+    requests[3].filename = "../escape";
+    requests[4].sha256 = "abc";
+    requests[5].destdir = NULL;
+    for (size_t i = 0; i < sizeof requests / sizeof *requests; i++)
+        assert_int_equal(s_fetch(f, &requests[i]), LADE_VALUE_ERROR);
+    assert_int_equal(s_request_count(f), 0);
+    assert_int_equal(s_names(f), 0);
+}
+
+static void
+test_paused_transfer_goes_on(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    s_fetch_part(f, &request, LADE_ENGINE_PAUSE, LADE_PAUSED);
+    assert_true(s_there(f, ".big.safetensors.7-1.part"));
+    assert_true(s_there(f, ".big.safetensors.7.journal"));
+    assert_false(s_there(f, "big.safetensors"));
+    S_OK(f, s_fetch(f, &request));
+    assert_true(f->resumed_from >= 3 << 19);
+    s_check_file(f, "big.safetensors", f->hub->big_sha256);
+    json_t *asked = s_request(f, -1, NULL);
+    char range[32];
+    snprintf(range, sizeof range, "bytes=%" PRId64 "-", f->resumed_from);
+    assert_string_equal(lade_json_text(asked, "range", ""), range);
+    assert_string_equal(lade_json_text(asked, "if_range", ""), f->etag);
+    assert_int_equal(lade_json_int(asked, "status", 0), 206);
+    json_decref(asked);
+}
+
+static void
+test_cancelled_transfer_leaves_nothing(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    s_fetch_part(f, &request, LADE_ENGINE_CANCEL, LADE_CANCELLED);
+    assert_int_equal(s_names(f), 0);
+    lade_engine_stop(f->engine, f->ticket, LADE_ENGINE_PAUSE); // has ended
+    lade_engine_stop(f->engine, 4711, LADE_ENGINE_PAUSE);
+}
+
+static void
+test_leaving_keeps_what_is_there(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    s_throttle(f, 1 << 20);
+    s_begin(f, &request);
+    pthread_mutex_lock(&f->lock);
+    while (f->told < 1)
+        pthread_cond_wait(&f->news, &f->lock);
+    pthread_mutex_unlock(&f->lock);
+    lade_engine_destroy(&f->engine);
+    assert_int_equal(f->error.code, LADE_STALE_LEASE);
+    s_throttle(f, 0);
+    s_new_engine(f);
+    request.attempt = 2;
+    S_OK(f, s_fetch(f, &request));
+    assert_true(f->resumed_from > 0);
+    s_check_file(f, "big.safetensors", f->hub->big_sha256);
+}
+
+// A process that fetches, tells its bytes, and is killed after so many.
+static void
+s_kill_at(s_fixture_t *f, const lade_request_t *request, int64_t bytes)
+{
+    int tells[2];
+    assert_int_equal(pipe(tells), 0);
+    lade_engine_destroy(&f->engine); // no threads while we fork
+    pid_t child = fork();
+    if (child == 0) {
+        f->report_fd = tells[1];
+        s_new_engine(f);
+        s_begin(f, request);
+        s_wait(f);
+        _exit(0);
+    }
+    close(tells[1]);
+    int64_t told = 0;
+    while (told < bytes && read(tells[0], &told, sizeof told) == sizeof told)
+        ;
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    close(tells[0]);
+    assert_true(told >= bytes);
+    s_new_engine(f);
+}
+
+static void
+test_killed_worker_goes_on_from_its_last_checkpoint(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    request.sha256 = f->hub->big_sha256;
+    s_throttle(f, 6 << 20);
+    s_kill_at(f, &request, 5 << 19);
+    s_throttle(f, 0);
+    json_decref(s_control(f, "DELETE", "log", NULL));
+    request.attempt = 2;
+    S_OK(f, s_fetch(f, &request));
+    assert_true(f->resumed_from >= 1 << 20);
+    s_check_file(f, "big.safetensors", f->hub->big_sha256);
+    json_t *asked = s_request(f, -1, NULL);
+    assert_int_equal(lade_json_int(asked, "bytes", 0), S_BIG - f->resumed_from);
+    json_decref(asked);
+}
+
+static void
+test_killed_again_and_again(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    s_throttle(f, 6 << 20);
+    for (request.attempt = 1; request.attempt <= 5; request.attempt++)
+        s_kill_at(f, &request, 1 + (request.attempt << 18));
+    s_throttle(f, 0);
+    S_OK(f, s_fetch(f, &request));
+    s_check_file(f, "big.safetensors", f->hub->big_sha256);
+}
+
+static void
+test_stopped_worker_never_writes_into_what_its_successor_publishes(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    s_fetch_part(f, &request, LADE_ENGINE_PAUSE, LADE_PAUSED);
+    char path[256];
+    snprintf(path, sizeof path, "%s/.big.safetensors.7-1.part", f->folder);
+    int old = open(path, O_WRONLY); // the stopped worker still has it open
+    assert_true(old >= 0);
+    S_OK(f, s_fetch(f, &request));
+    assert_true(f->resumed_from > 0);
+    assert_int_equal(pwrite(old, "late", 4, 100), 4);
+    close(old);
+    s_check_file(f, "big.safetensors", f->hub->big_sha256);
+}
+
+static void
+test_earlier_attempt_had_published(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    S_OK(f, s_fetch(f, &request));
+    // As a crash between the rename and the removal of the journal leaves it.
+    char path[256], journal[256], source[65], text[1024];
+    struct stat st;
+    snprintf(path, sizeof path, "%s/big.safetensors", f->folder);
+    snprintf(journal, sizeof journal, "%s/.big.safetensors.7.journal", f->folder);
+    assert_int_equal(stat(path, &st), 0);
+    char url_path[256];
+    snprintf(url_path, sizeof url_path, "%s/url", f->folder);
+    assert_int_equal(lade_path_write(url_path, f->url, strlen(f->url), 0600, NULL), LADE_OK);
+    lade_partial_hash_file(url_path, NULL, NULL, source, NULL);
+    lade_path_remove(url_path, NULL);
+    int len = snprintf(
+        text, sizeof text,
+        "{\"version\":1,\"source\":\"%s\",\"part\":\".big.safetensors.7-1.part\",\"name\":"
+        "\"big.safetensors\",\"bytes\":%d,\"total\":%d,\"attempt\":1,\"publishing\":true,"
+        "\"sha256\":\"%s\",\"inode\":%lld,\"device\":%lld}",
+        source, S_BIG, S_BIG, f->hub->big_sha256, (long long)st.st_ino, (long long)st.st_dev);
+    assert_int_equal(lade_path_write(journal, text, (size_t)len, 0600, NULL), LADE_OK);
+    json_decref(s_control(f, "DELETE", "log", NULL));
+    request.attempt = 2;
+    S_OK(f, s_fetch(f, &request));
+    assert_int_equal(s_request_count(f), 0);
+    assert_string_equal(f->sha256, f->hub->big_sha256);
+    assert_int_equal(f->bytes, S_BIG);
+    s_check_file(f, "big.safetensors", f->hub->big_sha256);
+}
+
+static void
+test_name_that_is_taken(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    S_OK(f, s_fetch(f, &request));
+    json_decref(s_control(f, "DELETE", "log", NULL));
+    request.filename = "big.safetensors";
+    assert_int_equal(s_fetch(f, &request), LADE_EXISTS); // whose it is nobody knows
+    request.sha256 = f->hub->big_sha256;
+    S_OK(f, s_fetch(f, &request)); // by the same file
+    assert_int_equal(s_request_count(f), 0);
+    request.sha256 = f->hub->small_sha256;
+    assert_int_equal(s_fetch(f, &request), LADE_EXISTS);
+    request.sha256 = f->hub->big_sha256;
+    request.filename = NULL; // the name is known when the server answers
+    S_OK(f, s_fetch(f, &request));
+    // A later attempt without digest: an earlier one may have published before it could say so.
+    request.sha256 = NULL;
+    request.attempt = 2;
+    S_OK(f, s_fetch(f, &request));
+    s_check_file(f, "big.safetensors", f->hub->big_sha256);
+}
+
+static void
+test_changed_file_is_fetched_anew(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    s_fetch_part(f, &request, LADE_ENGINE_PAUSE, LADE_PAUSED);
+    s_fault(f, "{\"path\": \"*big*\", \"action\": \"change_etag\"}");
+    S_OK(f, s_fetch(f, &request));
+    assert_int_equal(f->resumed_from, 0);
+    s_check_file(f, "big.safetensors", f->hub->big_sha256);
+}
+
+static void
+test_server_that_ignores_ranges(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    s_fetch_part(f, &request, LADE_ENGINE_PAUSE, LADE_PAUSED);
+    s_fault(f, "{\"path\": \"*big*\", \"action\": \"ignore_range\"}");
+    S_OK(f, s_fetch(f, &request));
+    assert_int_equal(f->resumed_from, 0);
+    s_check_file(f, "big.safetensors", f->hub->big_sha256);
+}
+
+static void
+test_range_refused_is_fetched_anew(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    s_fetch_part(f, &request, LADE_ENGINE_PAUSE, LADE_PAUSED);
+    s_fault(f, "{\"path\": \"*big*\", \"range\": true, \"action\": \"status\", \"status\": 416}");
+    S_OK(f, s_fetch(f, &request));
+    assert_int_equal(f->resumed_from, 0);
+    s_check_file(f, "big.safetensors", f->hub->big_sha256);
+}
+
+static void
+test_corrupt_kept_bytes_are_found_and_fetched_anew(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    request.sha256 = f->hub->big_sha256;
+    s_fetch_part(f, &request, LADE_ENGINE_PAUSE, LADE_PAUSED);
+    char path[256];
+    snprintf(path, sizeof path, "%s/.big.safetensors.7-1.part", f->folder);
+    int part = open(path, O_WRONLY);
+    assert_int_equal(pwrite(part, "rot", 3, 1000), 3);
+    close(part);
+    S_OK(f, s_fetch(f, &request));
+    s_check_file(f, "big.safetensors", f->hub->big_sha256);
+}
+
+static void
+test_short_body_is_kept_and_continued(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    s_fault(f, "{\"path\": \"*big*\", \"action\": \"close\", \"bytes\": 2000000, \"count\": 1}");
+    assert_int_equal(s_fetch(f, &request), LADE_NETWORK);
+    assert_false(s_there(f, "big.safetensors"));
+    request.attempt = 2;
+    S_OK(f, s_fetch(f, &request));
+    assert_int_equal(f->resumed_from, 2000000);
+    s_check_file(f, "big.safetensors", f->hub->big_sha256);
+}
+
+static void
+test_wrong_digest_publishes_nothing(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    request.sha256 = f->hub->big_sha256;
+    s_fault(f, "{\"path\": \"*big*\", \"action\": \"corrupt\", \"offset\": 12345}");
+    assert_int_equal(s_fetch(f, &request), LADE_DIGEST_MISMATCH);
+    assert_int_equal(s_names(f), 0);
+}
+
+static void
+test_preserve_partial_keeps_it(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    request.sha256 = f->hub->small_sha256;
+    request.preserve_partial = true;
+    assert_int_equal(s_fetch(f, &request), LADE_DIGEST_MISMATCH);
+    assert_true(s_there(f, ".big.safetensors.7-1.part"));
+    assert_false(s_there(f, "big.safetensors"));
+}
+
+static void
+test_wrong_size_publishes_nothing(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    request.size = S_BIG - 1;
+    assert_int_equal(s_fetch(f, &request), LADE_SIZE_MISMATCH);
+    s_fault(f, "{\"path\": \"*big*\", \"action\": \"no_length\"}");
+    assert_int_equal(s_fetch(f, &request), LADE_SIZE_MISMATCH);
+    request.size = S_BIG + 1;
+    assert_int_equal(s_fetch(f, &request), LADE_SIZE_MISMATCH);
+    assert_int_equal(s_names(f), 0);
+    request.size = S_BIG;
+    S_OK(f, s_fetch(f, &request));
+    s_check_file(f, "big.safetensors", f->hub->big_sha256);
+}
+
+static void
+test_token_does_not_cross_the_origin(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    char rule[256];
+    lade_request_t request = s_wanted(f, "small.json", urls);
+    request.access_token = "hf_good";
+    // First on the same origin, then to the other one.
+    snprintf(rule, sizeof rule,
+             "[{\"path\": \"/files/small.json\", \"origin\": \"hub\", \"action\": \"redirect\", "
+             "\"count\": 1, "
+             "\"location\": \"http://127.0.0.1:%d/files/again.json\"}, "
+             "{\"path\": \"/files/again.json\", \"action\": \"redirect\", "
+             "\"location\": \"http://127.0.0.1:%d/nowhere\"}]",
+             f->hub->port, f->hub->cdn_port);
+    s_fault(f, rule);
+    assert_int_not_equal(s_fetch(f, &request), LADE_OK);
+    size_t count;
+    json_t *first = s_request(f, 0, &count), *second = s_request(f, 1, NULL),
+           *last = s_request(f, -1, NULL);
+    assert_int_equal(count, 3);
+    assert_true(lade_json_bool(first, "authorization", false));
+    assert_true(lade_json_bool(second, "authorization", false));
+    assert_string_equal(lade_json_text(last, "origin", ""), "cdn");
+    assert_false(lade_json_bool(last, "authorization", true));
+    json_decref(first);
+    json_decref(second);
+    json_decref(last);
+}
+
+static void
+test_redirects_have_an_end_and_stay_with_http(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "small.json", urls);
+    s_fault(f, "{\"path\": \"/files/small.json\", \"action\": \"redirect\", \"location\": "
+               "\"/files/small.json\"}");
+    assert_int_equal(s_fetch(f, &request), LADE_HTTP_ERROR);
+    assert_int_equal(s_request_count(f), 11);
+    json_decref(s_control(f, "DELETE", "faults", NULL));
+    s_fault(f, "{\"path\": \"/files/small.json\", \"action\": \"redirect\", \"location\": "
+               "\"file:///etc/passwd\"}");
+    assert_int_equal(s_fetch(f, &request), LADE_VALUE_ERROR);
+    assert_int_equal(s_names(f), 0);
+}
+
+static void
+test_rate_limit_names_its_time_and_host(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "small.json", urls);
+    s_fault(
+        f,
+        "{\"path\": \"*small*\", \"action\": \"rate_limit\", \"retry_after\": 17, \"count\": 1}");
+    assert_int_equal(s_fetch(f, &request), LADE_RATE_LIMITED);
+    assert_true(f->retry_after_s == 17);
+    assert_string_equal(f->gate, "127.0.0.1");
+    s_fault(
+        f,
+        "{\"path\": \"*small*\", \"action\": \"rate_limit\", \"retry_after\": 30, \"date\": true}");
+    assert_int_equal(s_fetch(f, &request), LADE_RATE_LIMITED);
+    assert_true(f->retry_after_s > 25 && f->retry_after_s <= 31);
+}
+
+static void
+test_statuses_have_their_codes(void **state)
+{
+    s_fixture_t *f = *state;
+    static const struct {
+        int status;
+        const char *more;
+        lade_code_t code;
+    } rows[] = {
+        // clang-format off
+        {401, "",                            LADE_AUTH_REQUIRED},
+        {403, "",                            LADE_AUTH_DENIED},
+        {403, ", \"code\": \"GatedRepo\"",   LADE_LICENSE_GATE},
+        {404, "",                            LADE_NOT_FOUND},
+        {410, "",                            LADE_NOT_FOUND},
+        {418, "",                            LADE_HTTP_ERROR},
+        {500, "",                            LADE_NETWORK},
+        {503, "",                            LADE_NETWORK},
+        {503, ", \"retry_after\": 3",        LADE_RATE_LIMITED},
+        {204, "",                            LADE_HTTP_ERROR},
+        // clang-format on
+    };
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "small.json", urls);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char rule[256];
+        snprintf(rule, sizeof rule, "{\"path\": \"*\", \"action\": \"status\", \"status\": %d%s}",
+                 rows[i].status, rows[i].more);
+        s_fault(f, rule);
+        lade_code_t code = s_fetch(f, &request);
+        if (code != rows[i].code)
+            fail_msg("%d: %s (%s)", rows[i].status, lade_code_name(code), f->error.message);
+        assert_int_equal(s_names(f), 0); // the body of an error is no file
+        json_decref(s_control(f, "DELETE", "faults", NULL));
+    }
+}
+
+static void
+test_web_page_is_no_model(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    s_fault(f, "{\"path\": \"*\", \"action\": \"html\"}");
+    assert_int_equal(s_fetch(f, &request), LADE_NOT_A_MODEL);
+    assert_int_equal(s_names(f), 0);
+}
+
+static void
+test_encoded_body_is_refused(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    s_fault(f, "{\"path\": \"*\", \"action\": \"gzip\"}");
+    assert_int_equal(s_fetch(f, &request), LADE_HTTP_ERROR);
+    assert_int_equal(s_names(f), 0);
+}
+
+static void
+test_stalled_transfer_is_noticed_and_kept(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    s_fault(f, "{\"path\": \"*big*\", \"action\": \"stall\", \"bytes\": 1000000, \"count\": 1}");
+    assert_int_equal(s_fetch(f, &request), LADE_STALLED);
+    request.attempt = 2;
+    S_OK(f, s_fetch(f, &request));
+    assert_int_equal(f->resumed_from, 1000000);
+    s_check_file(f, "big.safetensors", f->hub->big_sha256);
+}
+
+static void
+test_nobody_there(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2] = {"http://127.0.0.1:1/x.bin", NULL};
+    lade_request_t request = s_wanted(f, "x", urls);
+    urls[0] = "http://127.0.0.1:1/x.bin";
+    assert_int_equal(s_fetch(f, &request), LADE_NETWORK);
+    urls[0] = "http://name.invalid/x.bin";
+    assert_int_equal(s_fetch(f, &request), LADE_NETWORK);
+    assert_int_equal(s_names(f), 0);
+}
+
+static void
+test_next_mirror_is_tried(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2], *mirrors[4];
+    char missing[256];
+    lade_request_t request = s_wanted(f, "small.json", urls);
+    snprintf(missing, sizeof missing, "http://127.0.0.1:%d/files/missing.json", f->hub->port);
+    mirrors[0] = "http://127.0.0.1:1/small.json";
+    mirrors[1] = missing;
+    mirrors[2] = f->url;
+    mirrors[3] = NULL;
+    request.urls = mirrors;
+    S_OK(f, s_fetch(f, &request));
+    s_check_file(f, "small.json", f->hub->small_sha256);
+}
+
+#define S_TEST(name) cmocka_unit_test_setup_teardown(name, s_setup, s_teardown)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        S_TEST(test_file_arrives_whole),
+        S_TEST(test_empty_file_arrives),
+        S_TEST(test_destination_names_the_file),
+        S_TEST(test_wrong_requests_are_refused),
+        S_TEST(test_paused_transfer_goes_on),
+        S_TEST(test_cancelled_transfer_leaves_nothing),
+        S_TEST(test_leaving_keeps_what_is_there),
+        S_TEST(test_killed_worker_goes_on_from_its_last_checkpoint),
+        S_TEST(test_killed_again_and_again),
+        S_TEST(test_stopped_worker_never_writes_into_what_its_successor_publishes),
+        S_TEST(test_earlier_attempt_had_published),
+        S_TEST(test_name_that_is_taken),
+        S_TEST(test_changed_file_is_fetched_anew),
+        S_TEST(test_server_that_ignores_ranges),
+        S_TEST(test_range_refused_is_fetched_anew),
+        S_TEST(test_corrupt_kept_bytes_are_found_and_fetched_anew),
+        S_TEST(test_short_body_is_kept_and_continued),
+        S_TEST(test_wrong_digest_publishes_nothing),
+        S_TEST(test_preserve_partial_keeps_it),
+        S_TEST(test_wrong_size_publishes_nothing),
+        S_TEST(test_token_does_not_cross_the_origin),
+        S_TEST(test_redirects_have_an_end_and_stay_with_http),
+        S_TEST(test_rate_limit_names_its_time_and_host),
+        S_TEST(test_statuses_have_their_codes),
+        S_TEST(test_web_page_is_no_model),
+        S_TEST(test_encoded_body_is_refused),
+        S_TEST(test_stalled_transfer_is_noticed_and_kept),
+        S_TEST(test_nobody_there),
+        S_TEST(test_next_mirror_is_tried),
+    };
+    return cmocka_run_group_tests(tests, s_start_hub, s_stop_hub);
+}
