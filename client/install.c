@@ -1,6 +1,6 @@
 // Installing in one call: submit, wait, and the record or the reason.
-#include "client/call.h"
 #include "client/outcome.h"
+#include "client/request.h"
 #include "common/wire.h"
 
 #include <string.h>
@@ -29,16 +29,17 @@ lade_install(lade_t *self, const char *source, const char *config, double timeou
     json_t *args, *job = NULL, *ended = NULL;
     lade_code_t code = s_submit_args(source, config, &args, error);
     if (!code)
-        code = lade_call_json(self, "install", "heuristic_import", args, NULL, NULL, &job, error);
+        code =
+            lade_request_json(self, "install", "heuristic_import", args, NULL, NULL, &job, error);
     if (!code) {
         args = json_pack("{s:I, s:f}", "id", (json_int_t)lade_json_int(job, "id", -1), "timeout_s",
                          timeout_s);
-        code = lade_call_json(self, "install", "wait_for_job", args, NULL, NULL, &ended, error);
+        code = lade_request_json(self, "install", "wait_for_job", args, NULL, NULL, &ended, error);
     }
     if (!code)
         code = lade_outcome_error(ended, error);
     if (!code && record_p)
-        *record_p = lade_call_text(json_object_get(ended, "config_out"));
+        *record_p = lade_request_text(json_object_get(ended, "config_out"));
     json_decref(job);
     json_decref(ended);
     return code;

@@ -44,18 +44,18 @@ s_give_back(lade_t *client, const json_t *answer)
 {
     const char *lease = lade_json_text(answer, "lease", NULL);
     if (lease)
-        lade_call_json(client, "load", "unlock", json_pack("{s:s}", "lease", lease), NULL, NULL,
-                       NULL, NULL);
+        lade_request_json(client, "load", "unlock", json_pack("{s:s}", "lease", lease), NULL, NULL,
+                          NULL, NULL);
 }
 
 lade_code_t
-lade_model_load(lade_t *client, const char *op, json_t *args, lade_call_partial_t *on_partial,
+lade_model_load(lade_t *client, const char *op, json_t *args, lade_request_partial_t *on_partial,
                 void *arg, lade_model_t **model_p, lade_error_t *error)
 {
     *model_p = NULL;
     json_t *answer = NULL;
     lade_code_t code =
-        lade_call_json(client, "load", op, s_complete(args), on_partial, arg, &answer, error);
+        lade_request_json(client, "load", op, s_complete(args), on_partial, arg, &answer, error);
     if (code)
         return code;
     lade_model_t *self = calloc(1, sizeof *self);
@@ -70,7 +70,7 @@ lade_model_load(lade_t *client, const char *op, json_t *args, lade_call_partial_
         lade_unlock(&self);
         return code;
     }
-    self->config = lade_call_text(json_object_get(answer, "config"));
+    self->config = lade_request_text(json_object_get(answer, "config"));
     *model_p = self;
     return LADE_OK;
 }

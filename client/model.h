@@ -2,12 +2,12 @@
 #ifndef LADE_MODEL_H
 #define LADE_MODEL_H
 
-#include "client/call.h"
+#include "client/request.h"
 
 // op is load_model_by_key or load_model_by_attr, args (taken) its arguments; the lock, the process
 // and the host are added here. *model_p is set only on success.
 lade_code_t lade_model_load(lade_t *self, const char *op, json_t *args,
-                            lade_call_partial_t *on_partial, void *arg, lade_model_t **model_p,
+                            lade_request_partial_t *on_partial, void *arg, lade_model_t **model_p,
                             lade_error_t *error);
 
 // The answer of the broker (broker/README.md, "install, download, load"); stays the model's.

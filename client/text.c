@@ -1,5 +1,5 @@
 // JSON as text: the public face of liblade's calls.
-#include "client/call.h"
+#include "client/request.h"
 #include "common/wire.h"
 
 #include <stdint.h>
@@ -85,7 +85,7 @@ s_clean_copy(const json_t *value)
 }
 
 char *
-lade_call_text(const json_t *value)
+lade_request_text(const json_t *value)
 {
     const size_t flags = JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(16);
     char *text = value ? json_dumps(value, flags) : strdup("null");
@@ -106,7 +106,7 @@ static bool
 s_tell(void *arg, const json_t *partial)
 {
     s_told_t *told = arg;
-    char *text = lade_call_text(partial);
+    char *text = lade_request_text(partial);
     bool go_on = told->progress(told->arg, text);
     free(text);
     return go_on;
@@ -138,9 +138,10 @@ lade_call_progress(lade_t *self, const char *service, const char *op, const char
     if (code)
         return code;
     s_told_t told = {progress, arg};
-    code = lade_call_json(self, service, op, map, progress ? s_tell : NULL, &told, &result, error);
+    code =
+        lade_request_json(self, service, op, map, progress ? s_tell : NULL, &told, &result, error);
     if (!code && result_p)
-        *result_p = lade_call_text(result);
+        *result_p = lade_request_text(result);
     json_decref(result);
     return code;
 }

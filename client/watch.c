@@ -5,7 +5,7 @@
 // (lost messages, a restart, events that a filter kept away) is settled by events.since, which
 // answers everything up to now, so that under load one question covers many events and what then
 // still comes from the socket is recognised as known.
-#include "client/call.h"
+#include "client/request.h"
 #include "common/endpoint.h"
 #include "common/wire.h"
 
@@ -51,7 +51,7 @@ s_deliver(s_watch_t *self, const json_t *event)
 {
     if (self->stopped || !s_wanted(self, event))
         return;
-    char *text = lade_call_text(event);
+    char *text = lade_request_text(event);
     self->stopped = !self->on_event(self->arg, text);
     free(text);
 }
@@ -87,7 +87,7 @@ s_page(s_watch_t *self, bool *more_p, lade_error_t *error)
     json_decref(names);
     json_t *page = NULL;
     lade_code_t code =
-        lade_call_json(self->client, "events", "since", args, NULL, NULL, &page, error);
+        lade_request_json(self->client, "events", "since", args, NULL, NULL, &page, error);
     if (code)
         return code;
     const json_t *events = json_object_get(page, "events");
@@ -127,7 +127,7 @@ s_catch_up(s_watch_t *self, lade_error_t *error)
 static bool
 s_same_epoch(s_watch_t *self, const json_t *event)
 {
-    char *epoch = lade_call_text(json_object_get(event, "epoch"));
+    char *epoch = lade_request_text(json_object_get(event, "epoch"));
     bool same = self->epoch && epoch && strcmp(self->epoch, epoch) == 0;
     free(self->epoch);
     self->epoch = epoch;
@@ -176,16 +176,16 @@ s_wait(s_watch_t *self, json_t **event_p, lade_error_t *error)
             return lade_error_set(error, LADE_TIMEOUT, "no more events within the time given");
         bool first = !self->epoch;
         int64_t patience =
-            first ? lade_call_timeout(self->client) : lade_call_patience(self->client);
+            first ? lade_request_timeout(self->client) : lade_request_patience(self->client);
         if (now - self->heard_ms >= patience)
             return lade_error_set(
                 error, LADE_BROKER_UNREACHABLE,
                 "no event comes from the broker at %s for %" PRId64
                 " s (it beats every second): look whether it runs, and at endpoints.events",
-                lade_call_endpoint(self->client), (int64_t)patience / 1000);
+                lade_request_endpoint(self->client), (int64_t)patience / 1000);
         zmq_pollitem_t items[] = {
             {.socket = zsock_resolve(self->sub), .events = ZMQ_POLLIN},
-            {.fd = lade_call_stop(self->client), .events = ZMQ_POLLIN},
+            {.fd = lade_request_stop(self->client), .events = ZMQ_POLLIN},
         };
         zmq_poll(items, items[1].fd >= 0 ? 2 : 1, 100);
         if (items[1].revents & ZMQ_POLLIN)
@@ -207,7 +207,7 @@ static lade_code_t
 s_subscribe(s_watch_t *self, lade_error_t *error)
 {
     const char *endpoint;
-    lade_code_t code = lade_call_events_endpoint(self->client, &endpoint, error);
+    lade_code_t code = lade_request_events_endpoint(self->client, &endpoint, error);
     if (code)
         return code;
     self->sub = zsock_new(ZMQ_SUB);
@@ -223,7 +223,7 @@ s_subscribe(s_watch_t *self, lade_error_t *error)
     }
     // The beats tell a filtered subscriber that something it may have lost is there.
     zsock_set_subscribe(self->sub, count ? "broker_beat/" : "");
-    return lade_endpoint_connect(self->sub, endpoint, lade_call_config(self->client), error);
+    return lade_endpoint_connect(self->sub, endpoint, lade_request_config(self->client), error);
 }
 
 // The seq to go on from when nothing older is wanted. Asking is also what notices at once that no
@@ -232,7 +232,8 @@ static lade_code_t
 s_newest(lade_t *client, int64_t *seq_p, lade_error_t *error)
 {
     json_t *status = NULL;
-    lade_code_t code = lade_call_json(client, "broker", "status", NULL, NULL, NULL, &status, error);
+    lade_code_t code =
+        lade_request_json(client, "broker", "status", NULL, NULL, NULL, &status, error);
     *seq_p = lade_json_int(status, "seq", 0);
     json_decref(status);
     return code;

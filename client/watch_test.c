@@ -1,5 +1,5 @@
 // lade_watch: what is lost, doubled or cut off on the way must not show.
-#include "client/call.h"
+#include "client/request.h"
 
 #include "client/fake_test.h"
 
@@ -222,7 +222,7 @@ test_the_deadline_and_the_missing_broker_end_it(void **state)
     assert_int_equal(lade_watch(self->client, NULL, -1, s_on_event, self, 0.2, &error),
                      LADE_TIMEOUT);
     fake_do(&self->fake, "stop");
-    lade_call_set_patience(self->client, 100);
+    lade_request_set_patience(self->client, 100);
     assert_int_equal(lade_watch(self->client, NULL, -1, s_on_event, self, 10, &error),
                      LADE_BROKER_UNREACHABLE);
 }

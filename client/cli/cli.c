@@ -49,7 +49,7 @@ lade_cli_complain(const char *about, const lade_error_t *error)
 void
 lade_cli_print_json(json_t *value)
 {
-    char *text = lade_call_text(value);
+    char *text = lade_request_text(value);
     puts(text ? text : "null");
     fflush(stdout);
     free(text);
@@ -72,14 +72,14 @@ lade_cli_member(const json_t *map, const char *key)
         return strdup("");
     if (json_is_string(value))
         return strdup(json_string_value(value));
-    char *text = lade_call_text(value);
+    char *text = lade_request_text(value);
     if (!json_is_array(value) || !text)
         return text;
     // ["a","b"] reads better as a, b
     lade_buf_t list = LADE_BUF(1 << 20);
     for (size_t i = 0; i < json_array_size(value); i++) {
         const char *string = json_string_value(json_array_get(value, i));
-        char *item = string ? strdup(string) : lade_call_text(json_array_get(value, i));
+        char *item = string ? strdup(string) : lade_request_text(json_array_get(value, i));
         lade_buf_addf(&list, NULL, "%s%s", i ? ", " : "", item ? item : "");
         free(item);
     }
@@ -110,7 +110,7 @@ lade_code_t
 lade_cli_call(lade_cli_t *cli, const char *service, const char *op, json_t *args, json_t **result_p,
               lade_error_t *error)
 {
-    return lade_call_json(cli->client, service, op, args, NULL, NULL, result_p, error);
+    return lade_request_json(cli->client, service, op, args, NULL, NULL, result_p, error);
 }
 
 lade_code_t
@@ -150,7 +150,7 @@ lade_cli_catch(lade_cli_t *cli, lade_error_t *error)
     cli->stop = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (cli->stop < 0)
         return lade_error_set(error, LADE_IO_ERROR, "no descriptor for signals");
-    lade_call_set_stop(cli->client, cli->stop);
+    lade_request_set_stop(cli->client, cli->stop);
     return LADE_OK;
 }
 
@@ -272,7 +272,7 @@ s_open(lade_cli_t *cli, lade_error_t *error)
                   lade_args_text(args, "--broker", NULL), &cli->client, error);
     if (code)
         return code;
-    cli->config = lade_call_config(cli->client);
+    cli->config = lade_request_config(cli->client);
     int level = lade_log_level(cli->config->log_level);
     lade_log_open("lade", level < 0 ? LADE_LOG_INFO : (lade_log_level_t)level);
     return LADE_OK;

@@ -2,8 +2,8 @@
 #ifndef LADE_CLI_H
 #define LADE_CLI_H
 
-#include "client/call.h"
 #include "client/cli/args.h"
+#include "client/request.h"
 
 #include <jansson.h>
 #include <stdbool.h>

@@ -45,7 +45,7 @@ s_print_status(const lade_cli_t *cli, const json_t *status)
                  *jobs = json_object_get(status, "jobs");
     double uptime = lade_json_real(status, "uptime_s", lade_json_real(status, "uptime", 0));
     printf("broker %s at %s, up %s\n", lade_json_text(status, "version", "?"),
-           lade_call_endpoint(cli->client), lade_show_span(uptime, span));
+           lade_request_endpoint(cli->client), lade_show_span(uptime, span));
     int64_t count = json_is_array(workers) ? (int64_t)json_array_size(workers)
                                            : lade_json_int(status, "workers", 0);
     char *epoch = lade_cli_member(status, "epoch");

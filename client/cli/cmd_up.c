@@ -154,7 +154,7 @@ s_take_lock(s_up_t *self, lade_error_t *error)
         code = lade_error_errno(error, errno, "cannot write %s", path);
     free(path);
     if (!code && strncmp(self->config.clients, "ipc://", 6) == 0 &&
-        access(self->config.clients + 6, F_OK) == 0 && !lade_call_nobody(self->config.clients))
+        access(self->config.clients + 6, F_OK) == 0 && !lade_request_nobody(self->config.clients))
         code = lade_error_set(
             error, LADE_BUSY,
             "a broker listens on %s already: end it, or give another folder with --data",
@@ -349,7 +349,7 @@ s_check(s_up_t *self, lade_error_t *error)
 static lade_code_t
 s_ask(s_up_t *self, const char *op, json_t **answer_p)
 {
-    return lade_call_json(self->client, "broker", op, NULL, NULL, NULL, answer_p, NULL);
+    return lade_request_json(self->client, "broker", op, NULL, NULL, NULL, answer_p, NULL);
 }
 
 static bool
@@ -512,7 +512,7 @@ s_prepare(s_up_t *self, lade_error_t *error)
         code = lade_open(lade_args_text(args, "--config-file", NULL), self->config.data,
                          self->config.clients, &self->client, error);
     if (!code)
-        lade_call_set_stop(self->client, self->signals);
+        lade_request_set_stop(self->client, self->signals);
     return code;
 }
 

@@ -68,8 +68,8 @@ lade_follow_submit(lade_follow_t *self, const char *name, const char *op, json_t
     row->name = strdup(name);
     row->moved_ms = lade_mono_ms();
     snprintf(row->status, sizeof row->status, "submitting");
-    lade_call_start(self->cli->client, self->service, op, args, NULL, NULL, &row->request,
-                    &row->error);
+    lade_request_start(self->cli->client, self->service, op, args, NULL, NULL, &row->request,
+                       &row->error);
 }
 
 // Turns until no row has a request open.
@@ -77,8 +77,8 @@ static lade_code_t
 s_settle(lade_follow_t *self, lade_error_t *error)
 {
     for (size_t i = 0; i < self->count; i++)
-        while (self->rows[i]->request && !lade_call_ended(self->rows[i]->request)) {
-            lade_code_t code = lade_call_turn(self->cli->client, S_DRAW_MS, error);
+        while (self->rows[i]->request && !lade_request_ended(self->rows[i]->request)) {
+            lade_code_t code = lade_request_turn(self->cli->client, S_DRAW_MS, error);
             if (code)
                 return code;
         }
@@ -93,7 +93,7 @@ lade_follow_submitted(lade_follow_t *self, lade_error_t *error)
     for (size_t i = 0; i < self->count && !code; i++) {
         s_row_t *row = self->rows[i];
         if (row->request)
-            lade_call_finish(&row->request, &row->job, &row->error);
+            lade_request_finish(&row->request, &row->job, &row->error);
         row->ended = row->error.code != LADE_OK;
         nobody += row->error.code == LADE_BROKER_UNREACHABLE;
     }
@@ -140,8 +140,8 @@ s_start_wait(lade_follow_t *self, s_row_t *row)
     const json_t *id = json_object_get(row->job, "id");
     json_t *args = json_pack("{s:O, s:b}", "id", id ? id : json_null(), "partial", 1);
     s_set_status(row, lade_json_text(row->job, "status", "waiting"));
-    if (lade_call_start(self->cli->client, "jobs", "wait", args, s_on_partial, row, &row->request,
-                        &row->error))
+    if (lade_request_start(self->cli->client, "jobs", "wait", args, s_on_partial, row,
+                           &row->request, &row->error))
         row->ended = true;
 }
 
@@ -151,7 +151,7 @@ s_take_end(lade_follow_t *self, s_row_t *row)
 {
     json_t *ended = NULL, *shown = NULL;
     row->ended = true;
-    if (lade_call_finish(&row->request, &ended, &row->error))
+    if (lade_request_finish(&row->request, &ended, &row->error))
         return;
     const char *op = strcmp(self->service, "install") == 0    ? "get_job_by_id"
                      : strcmp(self->service, "download") == 0 ? "id_to_job"
@@ -304,7 +304,7 @@ s_step(lade_follow_t *self, lade_follow_print_t *print)
     bool asked = false; // one question a turn, so that a long queue stays cheap
     for (size_t i = 0; i < self->count; i++) {
         s_row_t *row = self->rows[i];
-        if (!row->ended && lade_call_ended(row->request))
+        if (!row->ended && lade_request_ended(row->request))
             s_finish(self, i, print);
         open += !row->ended;
         if (!row->ended && !asked && lade_mono_ms() - row->moved_ms > S_WHY_MS) {
@@ -325,7 +325,7 @@ lade_follow_run(lade_follow_t *self, lade_follow_print_t *print, lade_error_t *e
     while (!code && s_step(self, print) > 0) {
         if (lade_mono_ms() - self->drawn_ms >= S_DRAW_MS)
             s_draw(self);
-        code = lade_call_turn(self->cli->client, S_DRAW_MS, error);
+        code = lade_request_turn(self->cli->client, S_DRAW_MS, error);
     }
     if (self->screen)
         lade_bar_screen_clear(self->screen);
@@ -408,7 +408,7 @@ lade_follow_destroy(lade_follow_t **self_p)
     lade_bar_screen_destroy(&self->screen);
     for (size_t i = 0; i < self->count; i++) {
         s_row_t *row = self->rows[i];
-        lade_call_finish(&row->request, NULL, NULL);
+        lade_request_finish(&row->request, NULL, NULL);
         json_decref(row->job);
         free(row->name);
         free(row);

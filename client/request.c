@@ -1,5 +1,5 @@
 // The request socket of liblade.
-#include "client/call.h"
+#include "client/request.h"
 
 #include "common/endpoint.h"
 #include "common/wire.h"
@@ -29,7 +29,7 @@ struct lade_request {
     uint64_t id;
     char *service, *op;
     json_t *args;
-    lade_call_partial_t *on_partial;
+    lade_request_partial_t *on_partial;
     void *arg;
     int64_t started_ms;
     double timeout_s; // of args; shortened when the request is sent again
@@ -205,43 +205,43 @@ lade_set_timeout(lade_t *self, int64_t timeout_ms)
 }
 
 void
-lade_call_set_stop(lade_t *self, int descriptor)
+lade_request_set_stop(lade_t *self, int descriptor)
 {
     self->stop = descriptor;
 }
 
 int
-lade_call_stop(const lade_t *self)
+lade_request_stop(const lade_t *self)
 {
     return self->stop;
 }
 
 void
-lade_call_set_patience(lade_t *self, int64_t patience_ms)
+lade_request_set_patience(lade_t *self, int64_t patience_ms)
 {
     self->patience_ms = patience_ms;
 }
 
 int64_t
-lade_call_patience(const lade_t *self)
+lade_request_patience(const lade_t *self)
 {
     return self->patience_ms;
 }
 
 int64_t
-lade_call_timeout(const lade_t *self)
+lade_request_timeout(const lade_t *self)
 {
     return self->timeout_ms;
 }
 
 const lade_config_t *
-lade_call_config(const lade_t *self)
+lade_request_config(const lade_t *self)
 {
     return &self->config;
 }
 
 const char *
-lade_call_endpoint(const lade_t *self)
+lade_request_endpoint(const lade_t *self)
 {
     return self->endpoint;
 }
@@ -332,9 +332,9 @@ s_add_token(json_t *args)
 }
 
 lade_code_t
-lade_call_start(lade_t *self, const char *service, const char *op, json_t *args,
-                lade_call_partial_t *on_partial, void *arg, lade_request_t **request_p,
-                lade_error_t *error)
+lade_request_start(lade_t *self, const char *service, const char *op, json_t *args,
+                   lade_request_partial_t *on_partial, void *arg, lade_request_t **request_p,
+                   lade_error_t *error)
 {
     *request_p = NULL;
     if (!args)
@@ -423,7 +423,7 @@ s_take_monitor(lade_t *self)
 }
 
 bool
-lade_call_nobody(const char *endpoint)
+lade_request_nobody(const char *endpoint)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strncmp(endpoint, "ipc://", 6) != 0 || endpoint[6] == '@' ||
@@ -467,7 +467,7 @@ s_check_clocks(lade_t *self)
         if (now < patience || waited < S_NOBODY_MS)
             continue;
         if (!asked && !self->connected)
-            nobody = lade_call_nobody(self->endpoint);
+            nobody = lade_request_nobody(self->endpoint);
         asked = true;
         if (!nobody && waited < self->timeout_ms)
             continue;
@@ -486,7 +486,7 @@ s_check_clocks(lade_t *self)
 // Receiving
 
 lade_code_t
-lade_call_read_error(const json_t *map, lade_error_t *error)
+lade_request_read_error(const json_t *map, lade_error_t *error)
 {
     return lade_error_set(error, lade_code_find(lade_json_text(map, "code", "internal")), "%s",
                           lade_json_text(map, "message", "the broker gave no reason"));
@@ -526,7 +526,7 @@ s_take_answer(lade_t *self, bool final, const char *service, const json_t *body)
     if (ok)
         request->result = result ? json_incref(result) : json_null();
     else
-        lade_call_read_error(json_object_get(body, "error"), &request->error);
+        lade_request_read_error(json_object_get(body, "error"), &request->error);
     s_end(request);
 }
 
@@ -564,7 +564,7 @@ s_send_unqueued(lade_t *self)
 }
 
 lade_code_t
-lade_call_turn(lade_t *self, int64_t timeout_ms, lade_error_t *error)
+lade_request_turn(lade_t *self, int64_t timeout_ms, lade_error_t *error)
 {
     if (!self->dealer)
         return LADE_OK;
@@ -587,13 +587,13 @@ lade_call_turn(lade_t *self, int64_t timeout_ms, lade_error_t *error)
 }
 
 bool
-lade_call_ended(const lade_request_t *self)
+lade_request_ended(const lade_request_t *self)
 {
     return !self->client;
 }
 
 lade_code_t
-lade_call_finish(lade_request_t **request_p, json_t **result_p, lade_error_t *error)
+lade_request_finish(lade_request_t **request_p, json_t **result_p, lade_error_t *error)
 {
     lade_request_t *request = *request_p;
     if (result_p)
@@ -619,20 +619,22 @@ lade_call_finish(lade_request_t **request_p, json_t **result_p, lade_error_t *er
 }
 
 lade_code_t
-lade_call_json(lade_t *self, const char *service, const char *op, json_t *args,
-               lade_call_partial_t *on_partial, void *arg, json_t **result_p, lade_error_t *error)
+lade_request_json(lade_t *self, const char *service, const char *op, json_t *args,
+                  lade_request_partial_t *on_partial, void *arg, json_t **result_p,
+                  lade_error_t *error)
 {
     lade_request_t *request;
     if (result_p)
         *result_p = NULL;
-    lade_code_t code = lade_call_start(self, service, op, args, on_partial, arg, &request, error);
-    while (!code && !lade_call_ended(request))
-        code = lade_call_turn(self, S_TURN_MS, error);
+    lade_code_t code =
+        lade_request_start(self, service, op, args, on_partial, arg, &request, error);
+    while (!code && !lade_request_ended(request))
+        code = lade_request_turn(self, S_TURN_MS, error);
     if (code) {
-        lade_call_finish(&request, NULL, NULL);
+        lade_request_finish(&request, NULL, NULL);
         return code;
     }
-    return lade_call_finish(&request, result_p, error);
+    return lade_request_finish(&request, result_p, error);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -652,14 +654,14 @@ s_events_beside(const char *endpoint)
 }
 
 lade_code_t
-lade_call_events_endpoint(lade_t *self, const char **endpoint_p, lade_error_t *error)
+lade_request_events_endpoint(lade_t *self, const char **endpoint_p, lade_error_t *error)
 {
     if (!self->events)
         self->events = s_events_beside(self->endpoint);
     if (!self->events) {
         json_t *status = NULL;
         lade_code_t code =
-            lade_call_json(self, "broker", "status", NULL, NULL, NULL, &status, error);
+            lade_request_json(self, "broker", "status", NULL, NULL, NULL, &status, error);
         if (code)
             return code;
         const char *told = lade_json_text(json_object_get(status, "endpoints"), "events", NULL);

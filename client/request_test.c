@@ -1,5 +1,5 @@
 // liblade's calls against a broker of our own.
-#include "client/call.h"
+#include "client/request.h"
 
 #include "client/fake_test.h"
 
@@ -43,7 +43,7 @@ static size_t
 s_seen(s_world_t *self, const char *name, json_t **last_p)
 {
     json_t *seen = NULL;
-    assert_int_equal(lade_call_json(self->client, "test", "seen", NULL, NULL, NULL, &seen, NULL),
+    assert_int_equal(lade_request_json(self->client, "test", "seen", NULL, NULL, NULL, &seen, NULL),
                      LADE_OK);
     size_t count = 0;
     for (size_t i = 0; i < json_array_size(seen); i++)
@@ -109,8 +109,8 @@ test_many_requests_are_in_flight(void **state)
     s_world_t *self = *state;
     lade_request_t *waits[8];
     for (int i = 0; i < 8; i++)
-        lade_call_start(self->client, "jobs", "wait", json_pack("{s:i}", "id", i), NULL, NULL,
-                        &waits[i], NULL);
+        lade_request_start(self->client, "jobs", "wait", json_pack("{s:i}", "id", i), NULL, NULL,
+                           &waits[i], NULL);
     s_turn_until_seen(self, "jobs.wait", 8);
     for (int i = 7; i >= 0; i--) { // in another order than asked
         char command[32];
@@ -119,9 +119,9 @@ test_many_requests_are_in_flight(void **state)
     }
     for (int i = 0; i < 8; i++) {
         json_t *job;
-        while (!lade_call_ended(waits[i]))
-            lade_call_turn(self->client, 100, NULL);
-        assert_int_equal(lade_call_finish(&waits[i], &job, NULL), LADE_OK);
+        while (!lade_request_ended(waits[i]))
+            lade_request_turn(self->client, 100, NULL);
+        assert_int_equal(lade_request_finish(&waits[i], &job, NULL), LADE_OK);
         assert_int_equal(lade_json_int(job, "id", -1), i);
         assert_null(waits[i]);
         json_decref(job);
@@ -194,17 +194,17 @@ test_a_wait_is_longer_than_the_timeout_if_the_broker_is_alive(void **state)
     s_world_t *self = *state;
     lade_request_t *wait;
     lade_set_timeout(self->client, 100);
-    lade_call_set_patience(self->client, 100);
-    lade_call_start(self->client, "jobs", "wait", json_pack("{s:i}", "id", 1), NULL, NULL, &wait,
-                    NULL);
+    lade_request_set_patience(self->client, 100);
+    lade_request_start(self->client, "jobs", "wait", json_pack("{s:i}", "id", 1), NULL, NULL, &wait,
+                       NULL);
     for (int64_t until = lade_mono_ms() + 500;
          lade_mono_ms() < until;) // only its pings are answered
-        lade_call_turn(self->client, 20, NULL);
-    assert_false(lade_call_ended(wait));
+        lade_request_turn(self->client, 20, NULL);
+    assert_false(lade_request_ended(wait));
     fake_do(&self->fake, "end 1");
-    while (!lade_call_ended(wait))
-        lade_call_turn(self->client, 100, NULL);
-    assert_int_equal(lade_call_finish(&wait, NULL, NULL), LADE_OK);
+    while (!lade_request_ended(wait))
+        lade_request_turn(self->client, 100, NULL);
+    assert_int_equal(lade_request_finish(&wait, NULL, NULL), LADE_OK);
 }
 
 static void
@@ -212,21 +212,21 @@ test_a_wait_survives_a_restart(void **state)
 {
     s_world_t *self = *state;
     lade_request_t *wait;
-    lade_call_start(self->client, "jobs", "wait", json_pack("{s:i}", "id", 3), NULL, NULL, &wait,
-                    NULL);
+    lade_request_start(self->client, "jobs", "wait", json_pack("{s:i}", "id", 3), NULL, NULL, &wait,
+                       NULL);
     s_turn_until_seen(self, "jobs.wait", 1);
     fake_do(&self->fake, "stop");
     for (int64_t until = lade_mono_ms() + 400;
          lade_mono_ms() < until;) // longer than it takes when nobody ever was
-        lade_call_turn(self->client, 20, NULL);
-    assert_false(lade_call_ended(wait));
+        lade_request_turn(self->client, 20, NULL);
+    assert_false(lade_request_ended(wait));
     fake_do(&self->fake, "start");
     s_turn_until_seen(self, "jobs.wait", 2);
     fake_do(&self->fake, "end 3");
     json_t *job = NULL;
-    while (!lade_call_ended(wait))
-        lade_call_turn(self->client, 100, NULL);
-    assert_int_equal(lade_call_finish(&wait, &job, NULL), LADE_OK);
+    while (!lade_request_ended(wait))
+        lade_request_turn(self->client, 100, NULL);
+    assert_int_equal(lade_request_finish(&wait, &job, NULL), LADE_OK);
     assert_string_equal(lade_json_text(job, "status", ""), "completed");
     json_decref(job);
 }
@@ -238,16 +238,16 @@ test_a_submission_is_repeated_with_its_token(void **state)
     lade_request_t *submit;
     s_turn_until_seen(self, "test.seen", 1);
     fake_do(&self->fake, "swallow 1");
-    lade_call_start(self->client, "install", "heuristic_import", json_pack("{s:s}", "source", "x"),
-                    NULL, NULL, &submit, NULL);
+    lade_request_start(self->client, "install", "heuristic_import",
+                       json_pack("{s:s}", "source", "x"), NULL, NULL, &submit, NULL);
     json_t *first = NULL, *second = NULL;
     s_turn_until_seen(self, "install.heuristic_import", 1);
     s_seen(self, "install.heuristic_import", &first);
     fake_do(&self->fake, "stop");
     fake_do(&self->fake, "start");
-    while (!lade_call_ended(submit))
-        lade_call_turn(self->client, 100, NULL);
-    assert_int_equal(lade_call_finish(&submit, NULL, NULL), LADE_OK);
+    while (!lade_request_ended(submit))
+        lade_request_turn(self->client, 100, NULL);
+    assert_int_equal(lade_request_finish(&submit, NULL, NULL), LADE_OK);
     assert_int_equal(s_seen(self, "install.heuristic_import", &second), 2);
     assert_int_equal(strlen(lade_json_text(first, "token", "")), 32);
     assert_true(json_equal(first, second));
@@ -261,15 +261,15 @@ test_what_must_not_happen_twice_is_not_repeated(void **state)
     s_world_t *self = *state;
     lade_request_t *request;
     lade_error_t error = {0};
-    lade_call_start(self->client, "store", "del_model", json_pack("{s:s}", "key", "x"), NULL, NULL,
-                    &request, NULL);
+    lade_request_start(self->client, "store", "del_model", json_pack("{s:s}", "key", "x"), NULL,
+                       NULL, &request, NULL);
     // Another one after it, so that the first is known to be delivered over a connection that is
     // up.
     s_turn_until_seen(self, "store.del_model", 1);
     fake_do(&self->fake, "stop");
-    while (!lade_call_ended(request))
-        lade_call_turn(self->client, 100, NULL);
-    assert_int_equal(lade_call_finish(&request, NULL, &error), LADE_BROKER_UNREACHABLE);
+    while (!lade_request_ended(request))
+        lade_request_turn(self->client, 100, NULL);
+    assert_int_equal(lade_request_finish(&request, NULL, &error), LADE_BROKER_UNREACHABLE);
     assert_non_null(strstr(error.message, "before you repeat it"));
     fake_do(&self->fake, "start");
     assert_int_equal(s_seen(self, "store.del_model", NULL), 1);
@@ -281,14 +281,14 @@ test_patience_ends_when_the_broker_stays_away(void **state)
     s_world_t *self = *state;
     lade_request_t *wait;
     lade_error_t error = {0};
-    lade_call_set_patience(self->client, 300);
-    lade_call_start(self->client, "jobs", "wait", json_pack("{s:i}", "id", 3), NULL, NULL, &wait,
-                    NULL);
+    lade_request_set_patience(self->client, 300);
+    lade_request_start(self->client, "jobs", "wait", json_pack("{s:i}", "id", 3), NULL, NULL, &wait,
+                       NULL);
     s_turn_until_seen(self, "jobs.wait", 1);
     fake_do(&self->fake, "stop");
-    while (!lade_call_ended(wait))
-        lade_call_turn(self->client, 100, NULL);
-    assert_int_equal(lade_call_finish(&wait, NULL, &error), LADE_BROKER_UNREACHABLE);
+    while (!lade_request_ended(wait))
+        lade_request_turn(self->client, 100, NULL);
+    assert_int_equal(lade_request_finish(&wait, NULL, &error), LADE_BROKER_UNREACHABLE);
 }
 
 static void
@@ -336,7 +336,8 @@ test_a_fork_is_told_to_open_its_own(void **state)
     pid_t pid = fork();
     if (pid == 0) {
         lade_error_t error = {0};
-        // A signal says yes: a child that exits would be searched for leaks of what is its parent's.
+        // A signal says yes: a child that exits would be searched for leaks of what is its
+        // parent's.
         if (lade_call(self->client, "test", "echo", "", NULL, &error) == LADE_USAGE)
             kill(getpid(), SIGKILL);
         _exit(1);
@@ -351,11 +352,11 @@ test_closing_ends_what_is_in_flight(void **state)
 {
     s_world_t *self = *state;
     lade_request_t *wait;
-    lade_call_start(self->client, "jobs", "wait", json_pack("{s:i}", "id", 3), NULL, NULL, &wait,
-                    NULL);
+    lade_request_start(self->client, "jobs", "wait", json_pack("{s:i}", "id", 3), NULL, NULL, &wait,
+                       NULL);
     lade_close(&self->client);
-    assert_true(lade_call_ended(wait));
-    assert_int_equal(lade_call_finish(&wait, NULL, NULL), LADE_CANCELLED);
+    assert_true(lade_request_ended(wait));
+    assert_int_equal(lade_request_finish(&wait, NULL, NULL), LADE_CANCELLED);
 }
 
 static void
@@ -366,7 +367,7 @@ test_a_stop_descriptor_ends_the_waiting(void **state)
     lade_error_t error = {0};
     assert_int_equal(pipe(pipe_fds), 0);
     assert_int_equal(write(pipe_fds[1], "x", 1), 1);
-    lade_call_set_stop(self->client, pipe_fds[0]);
+    lade_request_set_stop(self->client, pipe_fds[0]);
     assert_int_equal(lade_call(self->client, "jobs", "wait", "{\"id\":1}", NULL, &error),
                      LADE_CANCELLED);
     close(pipe_fds[0]);
