@@ -41,16 +41,15 @@ static void
 s_print_status(const lade_cli_t *cli, const json_t *status)
 {
     char span[LADE_SHOW_SIZE], bytes[LADE_SHOW_SIZE];
-    const json_t *workers = json_object_get(status, "workers"),
-                 *jobs = json_object_get(status, "jobs");
-    double uptime = lade_json_real(status, "uptime_s", lade_json_real(status, "uptime", 0));
+    const json_t *jobs = json_object_get(status, "jobs");
+    double uptime = lade_json_real(status, "uptime", 0);
     printf("broker %s at %s, up %s\n", lade_json_text(status, "version", "?"),
            lade_request_endpoint(cli->client), lade_show_span(uptime, span));
-    int64_t count = json_is_array(workers) ? (int64_t)json_array_size(workers)
-                                           : lade_json_int(status, "workers", 0);
+    int64_t count = lade_json_int(status, "workers", 0);
     char *epoch = lade_cli_member(status, "epoch");
-    printf("workers %" PRId64 ", queue %" PRId64 ", keyspace %s, seq %" PRId64 ", epoch %s\n",
-           count, lade_json_int(status, "queue", 0),
+    printf("workers %" PRId64 ", models %" PRId64 ", queue %" PRId64 ", keyspace %s, seq %" PRId64
+           ", epoch %s\n",
+           count, lade_json_int(status, "models", 0), lade_json_int(status, "queue", 0),
            lade_show_bytes(lade_json_int(status, "keyspace_bytes", 0), bytes),
            lade_json_int(status, "seq", 0), epoch);
     free(epoch);

@@ -259,6 +259,7 @@ s_exec(const s_up_t *self, const s_child_t *child, pid_t parent)
     // outlives us.
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
+    dup2(STDERR_FILENO, STDOUT_FILENO); // standard output is for what we say
     sigprocmask(SIG_SETMASK, &self->old_mask, NULL);
     if (getppid() == parent)
         execv(child->path, (char *const *)argv);
