@@ -595,12 +595,14 @@ test_earlier_attempt_had_published(void **state)
     assert_int_equal(lade_path_write(url_path, f->url, strlen(f->url), 0600, NULL), LADE_OK);
     lade_partial_hash_file(url_path, NULL, NULL, source, NULL);
     lade_path_remove(url_path, NULL);
-    int len = snprintf(
-        text, sizeof text,
-        "{\"version\":1,\"source\":\"%s\",\"part\":\".big.safetensors.7-1.part\",\"name\":"
-        "\"big.safetensors\",\"bytes\":%d,\"total\":%d,\"attempt\":1,\"publishing\":true,"
-        "\"sha256\":\"%s\",\"inode\":%lld,\"device\":%lld}",
-        source, S_BIG, S_BIG, f->hub->big_sha256, (long long)st.st_ino, (long long)st.st_dev);
+    int len = snprintf(text, sizeof text,
+                       "{\"version\":1,\"source\":\"%s\",\"part\":\".big.safetensors.7-1.part\","
+                       "\"name\":\"big.safetensors\",\"bytes\":%d,\"total\":%d,\"attempt\":1,"
+                       "\"publishing\":true,\"sha256\":\"%s\",\"inode\":%lld,\"device\":%lld,"
+                       "\"mtime_ns\":%lld}",
+                       source, S_BIG, S_BIG, f->hub->big_sha256, (long long)st.st_ino,
+                       (long long)st.st_dev,
+                       (long long)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec);
     assert_int_equal(lade_path_write(journal, text, (size_t)len, 0600, NULL), LADE_OK);
     json_decref(s_control(f, "DELETE", "log", NULL));
     request.attempt = 2;

@@ -121,6 +121,7 @@ s_journal_read(const char *path, lade_journal_t *journal)
             .publishing = lade_json_bool(map, "publishing", false),
             .inode = (uint64_t)lade_json_int(map, "inode", 0),
             .device = (uint64_t)lade_json_int(map, "device", 0),
+            .mtime_ns = lade_json_int(map, "mtime_ns", 0),
         };
     else
         lade_log(LADE_LOG_WARNING, "download", "%s is no journal of ours; it is passed over", path);
@@ -131,13 +132,14 @@ s_journal_read(const char *path, lade_journal_t *journal)
 static json_t *
 s_journal_map(const lade_partial_t *self, const lade_journal_t *journal)
 {
-    return json_pack("{s:i, s:s, s:s, s:s*, s:s*, s:s*, s:s*, s:s*, s:I, s:I, s:I, s:b, s:I, s:I}",
-                     "version", 1, "source", self->source, "part", self->part, "etag",
-                     journal->etag, "last_modified", journal->last_modified, "content_type",
-                     journal->content_type, "name", journal->name, "sha256", journal->sha256,
-                     "total", (json_int_t)journal->total, "bytes", (json_int_t)journal->bytes,
-                     "attempt", (json_int_t)self->attempt, "publishing", journal->publishing,
-                     "inode", (json_int_t)journal->inode, "device", (json_int_t)journal->device);
+    return json_pack(
+        "{s:i, s:s, s:s, s:s*, s:s*, s:s*, s:s*, s:s*, s:I, s:I, s:I, s:b, s:I, s:I, s:I}",
+        "version", 1, "source", self->source, "part", self->part, "etag", journal->etag,
+        "last_modified", journal->last_modified, "content_type", journal->content_type, "name",
+        journal->name, "sha256", journal->sha256, "total", (json_int_t)journal->total, "bytes",
+        (json_int_t)journal->bytes, "attempt", (json_int_t)self->attempt, "publishing",
+        (int)journal->publishing, "inode", (json_int_t)journal->inode, "device",
+        (json_int_t)journal->device, "mtime_ns", (json_int_t)journal->mtime_ns);
 }
 
 // Whether a later attempt has the journal. Two processes could both read and then both write; the
@@ -350,6 +352,12 @@ s_sweep(const lade_partial_t *self)
         closedir(folder);
 }
 
+static int64_t
+s_mtime_ns(const struct stat *st)
+{
+    return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+}
+
 static bool
 s_is_published(const lade_partial_t *self, const lade_journal_t *journal)
 {
@@ -359,7 +367,7 @@ s_is_published(const lade_partial_t *self, const lade_journal_t *journal)
     struct stat st;
     bool same = lstat(final, &st) == 0 && S_ISREG(st.st_mode) &&
                 (uint64_t)st.st_ino == journal->inode && (uint64_t)st.st_dev == journal->device &&
-                st.st_size == journal->bytes;
+                st.st_size == journal->bytes && s_mtime_ns(&st) == journal->mtime_ns;
     free(final);
     return same;
 }
@@ -510,6 +518,7 @@ lade_partial_publish(lade_partial_t *self, lade_journal_t *journal, lade_error_t
     journal->bytes = journal->total = self->bytes;
     journal->inode = (uint64_t)st.st_ino;
     journal->device = (uint64_t)st.st_dev;
+    journal->mtime_ns = s_mtime_ns(&st);
     journal->publishing = true;
     lade_code_t code = lade_partial_checkpoint(self, journal, error);
     if (code)

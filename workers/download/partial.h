@@ -35,6 +35,7 @@ typedef struct {
     int64_t attempt;                           // who wrote it
     bool publishing; // the bytes are complete and verified; inode is about to get its final name
     uint64_t inode, device;
+    int64_t mtime_ns; // inode numbers are used again
 } lade_journal_t;
 
 lade_journal_t lade_journal_copy(const lade_journal_t *self);
