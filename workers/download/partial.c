@@ -490,11 +490,24 @@ lade_partial_restart(lade_partial_t *self, lade_error_t *error)
     return LADE_OK;
 }
 
+// Whether our name is still on our file. A later attempt takes it off, and may have ended and left
+// nothing by now: a journal written then would stay for ever.
+static bool
+s_is_ours(const lade_partial_t *self)
+{
+    struct stat named, opened;
+    return lstat(self->path, &named) == 0 && fstat(self->fd, &opened) == 0 &&
+           named.st_ino == opened.st_ino && named.st_dev == opened.st_dev;
+}
+
 lade_code_t
 lade_partial_checkpoint(lade_partial_t *self, const lade_journal_t *journal, lade_error_t *error)
 {
     if (fdatasync(self->fd) != 0)
         return lade_error_errno(error, errno, "cannot sync %s", self->path);
+    if (!s_is_ours(self))
+        return lade_error_set(error, LADE_STALE_LEASE, "%s is gone: a later attempt took it over",
+                              self->path);
     return s_journal_write(self, journal, error);
 }
 

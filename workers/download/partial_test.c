@@ -171,12 +171,16 @@ test_file_somebody_has_open_is_copied(void **state)
     assert_int_equal(lade_partial_checkpoint(stopped, &late, NULL), LADE_STALE_LEASE);
     late.name = strdup("m.bin");
     assert_int_equal(lade_partial_publish(stopped, &late, NULL), LADE_STALE_LEASE);
+    f->journal.name = strdup("m.bin");
+    assert_int_equal(lade_partial_publish(f->partial, &f->journal, NULL), LADE_OK);
+    // All is over, and it still does not know.
+    assert_int_equal(lade_partial_checkpoint(stopped, &late, NULL), LADE_STALE_LEASE);
+    assert_int_equal(lade_partial_publish(stopped, &late, NULL), LADE_STALE_LEASE);
     lade_journal_free(&late);
     lade_partial_remove(stopped);
     lade_partial_close(&stopped);
-    f->journal.name = strdup("m.bin");
-    assert_int_equal(lade_partial_publish(f->partial, &f->journal, NULL), LADE_OK);
     s_check_content(f, "m.bin", "hello");
+    assert_false(s_there(f, ".m.bin.7.journal"));
 }
 
 static void
