@@ -3,6 +3,7 @@
 
 #include "common/path.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -596,6 +597,47 @@ test_every_kind_of_source_and_check_can_be_asked(void **state)
     free(file);
 }
 
+typedef struct {
+    const lade_identify_t *engine;
+    const char *path;
+    size_t right;
+} s_task_t;
+
+static void *
+s_identify_often(void *arg)
+{
+    s_task_t *task = arg;
+    for (int i = 0; i < 50; i++) {
+        json_t *found;
+        if (lade_identify_path(task->engine, task->path, NULL, &found, NULL) == LADE_OK)
+            task->right += strcmp(json_string_value(json_object_get(found, "base")), "sdxl") == 0;
+        json_decref(found);
+    }
+    return NULL;
+}
+
+static void
+test_one_engine_serves_many_threads(void **state)
+{
+    s_place_t *self = *state;
+    enum { THREADS = 4 };
+    pthread_t threads[THREADS];
+    s_task_t tasks[THREADS];
+    char *path = s_write_tensors(
+        self, "a.safetensors",
+        "lora_unet_input_blocks_7_1_transformer_blocks_2_attn1_to_q.lora_down.weight 4,1280",
+        false);
+    for (int i = 0; i < THREADS; i++) {
+        tasks[i] = (s_task_t){self->engine, path, 0};
+        assert_int_equal(pthread_create(&threads[i], NULL, s_identify_often, &tasks[i]), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(tasks[i].right, 50);
+    }
+    free(path);
+}
+
 static void
 test_thousands_of_tensors_take_milliseconds(void **state)
 {
@@ -636,6 +678,7 @@ main(void)
         TEST(test_rules_of_equal_standing_that_differ_are_ambiguous_in_any_order),
         TEST(test_a_wrong_family_file_is_named_with_its_line),
         TEST(test_every_kind_of_source_and_check_can_be_asked),
+        TEST(test_one_engine_serves_many_threads),
         TEST(test_thousands_of_tensors_take_milliseconds),
     };
     return cmocka_run_group_tests_name("identify", tests, NULL, NULL);

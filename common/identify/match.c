@@ -492,7 +492,7 @@ s_mapped(lade_match_t *self, const lade_value_t *value, json_t *seen)
     for (size_t i = 0; i < json_array_size(value->from); i++)
         if (lade_match_same(json_array_get(value->from, i), seen)) {
             json_decref(seen);
-            return json_incref(json_array_get(value->to, i));
+            return json_deep_copy(json_array_get(value->to, i)); // rules are shared by threads
         }
     s_say(self, "%s is %s, not %s", s_show_source(&value->source, what),
           lade_match_show(seen, text, sizeof text), s_show_list(value->from, wanted));
@@ -518,7 +518,7 @@ json_t *
 lade_match_told(lade_match_t *self, const lade_value_t *value)
 {
     if (value->constant)
-        return json_incref(value->constant);
+        return json_deep_copy(value->constant);
     if (value->source.kind)
         return s_mapped(self, value, s_readers[value->source.kind](self, &value->source));
     return s_chosen(self, value);

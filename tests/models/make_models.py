@@ -608,12 +608,12 @@ def tensors(spec, metadata=None, file=''):
 
 
 def flux(small):
-    net = Net('BF16')
+    net, width = Net('BF16'), 32 if small else 3072
     for i in range(19):
-        net.linear('double_blocks.%d.img_attn.proj' % i, 3072, 3072)
+        net.linear('double_blocks.%d.img_attn.proj' % i, width, width)
         net.add('double_blocks.%d.img_attn.norm.key_norm.scale' % i, 128)
-    net.linear('img_in', 3072, 64)
-    net.linear('txt_in', 3072, 4096)
+    net.linear('img_in', width, 64)
+    net.linear('txt_in', width, 4096)
     return {'': net}
 
 
