@@ -1,5 +1,5 @@
 // YAML nodes into values, with the line of each mistake.
-#include "common/identify/reader.h"
+#include "common/identify/rulefile.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -12,7 +12,7 @@
 // Errors and memory
 
 lade_code_t
-lade_reader_fail(lade_reader_t *reader, const yaml_node_t *node, const char *format, ...)
+lade_rulefile_fail(lade_rulefile_t *reader, const yaml_node_t *node, const char *format, ...)
 {
     char words[400];
     va_list args;
@@ -23,10 +23,10 @@ lade_reader_fail(lade_reader_t *reader, const yaml_node_t *node, const char *for
                           node->start_mark.line + 1, words);
 }
 
-static lade_reader_block_t *
-s_block(lade_reader_t *reader, size_t size)
+static lade_rulefile_block_t *
+s_block(lade_rulefile_t *reader, size_t size)
 {
-    lade_reader_block_t *block = calloc(1, sizeof *block + size);
+    lade_rulefile_block_t *block = calloc(1, sizeof *block + size);
     if (!block)
         abort(); // rules are small, and without them nothing works
     block->next = *reader->blocks;
@@ -35,79 +35,79 @@ s_block(lade_reader_t *reader, size_t size)
 }
 
 void *
-lade_reader_alloc(lade_reader_t *reader, size_t size)
+lade_rulefile_alloc(lade_rulefile_t *reader, size_t size)
 {
     return s_block(reader, size)->data;
 }
 
 json_t *
-lade_reader_keep(lade_reader_t *reader, json_t *value)
+lade_rulefile_keep(lade_rulefile_t *reader, json_t *value)
 {
     s_block(reader, 0)->json = value;
     return value;
 }
 
 const char *
-lade_reader_keep_text(lade_reader_t *reader, const char *text)
+lade_rulefile_keep_text(lade_rulefile_t *reader, const char *text)
 {
-    return strcpy(lade_reader_alloc(reader, strlen(text) + 1), text);
+    return strcpy(lade_rulefile_alloc(reader, strlen(text) + 1), text);
 }
 
 // ---------------------------------------------------------------------------------------------------
 // Nodes
 
 yaml_node_t *
-lade_reader_node(lade_reader_t *reader, int index)
+lade_rulefile_node(lade_rulefile_t *reader, int index)
 {
     return yaml_document_get_node(reader->doc, index);
 }
 
 const char *
-lade_reader_scalar(const yaml_node_t *node)
+lade_rulefile_scalar(const yaml_node_t *node)
 {
     return node->type == YAML_SCALAR_NODE ? (const char *)node->data.scalar.value : NULL;
 }
 
 yaml_node_t *
-lade_reader_find(lade_reader_t *reader, const yaml_node_t *map, const char *key)
+lade_rulefile_find(lade_rulefile_t *reader, const yaml_node_t *map, const char *key)
 {
     for (yaml_node_pair_t *pair = map->data.mapping.pairs.start; pair < map->data.mapping.pairs.top;
          pair++) {
-        const char *text = lade_reader_scalar(lade_reader_node(reader, pair->key));
+        const char *text = lade_rulefile_scalar(lade_rulefile_node(reader, pair->key));
         if (text && strcmp(text, key) == 0)
-            return lade_reader_node(reader, pair->value);
+            return lade_rulefile_node(reader, pair->value);
     }
     return NULL;
 }
 
 // Every key of a map has to be one of a NULL-ended list, once.
 lade_code_t
-lade_reader_check_keys(lade_reader_t *reader, const yaml_node_t *map, const char *what,
-                       const char *const *keys)
+lade_rulefile_check_keys(lade_rulefile_t *reader, const yaml_node_t *map, const char *what,
+                         const char *const *keys)
 {
     if (map->type != YAML_MAPPING_NODE)
-        return lade_reader_fail(reader, map, "%s has to be a map", what);
+        return lade_rulefile_fail(reader, map, "%s has to be a map", what);
     for (yaml_node_pair_t *pair = map->data.mapping.pairs.start; pair < map->data.mapping.pairs.top;
          pair++) {
-        const yaml_node_t *key = lade_reader_node(reader, pair->key);
-        const char *text = lade_reader_scalar(key);
+        const yaml_node_t *key = lade_rulefile_node(reader, pair->key);
+        const char *text = lade_rulefile_scalar(key);
         size_t i = 0;
         while (text && keys[i] && strcmp(keys[i], text) != 0)
             i++;
         if (!text || !keys[i])
-            return lade_reader_fail(reader, key, "%s knows no '%s'", what,
-                                    text ? text : "(list or map as a key)");
-        if (lade_reader_find(reader, map, text) != lade_reader_node(reader, pair->value))
-            return lade_reader_fail(reader, key, "'%s' is there twice", text);
+            return lade_rulefile_fail(reader, key, "%s knows no '%s'", what,
+                                      text ? text : "(list or map as a key)");
+        if (lade_rulefile_find(reader, map, text) != lade_rulefile_node(reader, pair->value))
+            return lade_rulefile_fail(reader, key, "'%s' is there twice", text);
     }
     return LADE_OK;
 }
 
 // A plain scalar is what it looks like: number, true, false, null; a quoted one is text.
 json_t *
-lade_reader_literal_scalar(const yaml_node_t *node)
+lade_rulefile_literal_scalar(const yaml_node_t *node)
 {
-    const char *text = lade_reader_scalar(node);
+    const char *text = lade_rulefile_scalar(node);
     if (node->data.scalar.style != YAML_PLAIN_SCALAR_STYLE)
         return json_string(text);
     if (strcmp(text, "true") == 0 || strcmp(text, "false") == 0)
@@ -126,29 +126,29 @@ lade_reader_literal_scalar(const yaml_node_t *node)
 
 // Any YAML as JSON.
 lade_code_t
-lade_reader_literal(lade_reader_t *reader, const yaml_node_t *node, json_t **value_p)
+lade_rulefile_literal(lade_rulefile_t *reader, const yaml_node_t *node, json_t **value_p)
 {
-    if (++reader->depth > LADE_READER_MAX_DEPTH)
-        return lade_reader_fail(reader, node, "nested deeper than %d", LADE_READER_MAX_DEPTH);
+    if (++reader->depth > LADE_RULEFILE_MAX_DEPTH)
+        return lade_rulefile_fail(reader, node, "nested deeper than %d", LADE_RULEFILE_MAX_DEPTH);
     lade_code_t code = LADE_OK;
     json_t *value = NULL, *part;
     if (node->type == YAML_SCALAR_NODE) {
-        value = lade_reader_literal_scalar(node);
+        value = lade_rulefile_literal_scalar(node);
     } else if (node->type == YAML_SEQUENCE_NODE) {
         value = json_array();
         for (yaml_node_item_t *item = node->data.sequence.items.start;
              !code && item < node->data.sequence.items.top; item++)
-            if (!(code = lade_reader_literal(reader, lade_reader_node(reader, *item), &part)))
+            if (!(code = lade_rulefile_literal(reader, lade_rulefile_node(reader, *item), &part)))
                 json_array_append_new(value, part);
     } else {
         value = json_object();
         for (yaml_node_pair_t *pair = node->data.mapping.pairs.start;
              !code && pair < node->data.mapping.pairs.top; pair++) {
-            const char *key = lade_reader_scalar(lade_reader_node(reader, pair->key));
+            const char *key = lade_rulefile_scalar(lade_rulefile_node(reader, pair->key));
             if (!key)
-                code = lade_reader_fail(reader, node, "a key has to be a word");
-            else if (!(code = lade_reader_literal(reader, lade_reader_node(reader, pair->value),
-                                                  &part)))
+                code = lade_rulefile_fail(reader, node, "a key has to be a word");
+            else if (!(code = lade_rulefile_literal(reader, lade_rulefile_node(reader, pair->value),
+                                                    &part)))
                 json_object_set_new(value, key, part);
         }
     }
@@ -162,71 +162,72 @@ lade_reader_literal(lade_reader_t *reader, const yaml_node_t *node, json_t **val
 
 // A list of scalars, or one scalar as a list of one.
 lade_code_t
-lade_reader_list(lade_reader_t *reader, const yaml_node_t *node, bool texts, json_t **list_p)
+lade_rulefile_list(lade_rulefile_t *reader, const yaml_node_t *node, bool texts, json_t **list_p)
 {
     json_t *value, *list;
-    lade_code_t code = lade_reader_literal(reader, node, &value);
+    lade_code_t code = lade_rulefile_literal(reader, node, &value);
     if (code)
         return code;
-    list = lade_reader_keep(reader, json_is_array(value) ? value : json_pack("[o]", value));
-    if (json_array_size(list) == 0 || json_array_size(list) > LADE_READER_MAX_LIST)
-        return lade_reader_fail(reader, node, "a list of 1 to %d values is expected",
-                                LADE_READER_MAX_LIST);
+    list = lade_rulefile_keep(reader, json_is_array(value) ? value : json_pack("[o]", value));
+    if (json_array_size(list) == 0 || json_array_size(list) > LADE_RULEFILE_MAX_LIST)
+        return lade_rulefile_fail(reader, node, "a list of 1 to %d values is expected",
+                                  LADE_RULEFILE_MAX_LIST);
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *item = json_array_get(list, i);
         if (texts ? !json_is_string(item) : json_is_array(item) || json_is_object(item))
-            return lade_reader_fail(reader, node,
-                                    texts ? "text is expected" : "a single value is expected");
+            return lade_rulefile_fail(reader, node,
+                                      texts ? "text is expected" : "a single value is expected");
     }
     *list_p = list;
     return LADE_OK;
 }
 
 lade_code_t
-lade_reader_text(lade_reader_t *reader, const yaml_node_t *node, const char **text_p)
+lade_rulefile_text(lade_rulefile_t *reader, const yaml_node_t *node, const char **text_p)
 {
-    if (!lade_reader_scalar(node) || !*lade_reader_scalar(node))
-        return lade_reader_fail(reader, node, "text is expected");
-    *text_p = lade_reader_keep_text(reader, lade_reader_scalar(node));
+    if (!lade_rulefile_scalar(node) || !*lade_rulefile_scalar(node))
+        return lade_rulefile_fail(reader, node, "text is expected");
+    *text_p = lade_rulefile_keep_text(reader, lade_rulefile_scalar(node));
     return LADE_OK;
 }
 
 lade_code_t
-lade_reader_number(lade_reader_t *reader, const yaml_node_t *node, double *number_p)
+lade_rulefile_number(lade_rulefile_t *reader, const yaml_node_t *node, double *number_p)
 {
-    json_t *value = lade_reader_scalar(node) ? lade_reader_literal_scalar(node) : NULL;
+    json_t *value = lade_rulefile_scalar(node) ? lade_rulefile_literal_scalar(node) : NULL;
     bool is_number = json_is_number(value);
     *number_p = json_number_value(value);
     json_decref(value);
-    return is_number ? LADE_OK : lade_reader_fail(reader, node, "a number is expected");
+    return is_number ? LADE_OK : lade_rulefile_fail(reader, node, "a number is expected");
 }
 
 lade_code_t
-lade_reader_integer(lade_reader_t *reader, const yaml_node_t *node, int low, int high, int *value_p)
+lade_rulefile_integer(lade_rulefile_t *reader, const yaml_node_t *node, int low, int high,
+                      int *value_p)
 {
     double number;
-    lade_code_t code = lade_reader_number(reader, node, &number);
+    lade_code_t code = lade_rulefile_number(reader, node, &number);
     if (!code && (number < low || number > high || number != (int)number))
-        return lade_reader_fail(reader, node, "a whole number from %d to %d is expected", low,
-                                high);
+        return lade_rulefile_fail(reader, node, "a whole number from %d to %d is expected", low,
+                                  high);
     if (!code)
         *value_p = (int)number;
     return code;
 }
 
 lade_code_t
-lade_reader_regex(lade_reader_t *reader, const yaml_node_t *node, int flags, regex_t **regex_p)
+lade_rulefile_regex(lade_rulefile_t *reader, const yaml_node_t *node, int flags, regex_t **regex_p)
 {
     const char *text;
     char problem[120];
-    lade_code_t code = lade_reader_text(reader, node, &text);
+    lade_code_t code = lade_rulefile_text(reader, node, &text);
     if (code)
         return code;
-    regex_t *regex = lade_reader_alloc(reader, sizeof *regex);
+    regex_t *regex = lade_rulefile_alloc(reader, sizeof *regex);
     int failed = regcomp(regex, text, REG_EXTENDED | REG_NOSUB | flags);
     if (failed) {
         regerror(failed, regex, problem, sizeof problem);
-        return lade_reader_fail(reader, node, "regular expression '%s': %s", text, problem);
+        return lade_rulefile_fail(reader, node, "regular expression '%s': %s", text, problem);
     }
     s_block(reader, 0)->regex = regex;
     *regex_p = regex;
@@ -234,14 +235,14 @@ lade_reader_regex(lade_reader_t *reader, const yaml_node_t *node, int flags, reg
 }
 
 void
-lade_reader_free(lade_reader_block_t **blocks_p)
+lade_rulefile_free(lade_rulefile_block_t **blocks_p)
 {
-    for (lade_reader_block_t *block = *blocks_p; block; block = block->next) {
+    for (lade_rulefile_block_t *block = *blocks_p; block; block = block->next) {
         json_decref(block->json);
         if (block->regex)
             regfree(block->regex);
     }
-    for (lade_reader_block_t *block = *blocks_p, *next; block; block = next) {
+    for (lade_rulefile_block_t *block = *blocks_p, *next; block; block = next) {
         next = block->next;
         free(block);
     }
