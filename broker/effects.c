@@ -1,0 +1,124 @@
+// Effects: a table of operations on records.
+#include "broker/effects.h"
+
+#include "broker/events.h"
+#include "broker/packer.h"
+#include "common/wire.h"
+
+#include <czmq.h>
+
+// Each takes the effect as a map; *record_p is what its event tells, yours (NULL: no event).
+static lade_code_t
+s_put_model(lade_broker_t *broker, const json_t *effect, json_t **record_p, lade_error_t *error)
+{
+    const json_t *model = json_object_get(effect, "model");
+    if (!json_is_object(model))
+        return lade_error_set(error, LADE_INVALID_MODEL_CONFIG, "put_model needs a map `model`");
+    return lade_records_add(broker->records, model, record_p, error);
+}
+
+static lade_code_t
+s_update_model(lade_broker_t *broker, const json_t *effect, json_t **record_p, lade_error_t *error)
+{
+    const char *key = lade_json_text(effect, "key", NULL);
+    const json_t *changes = json_object_get(effect, "changes");
+    if (!key || !json_is_object(changes))
+        return lade_error_set(error, LADE_VALUE_ERROR,
+                              "update_model needs `key` and a map `changes`");
+    return lade_records_update(broker->records, key, changes, record_p, error);
+}
+
+static lade_code_t
+s_del_model(lade_broker_t *broker, const json_t *effect, json_t **record_p, lade_error_t *error)
+{
+    const char *key = lade_json_text(effect, "key", NULL);
+    if (!key)
+        return lade_error_set(error, LADE_VALUE_ERROR, "del_model needs `key`");
+    lade_code_t code = lade_records_del(broker->records, key, record_p, error);
+    return code == LADE_UNKNOWN_MODEL ? LADE_OK : code;
+}
+
+static const struct {
+    const char *op, *event;
+    lade_code_t (*apply)(lade_broker_t *broker, const json_t *effect, json_t **record_p,
+                         lade_error_t *error);
+} s_effects[] = {
+    // clang-format off
+    {"put_model",    "model_record_added",   s_put_model},
+    {"update_model", "model_record_updated", s_update_model},
+    {"del_model",    "model_record_deleted", s_del_model},
+    // clang-format on
+};
+enum { S_EFFECTS = sizeof s_effects / sizeof *s_effects, S_MOST = 10000 };
+
+typedef struct {
+    const char *event;
+    json_t *record;
+} s_applied_t;
+
+static lade_code_t
+s_apply(lade_broker_t *broker, const msgpack_object *object, s_applied_t *applied,
+        lade_error_t *error)
+{
+    json_t *effect = object->type == MSGPACK_OBJECT_MAP ? lade_wire_object_to_json(object) : NULL;
+    const char *op = lade_json_text(effect, "op", "");
+    size_t at = 0;
+    while (at < S_EFFECTS && strcmp(s_effects[at].op, op) != 0)
+        at++;
+    lade_code_t code = at < S_EFFECTS
+                           ? s_effects[at].apply(broker, effect, &applied->record, error)
+                           : lade_error_set(error, LADE_BAD_REQUEST, "there is no effect '%s'", op);
+    applied->event = at < S_EFFECTS ? s_effects[at].event : NULL;
+    json_decref(effect);
+    return code;
+}
+
+bool
+lade_effects_need_batch(const msgpack_object *effects)
+{
+    return effects && effects->type == MSGPACK_OBJECT_ARRAY && effects->via.array.size > 1;
+}
+
+void
+lade_effects_tell(lade_broker_t *broker, const char *event, const json_t *record)
+{
+    static const char *const fields[] = {"name", "type", "base", "format", "path"};
+    const char *key = lade_json_text(record, "key", "");
+    lade_buf_t *buf = lade_events_begin_named(broker->events, event, key, 6, true, broker->now);
+    LADE_PUT_KEY(buf, "key");
+    lade_put_str(buf, key);
+    for (size_t i = 0; i < 5; i++) {
+        lade_put_str(buf, fields[i]);
+        lade_put_str(buf, lade_json_text(record, fields[i], NULL));
+    }
+    lade_events_end(broker->events);
+}
+
+lade_code_t
+lade_effects_apply(lade_broker_t *broker, const msgpack_object *effects, json_t **added_p,
+                   lade_error_t *error)
+{
+    *added_p = NULL;
+    if (!effects || effects->type == MSGPACK_OBJECT_NIL)
+        return LADE_OK;
+    if (effects->type != MSGPACK_OBJECT_ARRAY || effects->via.array.size > S_MOST)
+        return lade_error_set(error, LADE_BAD_REQUEST, "effects: an array of at most %d maps",
+                              S_MOST);
+    uint32_t count = effects->via.array.size;
+    s_applied_t *applied = zmalloc((count + 1) * sizeof *applied);
+    lade_code_t code = LADE_OK;
+    assert(count < 2 || !lade_store_dirty(broker->store));
+    for (uint32_t i = 0; i < count && !code; i++)
+        code = s_apply(broker, &effects->via.array.ptr[i], &applied[i], error);
+    if (code && count > 1)
+        lade_store_abort(broker->store);
+    for (uint32_t i = 0; i < count; i++) {
+        if (!code && applied[i].record)
+            lade_effects_tell(broker, applied[i].event, applied[i].record);
+        if (!code && !*added_p && strcmp(applied[i].event, "model_record_added") == 0)
+            *added_p = json_incref(applied[i].record);
+        json_decref(applied[i].record);
+    }
+    free(applied);
+    return code;
+}

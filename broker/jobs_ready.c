@@ -1,0 +1,461 @@
+// Ready jobs and who gets them.
+//
+// Jobs of one kind and one `requires` wait in one queue, so that a job nobody can take holds up
+// nobody else and a free worker finds its next job by looking at the heads of a few queues. A job
+// at a closed or full gate waits in the gate.
+#include "broker/events.h"
+#include "broker/jobs_private.h"
+#include "broker/outbox.h"
+#include "broker/packer.h"
+#include "broker/surface.h"
+#include "common/wire.h"
+
+#include <czmq.h>
+
+static bool
+s_before(const void *a, const void *b)
+{
+    const lade_job_t *left = a, *right = b;
+    return left->priority != right->priority ? left->priority < right->priority
+                                             : left->id < right->id;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Queues
+
+static lade_queue_t *
+s_new_queue(lade_jobs_t *self, lade_kind_t *kind, const lade_buf_t *key)
+{
+    lade_queue_t *queue = zmalloc(sizeof *queue);
+    queue->kind = kind;
+    queue->ready = LADE_HEAP(lade_job_t, place, s_before);
+    lade_blob_set(&queue->key, key->data, key->len);
+    if (self->queue_count == self->queue_cap) {
+        self->queue_cap = self->queue_cap ? self->queue_cap * 2 : 16;
+        self->all_queues = realloc(self->all_queues, self->queue_cap * sizeof *self->all_queues);
+        if (!self->all_queues)
+            abort();
+    }
+    queue->at = self->queue_count;
+    self->all_queues[self->queue_count++] = queue;
+    lade_map_put(self->queues, queue->key.data, queue->key.len, queue);
+    return queue;
+}
+
+lade_code_t
+lade_jobs_need_queue(lade_jobs_t *self, lade_kind_t *kind, const msgpack_object *requires,
+                     lade_queue_t **queue_p, lade_error_t *error)
+{
+    lade_buf_t key = LADE_BUF(SIZE_MAX / 2);
+    lade_put_raw(&key, kind->name, strlen(kind->name) + 1);
+    if (requires && requires->type == MSGPACK_OBJECT_MAP && requires->via.map.size)
+        lade_put_object(&key, requires);
+    *queue_p = lade_map_get(self->queues, key.data, key.len);
+    lade_code_t code = LADE_OK;
+    if (!*queue_p) {
+        lade_labels_t labels;
+        code = lade_labels_read(&labels, requires, error);
+        if (!code && self->queue_count >= LADE_BROKER_MAX_QUEUES) {
+            lade_labels_free(&labels);
+            code =
+                lade_error_set(error, LADE_QUEUE_FULL,
+                               "the jobs that are not ended have %d different `requires` already",
+                               LADE_BROKER_MAX_QUEUES);
+        }
+        if (!code) {
+            *queue_p = s_new_queue(self, kind, &key);
+            (*queue_p)->requires = labels;
+        }
+    }
+    lade_buf_free(&key);
+    return code;
+}
+
+// A queue that was made for a job that was not is dropped with it; the plain one of a kind stays.
+void
+lade_jobs_leave_queue(lade_jobs_t *self, lade_job_t *job)
+{
+    lade_queue_t *queue = job->queue;
+    job->queue = NULL;
+    if (!queue || --queue->jobs || queue->requires.count == 0)
+        return;
+    lade_map_del(self->queues, queue->key.data, queue->key.len);
+    lade_queue_t *last = self->all_queues[--self->queue_count];
+    last->at = queue->at;
+    self->all_queues[last->at] = last;
+    lade_blob_free(&queue->key);
+    lade_labels_free(&queue->requires);
+    lade_heap_free(&queue->ready);
+    free(queue);
+}
+
+static void
+s_put(lade_heap_t *heap, lade_job_t *job)
+{
+    lade_heap_add(heap, job);
+    job->heap = heap;
+}
+
+void
+lade_jobs_make_ready(lade_jobs_t *self, lade_job_t *job)
+{
+    if (job->holder)
+        return; // its last attempt is still being stopped: two workers must not be at one file
+    if (job->not_before > self->broker->now)
+        s_put(&self->delayed, job);
+    else
+        s_put(&job->queue->ready, job);
+}
+
+// Lets as many of the gate's waiting jobs go on as there is room for.
+static void
+s_wake(lade_jobs_t *self, lade_gate_t *gate)
+{
+    for (size_t room = lade_gate_room(gate, self->broker->mono_ms); room; room--) {
+        lade_job_t *job = lade_heap_pop(&gate->waiting);
+        job->gate = NULL;
+        job->heap = NULL;
+        lade_jobs_make_ready(self, job);
+    }
+}
+
+static void
+s_wake_all(lade_jobs_t *self, const lade_job_t *job, const lade_gate_t *but)
+{
+    for (size_t i = 0; i < job->gate_count; i++) {
+        lade_gate_t *gate = lade_gates_find(self->broker->gates, job->gate_names[i]);
+        if (gate && gate != but)
+            s_wake(self, gate);
+    }
+}
+
+void
+lade_jobs_unready(lade_jobs_t *self, lade_job_t *job)
+{
+    if (!job->heap)
+        return;
+    lade_heap_del(job->heap, job);
+    job->heap = NULL;
+    lade_gate_t *gate = job->gate;
+    job->gate = NULL;
+    if (gate)
+        lade_gates_tidy(self->broker->gates, gate, self->broker->mono_ms);
+    else if (job->gate_count)
+        s_wake_all(self, job, NULL); // it may have left a place another one waits for
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Gates
+
+void
+lade_jobs_pass_gates(lade_jobs_t *self, lade_job_t *job)
+{
+    for (size_t i = 0; i < job->gate_count; i++)
+        lade_gates_need(self->broker->gates, job->gate_names[i])->running++;
+}
+
+void
+lade_jobs_leave_gates(lade_jobs_t *self, lade_job_t *job)
+{
+    for (size_t i = 0; i < job->gate_count; i++) {
+        lade_gate_t *gate = lade_gates_find(self->broker->gates, job->gate_names[i]);
+        if (!gate)
+            continue;
+        gate->running -= gate->running > 0;
+        lade_jobs_gate_changed(self, gate);
+    }
+}
+
+void
+lade_jobs_gate_changed(lade_jobs_t *self, lade_gate_t *gate)
+{
+    s_wake(self, gate);
+    lade_gates_tidy(self->broker->gates, gate, self->broker->mono_ms);
+}
+
+// The first gate that does not let the job pass; NULL if all do.
+static lade_gate_t *
+s_blocked_by(const lade_jobs_t *self, const lade_job_t *job)
+{
+    for (size_t i = 0; i < job->gate_count; i++) {
+        lade_gate_t *gate = lade_gates_find(self->broker->gates, job->gate_names[i]);
+        if (gate && !lade_gate_is_open(gate, self->broker->mono_ms))
+            return gate;
+    }
+    return NULL;
+}
+
+// The queue's next job that passes its gates, still in the queue; those that do not go and wait in
+// theirs.
+static lade_job_t *
+s_head(lade_jobs_t *self, lade_queue_t *queue)
+{
+    lade_job_t *job;
+    while ((job = lade_heap_top(&queue->ready)) && job->gate_count) {
+        lade_gate_t *gate = s_blocked_by(self, job);
+        if (!gate)
+            break;
+        lade_heap_pop(&queue->ready);
+        job->gate = gate;
+        s_put(&gate->waiting, job);
+        s_wake_all(self, job, gate);
+    }
+    return job;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Dispatch
+
+static lade_job_t *
+s_best_for(lade_jobs_t *self, const lade_worker_t *worker)
+{
+    lade_job_t *best = NULL;
+    for (size_t i = 0; i < self->queue_count; i++) {
+        lade_queue_t *queue = self->all_queues[i];
+        if (queue->ready.len == 0 || !lade_worker_serves(worker, queue->kind->name) ||
+            !lade_labels_have(&worker->labels, &queue->requires))
+            continue;
+        lade_job_t *job = s_head(self, queue);
+        if (job && (!best || s_before(job, best)))
+            best = job;
+    }
+    return best;
+}
+
+static void
+s_put_child(lade_jobs_t *self, uint64_t id, lade_buf_t *buf)
+{
+    lade_job_t *child;
+    if (lade_jobs_get(self, id, &child, NULL)) {
+        lade_put_map(buf, 2);
+        LADE_PUT_KEY(buf, "id");
+        lade_put_uint(buf, id);
+        LADE_PUT_KEY(buf, "status");
+        lade_put_str(buf, "purged");
+        return;
+    }
+    lade_put_map(buf, 7);
+    LADE_PUT_KEY(buf, "id");
+    lade_put_uint(buf, id);
+    LADE_PUT_KEY(buf, "kind");
+    lade_put_str(buf, child->kind->name);
+    LADE_PUT_KEY(buf, "source");
+    lade_put_str(buf, child->source);
+    LADE_PUT_KEY(buf, "status");
+    lade_put_str(buf, lade_job_status_name(child->status));
+    LADE_PUT_KEY(buf, "result");
+    lade_put_packed(buf, child->result.data, child->result.len);
+    LADE_PUT_KEY(buf, "error_type");
+    lade_put_str(buf, child->error_type);
+    LADE_PUT_KEY(buf, "error");
+    lade_put_str(buf, child->error);
+}
+
+static void
+s_send_job(lade_jobs_t *self, const lade_worker_t *worker, const lade_job_t *job)
+{
+    lade_buf_t *buf =
+        lade_outbox_to_worker(self->broker->outbox, worker->peer, worker->peer_len, LADE_W_JOB);
+    lade_put_map(buf, 10);
+    LADE_PUT_KEY(buf, "acked");
+    lade_put_int(buf, worker->acked);
+    LADE_PUT_KEY(buf, "id");
+    lade_put_uint(buf, job->id);
+    LADE_PUT_KEY(buf, "attempt");
+    lade_put_int(buf, job->attempt);
+    LADE_PUT_KEY(buf, "kind");
+    lade_put_str(buf, job->kind->name);
+    LADE_PUT_KEY(buf, "source");
+    lade_put_str(buf, job->source);
+    LADE_PUT_KEY(buf, "spec");
+    lade_put_packed(buf, job->spec.data, job->spec.len);
+    LADE_PUT_KEY(buf, "stage");
+    lade_put_int(buf, job->stage);
+    LADE_PUT_KEY(buf, "failures");
+    lade_put_int(buf, job->failures);
+    LADE_PUT_KEY(buf, "state");
+    lade_put_packed(buf, job->state.data, job->state.len);
+    LADE_PUT_KEY(buf, "children");
+    lade_put_array(buf, job->child_count);
+    for (size_t i = 0; i < job->child_count; i++)
+        s_put_child(self, job->children[i], buf);
+    lade_outbox_end(self->broker->outbox);
+}
+
+static void
+s_give(lade_jobs_t *self, lade_worker_t *worker, lade_job_t *job)
+{
+    job->attempt++;
+    job->sequence = ++self->sequence;
+    job->not_before = 0;
+    if (!(job->started > 0))
+        job->started = self->broker->now;
+    if (!job->worker_name || strcmp(job->worker_name, worker->name) != 0)
+        lade_job_set_text(&job->worker_name, worker->name, strlen(worker->name));
+    lade_jobs_move(self, job, LADE_JOB_DISPATCH, NULL);
+    lade_worker_take(worker, job, self->broker->mono_ms);
+    self->broker->metrics.jobs_dispatched++;
+    s_send_job(self, worker, job);
+}
+
+static bool
+s_any_ready(const lade_jobs_t *self)
+{
+    size_t at = 0;
+    while (at < self->queue_count && self->all_queues[at]->ready.len == 0)
+        at++;
+    return at < self->queue_count;
+}
+
+// One job to each worker in turn, until none can take more.
+void
+lade_jobs_dispatch(lade_jobs_t *self)
+{
+    size_t count = s_any_ready(self) ? lade_workers_count(self->broker->workers) : 0, idle = 0;
+    while (count && idle < count) {
+        lade_worker_t *worker = lade_workers_at(self->broker->workers, self->next_worker++ % count);
+        lade_job_t *job =
+            (int64_t)worker->hold_count < worker->slots ? s_best_for(self, worker) : NULL;
+        if (job)
+            s_give(self, worker, job);
+        idle = job ? 0 : idle + 1;
+    }
+}
+
+void
+lade_jobs_release(lade_jobs_t *self, lade_worker_t *worker, lade_hold_t *hold)
+{
+    lade_job_t *job = hold->job;
+    lade_worker_drop(worker, hold);
+    if (job && job->status == LADE_JOB_ENQUEUED && !job->heap)
+        lade_jobs_make_ready(self, job);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Why
+
+static void s_put_reason(lade_buf_t *buf, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void
+s_put_reason(lade_buf_t *buf, const char *format, ...)
+{
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    lade_put_str(buf, text);
+}
+
+static void
+s_put_gate_reason(const lade_jobs_t *self, const lade_gate_t *gate, lade_buf_t *buf)
+{
+    const lade_broker_t *broker = self->broker;
+    bool closed = gate->closed_until_ms > broker->mono_ms;
+    lade_put_map(buf, 2 + closed);
+    LADE_PUT_KEY(buf, "gate");
+    lade_put_str(buf, gate->name);
+    LADE_PUT_KEY(buf, "why");
+    if (!closed) {
+        s_put_reason(buf, "%" PRId64 " of %" PRId64 " jobs run there", gate->running, gate->limit);
+        return;
+    }
+    s_put_reason(buf, "closed for %.0f seconds more: %s",
+                 (double)(gate->closed_until_ms - broker->mono_ms) / 1e3, gate->reason);
+    LADE_PUT_KEY(buf, "until");
+    lade_put_real(buf, broker->now + (double)(gate->closed_until_ms - broker->mono_ms) / 1e3);
+}
+
+// Whether some worker could ever take the job.
+static bool
+s_has_worker(const lade_jobs_t *self, const lade_job_t *job)
+{
+    for (size_t i = 0; i < lade_workers_count(self->broker->workers); i++) {
+        const lade_worker_t *worker = lade_workers_at(self->broker->workers, i);
+        if (lade_worker_serves(worker, job->kind->name) && job->queue &&
+            lade_labels_have(&worker->labels, &job->queue->requires))
+            return true;
+    }
+    return false;
+}
+
+static void
+s_put_why_enqueued(const lade_jobs_t *self, const lade_job_t *job, bool worker, lade_buf_t *buf)
+{
+    const lade_gate_t *gate = s_blocked_by(self, job);
+    if (job->holder)
+        s_put_reason(buf, "worker %s is still stopping its last attempt", job->holder->name);
+    else if (job->not_before > self->broker->now)
+        s_put_reason(buf, "failed %" PRId64 " times (%s), tried again in %.1f seconds",
+                     job->failures, job->error ? job->error : "",
+                     job->not_before - self->broker->now);
+    else if (gate)
+        s_put_reason(buf, "waits at gate %s", gate->name);
+    else if (!worker)
+        s_put_reason(buf, "no worker that serves %s%s is there", job->kind->name,
+                     job->requires.len ? " and has what it requires" : "");
+    else
+        s_put_reason(buf, "its turn comes after %zu others; all slots are taken",
+                     job->queue ? job->queue->ready.len - (job->queue->ready.len > 0) : 0);
+}
+
+static void
+s_put_why_text(const lade_jobs_t *self, const lade_job_t *job, bool worker, lade_buf_t *buf)
+{
+    switch (job->status) {
+    case LADE_JOB_IDLE:
+        s_put_reason(buf, "it was not started");
+        return;
+    case LADE_JOB_ENQUEUED:
+        s_put_why_enqueued(self, job, worker, buf);
+        return;
+    case LADE_JOB_RUNNING:
+        s_put_reason(buf, "runs on %s%s", job->worker_name ? job->worker_name : "a worker",
+                     job->holder ? "" : ", which has not come back yet");
+        return;
+    case LADE_JOB_WAITING:
+        s_put_reason(buf, "waits for %zu of its %zu children", job->children_left,
+                     job->child_count);
+        return;
+    case LADE_JOB_PAUSED:
+        s_put_reason(buf, "somebody paused it");
+        return;
+    default:
+        s_put_reason(buf, "ended: %s%s%s", lade_job_status_name(job->status),
+                     job->error ? ": " : "", job->error ? job->error : "");
+    }
+}
+
+void
+lade_jobs_put_why(lade_jobs_t *self, const lade_job_t *job, lade_buf_t *buf)
+{
+    bool queued = job->status == LADE_JOB_ENQUEUED, worker = !queued || s_has_worker(self, job);
+    size_t shut = 0;
+    for (size_t i = 0; queued && i < job->gate_count; i++) {
+        const lade_gate_t *gate = lade_gates_find(self->broker->gates, job->gate_names[i]);
+        shut += gate && !lade_gate_is_open(gate, self->broker->mono_ms);
+    }
+    lade_put_map(buf, 4);
+    LADE_PUT_KEY(buf, "id");
+    lade_put_uint(buf, job->id);
+    LADE_PUT_KEY(buf, "status");
+    lade_put_str(buf, lade_job_status_name(job->status));
+    LADE_PUT_KEY(buf, "why");
+    s_put_why_text(self, job, worker, buf);
+    LADE_PUT_KEY(buf, "gates");
+    lade_put_array(buf, shut + !worker);
+    for (size_t i = 0; shut && i < job->gate_count; i++) {
+        const lade_gate_t *gate = lade_gates_find(self->broker->gates, job->gate_names[i]);
+        if (gate && !lade_gate_is_open(gate, self->broker->mono_ms))
+            s_put_gate_reason(self, gate, buf);
+    }
+    if (worker)
+        return;
+    lade_put_map(buf, 2);
+    LADE_PUT_KEY(buf, "gate");
+    s_put_reason(buf, "worker:%s", job->kind->name);
+    LADE_PUT_KEY(buf, "why");
+    s_put_reason(buf, "no worker that serves %s%s is there", job->kind->name,
+                 job->requires.len ? " and has what it requires" : "");
+}

@@ -1,0 +1,210 @@
+// broker: how it is, who works for it, its counters and its gates.
+#include "broker/call.h"
+#include "broker/events.h"
+#include "broker/gates.h"
+#include "broker/packer.h"
+#include "broker/workers.h"
+#include "common/wire.h"
+
+#include <czmq.h>
+
+// ---------------------------------------------------------------------------------------------------
+// status
+
+static void
+s_put_counts(const lade_kind_t *kind, lade_buf_t *buf)
+{
+    size_t used = 0;
+    for (int status = 0; status < LADE_JOB_STATUS_COUNT; status++)
+        used += kind->counts[status] > 0;
+    lade_put_str(buf, kind->name);
+    lade_put_map(buf, used);
+    for (int status = 0; status < LADE_JOB_STATUS_COUNT; status++)
+        if (kind->counts[status]) {
+            lade_put_str(buf, lade_job_status_name((lade_job_status_t)status));
+            lade_put_uint(buf, kind->counts[status]);
+        }
+}
+
+static void
+s_put_jobs(const lade_broker_t *broker, lade_buf_t *buf)
+{
+    size_t kinds = 0, at = 0;
+    while (lade_jobs_next_kind(broker->jobs, &at))
+        kinds++;
+    lade_put_map(buf, kinds);
+    at = 0;
+    for (const lade_kind_t *kind; (kind = lade_jobs_next_kind(broker->jobs, &at));)
+        s_put_counts(kind, buf);
+}
+
+static void
+s_put_endpoints(const lade_config_t *config, lade_buf_t *buf)
+{
+    lade_put_map(buf, 3);
+    LADE_PUT_KEY(buf, "clients");
+    lade_put_str(buf, config->clients);
+    LADE_PUT_KEY(buf, "workers");
+    lade_put_str(buf, config->workers);
+    LADE_PUT_KEY(buf, "events");
+    lade_put_str(buf, config->events);
+}
+
+static lade_code_t
+s_status(lade_call_t *call, lade_error_t *error)
+{
+    (void)error;
+    const lade_broker_t *broker = call->broker;
+    lade_buf_t *buf = lade_call_begin(call);
+    lade_put_map(buf, 13);
+    LADE_PUT_KEY(buf, "uptime");
+    lade_put_real(buf, broker->now - broker->started);
+    LADE_PUT_KEY(buf, "version");
+    lade_put_str(buf, LADE_VERSION);
+    LADE_PUT_KEY(buf, "pid");
+    lade_put_int(buf, getpid());
+    LADE_PUT_KEY(buf, "epoch");
+    lade_put_uint(buf, lade_events_epoch(broker->events));
+    LADE_PUT_KEY(buf, "seq");
+    lade_put_uint(buf, lade_events_seq(broker->events));
+    LADE_PUT_KEY(buf, "jobs");
+    s_put_jobs(broker, buf);
+    LADE_PUT_KEY(buf, "workers");
+    lade_put_uint(buf, lade_workers_count(broker->workers));
+    LADE_PUT_KEY(buf, "queue");
+    lade_put_uint(buf, lade_jobs_count(broker->jobs));
+    LADE_PUT_KEY(buf, "waits");
+    lade_put_uint(buf, lade_waits_count(broker->waits));
+    LADE_PUT_KEY(buf, "models");
+    lade_put_uint(buf, lade_store_count(broker->store, LADE_DB_MODELS));
+    LADE_PUT_KEY(buf, "keyspace_bytes");
+    lade_put_uint(buf, lade_store_bytes(broker->store));
+    LADE_PUT_KEY(buf, "models_dir");
+    lade_put_str(buf, broker->config->models_dir);
+    LADE_PUT_KEY(buf, "endpoints");
+    s_put_endpoints(broker->config, buf);
+    lade_call_end(call);
+    return LADE_OK;
+}
+
+static lade_code_t
+s_workers(lade_call_t *call, lade_error_t *error)
+{
+    (void)error;
+    const lade_workers_t *workers = call->broker->workers;
+    lade_buf_t *buf = lade_call_begin(call);
+    lade_put_array(buf, lade_workers_count(workers));
+    for (size_t i = 0; i < lade_workers_count(workers); i++)
+        lade_worker_put(lade_workers_at(workers, i), buf);
+    lade_call_end(call);
+    return LADE_OK;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// metrics
+
+static const struct {
+    const char *name;
+    size_t where;
+} s_metrics[] = {
+    // clang-format off
+    {"turns",            offsetof(lade_metrics_t, turns)},
+    {"commits",          offsetof(lade_metrics_t, commits)},
+    {"commits_failed",   offsetof(lade_metrics_t, commits_failed)},
+    {"requests",         offsetof(lade_metrics_t, requests)},
+    {"requests_refused", offsetof(lade_metrics_t, requests_refused)},
+    {"reports",          offsetof(lade_metrics_t, reports)},
+    {"stale_reports",    offsetof(lade_metrics_t, stale_reports)},
+    {"bad_messages",     offsetof(lade_metrics_t, bad_messages)},
+    {"jobs_submitted",   offsetof(lade_metrics_t, jobs_submitted)},
+    {"jobs_dispatched",  offsetof(lade_metrics_t, jobs_dispatched)},
+    {"jobs_completed",   offsetof(lade_metrics_t, jobs_completed)},
+    {"jobs_failed",      offsetof(lade_metrics_t, jobs_failed)},
+    {"jobs_requeued",    offsetof(lade_metrics_t, jobs_requeued)},
+    {"jobs_dead",        offsetof(lade_metrics_t, jobs_dead)},
+    {"progress_events",  offsetof(lade_metrics_t, progress_events)},
+    // clang-format on
+};
+enum { S_METRICS = sizeof s_metrics / sizeof *s_metrics };
+_Static_assert(S_METRICS * sizeof(uint64_t) == sizeof(lade_metrics_t), "a counter has no row");
+
+static lade_code_t
+s_metrics_of(lade_call_t *call, lade_error_t *error)
+{
+    (void)error;
+    lade_buf_t *buf = lade_call_begin(call);
+    lade_put_map(buf, S_METRICS + 2);
+    for (size_t i = 0; i < S_METRICS; i++) {
+        lade_put_str(buf, s_metrics[i].name);
+        lade_put_uint(
+            buf, *(const uint64_t *)((const char *)&call->broker->metrics + s_metrics[i].where));
+    }
+    LADE_PUT_KEY(buf, "events");
+    lade_put_uint(buf, lade_events_seq(call->broker->events));
+    LADE_PUT_KEY(buf, "keyspace_bytes");
+    lade_put_uint(buf, lade_store_bytes(call->broker->store));
+    lade_call_end(call);
+    return LADE_OK;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// gates
+
+static lade_code_t
+s_gates(lade_call_t *call, lade_error_t *error)
+{
+    (void)error;
+    lade_buf_t *buf = lade_call_begin(call);
+    lade_put_array(buf, lade_gates_count(call->broker->gates));
+    size_t at = 0;
+    for (const lade_gate_t *gate; (gate = lade_gates_next(call->broker->gates, &at));)
+        lade_gate_put(gate, call->broker, buf);
+    lade_call_end(call);
+    return LADE_OK;
+}
+
+static lade_code_t
+s_set(lade_call_t *call, lade_error_t *error)
+{
+    char *name;
+    lade_broker_t *broker = call->broker;
+    const msgpack_object *closed = lade_wire_find(call->args, "closed_for_s");
+    int64_t limit = lade_wire_int(call->args, "limit", -1);
+    if (lade_wire_find(call->args, "limit") && (limit < 0 || limit > INT32_MAX))
+        return lade_error_set(error, LADE_VALUE_ERROR,
+                              "limit: how many jobs may run at once; 0: any number");
+    if (limit < 0 && !closed)
+        return lade_error_set(error, LADE_VALUE_ERROR, "one of limit and closed_for_s is needed");
+    lade_code_t code = lade_call_need_text(call, "gate", &name, error);
+    if (!code && strlen(name) > LADE_BROKER_MAX_NAME)
+        code =
+            lade_error_set(error, LADE_VALUE_ERROR, "gate: at most %d bytes", LADE_BROKER_MAX_NAME);
+    if (code) {
+        free(name);
+        return code;
+    }
+    lade_gate_t *gate = lade_gates_need(broker->gates, name);
+    if (limit >= 0)
+        gate->limit = limit;
+    if (closed)
+        lade_gate_close(gate, lade_wire_real(call->args, "closed_for_s", 0), "closed by hand",
+                        broker->mono_ms);
+    lade_gate_put(gate, broker, lade_call_begin(call));
+    lade_call_end(call);
+    lade_jobs_gate_changed(broker->jobs, gate); // which may remove it
+    free(name);
+    return LADE_OK;
+}
+
+static const lade_op_t s_ops[] = {
+    // clang-format off
+    {"status",  s_status},
+    {"workers", s_workers},
+    {"metrics", s_metrics_of},
+    {"gates",   s_gates},
+    {"set",     s_set},
+    {NULL,      NULL},
+    // clang-format on
+};
+
+const lade_service_t lade_service_broker = {"broker", s_ops};

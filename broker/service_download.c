@@ -1,0 +1,257 @@
+// download: the seed's download queue over jobs of the kind `download`.
+#include "broker/call.h"
+#include "broker/packer.h"
+#include "broker/surface.h"
+#include "common/wire.h"
+
+#include <czmq.h>
+
+#define S_KIND "download"
+
+// The URL that names the job, out of a text or an array of mirrors (the first one).
+static lade_code_t
+s_first_url(const msgpack_object *source, lade_submission_t *submission, lade_error_t *error)
+{
+    enum { S_MOST = 64 };
+    const msgpack_object *url = source;
+    if (source && source->type == MSGPACK_OBJECT_ARRAY) {
+        bool text = source->via.array.size > 0 && source->via.array.size <= S_MOST;
+        for (uint32_t i = 0; text && i < source->via.array.size; i++)
+            text = source->via.array.ptr[i].type == MSGPACK_OBJECT_STR;
+        url = text ? &source->via.array.ptr[0] : NULL;
+    }
+    if (!url || url->type != MSGPACK_OBJECT_STR || url->via.str.size == 0)
+        return lade_error_set(error, LADE_VALUE_ERROR,
+                              "source: an URL, or an array of 1 to %d mirrors", S_MOST);
+    submission->source = url->via.str.ptr;
+    submission->source_len = url->via.str.size;
+    return LADE_OK;
+}
+
+static lade_code_t
+s_check_place(const msgpack_object *args, lade_error_t *error)
+{
+    const char *text;
+    size_t len;
+    if ((lade_wire_text(args, "destination", &text, &len) ||
+         lade_wire_text(args, "destdir", &text, &len)) &&
+        len > 0 && *text == '/')
+        return LADE_OK;
+    return lade_error_set(
+        error, LADE_VALUE_ERROR,
+        "destination or destdir: an absolute path, as the workers see it, is needed");
+}
+
+// Packs the spec: what the worker reads, and all mirrors if there are several.
+static void
+s_pack_spec(const msgpack_object *args, const msgpack_object *source, lade_blob_t *spec)
+{
+    static const char *const members[] = {"destination",
+                                          "destdir",
+                                          "filename",
+                                          "access_token",
+                                          "sha256",
+                                          "size",
+                                          "preserve_partial_downloads"};
+    enum { S_MEMBERS = sizeof members / sizeof *members };
+    bool mirrors = source->type == MSGPACK_OBJECT_ARRAY;
+    size_t pairs = mirrors;
+    for (size_t i = 0; i < S_MEMBERS; i++)
+        pairs += lade_wire_find(args, members[i]) != NULL;
+    lade_buf_t buf = LADE_BUF(SIZE_MAX / 2);
+    lade_put_map(&buf, pairs);
+    for (size_t i = 0; i < S_MEMBERS; i++) {
+        const msgpack_object *value = lade_wire_find(args, members[i]);
+        if (value) {
+            lade_put_str(&buf, members[i]);
+            lade_put_object(&buf, value);
+        }
+    }
+    if (mirrors) {
+        LADE_PUT_KEY(&buf, "urls");
+        lade_put_object(&buf, source);
+    }
+    *spec = (lade_blob_t){buf.data, buf.len};
+}
+
+static lade_code_t
+s_submit(lade_call_t *call, const msgpack_object *args, bool start, lade_error_t *error)
+{
+    lade_submission_t submission = {.kind = S_KIND,
+                                    .kind_len = strlen(S_KIND),
+                                    .priority = lade_wire_int(args, "priority", 10),
+                                    .gates = lade_wire_find(args, "gates"),
+                                    .requires = lade_wire_find(args, "requires"),
+                                    .idle = !start};
+    const msgpack_object *source = lade_wire_find(args, "source");
+    lade_code_t code = s_first_url(source, &submission, error);
+    if (!code)
+        code = s_check_place(args, error);
+    if (code)
+        return code;
+    lade_wire_text(args, "token", &submission.token, &submission.token_len);
+    s_pack_spec(args, source, &submission.packed_spec);
+    lade_job_t *job;
+    code = lade_jobs_submit(call->broker->jobs, &submission, &job, error);
+    if (!code)
+        lade_call_answer_job(call, job, true);
+    return code;
+}
+
+static lade_code_t
+s_create_download_job(lade_call_t *call, lade_error_t *error)
+{
+    return s_submit(call, call->args, lade_wire_bool(call->args, "start", true), error);
+}
+
+static lade_code_t
+s_submit_download_job(lade_call_t *call, lade_error_t *error)
+{
+    const msgpack_object *job = lade_wire_find(call->args, "job");
+    if (!job || job->type != MSGPACK_OBJECT_MAP)
+        return lade_error_set(error, LADE_VALUE_ERROR,
+                              "job: a map with source and destination is needed");
+    return s_submit(call, job, lade_wire_bool(call->args, "start", true), error);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Jobs
+
+static lade_kind_t *
+s_kind(const lade_call_t *call)
+{
+    return lade_jobs_need_kind(call->broker->jobs, S_KIND, strlen(S_KIND));
+}
+
+static lade_code_t
+s_list_jobs(lade_call_t *call, lade_error_t *error)
+{
+    lade_job_filter_t filter = {.kind = s_kind(call), .status = LADE_JOB_STATUS_COUNT};
+    return lade_call_answer_jobs(call, &filter, true, error);
+}
+
+static lade_code_t
+s_id_to_job(lade_call_t *call, lade_error_t *error)
+{
+    return lade_call_answer_named(call, S_KIND, error);
+}
+
+typedef lade_code_t(s_act_fn)(lade_jobs_t *jobs, lade_job_t *job, lade_error_t *error);
+
+static lade_code_t
+s_act_on_one(lade_call_t *call, s_act_fn *act, lade_error_t *error)
+{
+    lade_job_t *job;
+    lade_code_t code = lade_call_need_job(call, S_KIND, &job, error);
+    if (!code && !lade_job_ended(job)) // what has ended stays as it is
+        code = act(call->broker->jobs, job, error);
+    if (!code)
+        lade_call_answer_job(call, job, true);
+    return code;
+}
+
+// Acts on every job that is not ended and answers those that changed.
+static lade_code_t
+s_act_on_all(lade_call_t *call, s_act_fn *act, lade_error_t *error)
+{
+    lade_jobs_t *jobs = call->broker->jobs;
+    lade_call_ids_t ids = {0};
+    lade_job_filter_t filter = {.kind = s_kind(call),
+                                .status = LADE_JOB_STATUS_COUNT,
+                                .not_ended = true,
+                                .limit = SIZE_MAX};
+    lade_code_t code = lade_jobs_each(jobs, &filter, lade_call_add_id, &ids, error);
+    size_t count = 0;
+    for (size_t i = 0; i < ids.count && !code; i++) {
+        lade_job_t *job = lade_jobs_live(jobs, ids.ids[i]);
+        if (job && act(jobs, job, NULL) == LADE_OK)
+            ids.ids[count++] = ids.ids[i];
+    }
+    lade_buf_t *buf = code ? NULL : lade_call_begin(call);
+    if (buf) {
+        lade_put_array(buf, count);
+        for (size_t i = 0; i < count; i++) {
+            lade_job_t *job;
+            lade_jobs_get(jobs, ids.ids[i], &job, NULL); // it is in memory until the turn ends
+            lade_surface_put_job(job, true, buf);
+        }
+        lade_call_end(call);
+    }
+    free(ids.ids);
+    return code;
+}
+
+static lade_code_t
+s_start_job(lade_call_t *call, lade_error_t *error)
+{
+    return s_act_on_one(call, lade_jobs_start, error);
+}
+
+static lade_code_t
+s_pause_job(lade_call_t *call, lade_error_t *error)
+{
+    return s_act_on_one(call, lade_jobs_pause, error);
+}
+
+static lade_code_t
+s_cancel_job(lade_call_t *call, lade_error_t *error)
+{
+    return s_act_on_one(call, lade_jobs_cancel, error);
+}
+
+static lade_code_t
+s_start_all_jobs(lade_call_t *call, lade_error_t *error)
+{
+    return s_act_on_all(call, lade_jobs_start, error);
+}
+
+static lade_code_t
+s_pause_all_jobs(lade_call_t *call, lade_error_t *error)
+{
+    return s_act_on_all(call, lade_jobs_pause, error);
+}
+
+static lade_code_t
+s_cancel_all_jobs(lade_call_t *call, lade_error_t *error)
+{
+    return s_act_on_all(call, lade_jobs_cancel, error);
+}
+
+static lade_code_t
+s_prune_jobs(lade_call_t *call, lade_error_t *error)
+{
+    return lade_call_purge(call, S_KIND, error);
+}
+
+static lade_code_t
+s_wait_for_job(lade_call_t *call, lade_error_t *error)
+{
+    return lade_call_wait_named(call, S_KIND, error);
+}
+
+static lade_code_t
+s_join(lade_call_t *call, lade_error_t *error)
+{
+    return lade_call_wait(call, NULL, 0, s_kind(call), lade_call_ended_kind, error);
+}
+
+static const lade_op_t s_ops[] = {
+    // clang-format off
+    {"create_download_job", s_create_download_job},
+    {"submit_download_job", s_submit_download_job},
+    {"list_jobs",           s_list_jobs},
+    {"id_to_job",           s_id_to_job},
+    {"start_job",           s_start_job},
+    {"pause_job",           s_pause_job},
+    {"cancel_job",          s_cancel_job},
+    {"start_all_jobs",      s_start_all_jobs},
+    {"pause_all_jobs",      s_pause_all_jobs},
+    {"cancel_all_jobs",     s_cancel_all_jobs},
+    {"prune_jobs",          s_prune_jobs},
+    {"wait_for_job",        s_wait_for_job},
+    {"join",                s_join},
+    {NULL,                  NULL},
+    // clang-format on
+};
+
+const lade_service_t lade_service_download = {"download", s_ops};

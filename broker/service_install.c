@@ -1,0 +1,231 @@
+// install: the seed's installer over jobs of the kind `install`.
+#include "broker/call.h"
+#include "broker/effects.h"
+#include "broker/packer.h"
+#include "common/wire.h"
+
+#include <czmq.h>
+
+#define S_KIND "install"
+
+// ---------------------------------------------------------------------------------------------------
+// Submitting
+
+static lade_code_t
+s_submit(lade_call_t *call, const char *source, const char *const *members, lade_error_t *error)
+{
+    const msgpack_object *config = lade_wire_find(call->args, "config");
+    if (config && config->type != MSGPACK_OBJECT_MAP && config->type != MSGPACK_OBJECT_NIL)
+        return lade_error_set(error, LADE_VALUE_ERROR, "config: a map of fields of the record");
+    lade_submission_t submission = {.kind = S_KIND,
+                                    .kind_len = strlen(S_KIND),
+                                    .source = source,
+                                    .source_len = strlen(source),
+                                    .priority = lade_wire_int(call->args, "priority", 10)};
+    lade_wire_text(call->args, "token", &submission.token, &submission.token_len);
+    lade_call_copy_members(call->args, members, &submission.packed_spec);
+    lade_job_t *job;
+    lade_code_t code = lade_jobs_submit(call->broker->jobs, &submission, &job, error);
+    if (!code)
+        lade_call_answer_job(call, job, true);
+    return code;
+}
+
+static lade_code_t
+s_heuristic_import(lade_call_t *call, lade_error_t *error)
+{
+    static const char *const members[] = {"config", "access_token", "inplace", "dry_run", NULL};
+    char *source;
+    lade_code_t code = lade_call_need_text(call, "source", &source, error);
+    if (!code)
+        code = s_submit(call, source, members, error);
+    free(source);
+    return code;
+}
+
+// The text a source given as a map is known by: its path, URL, or repository with variant and
+// subfolder.
+static lade_code_t
+s_source_text(const msgpack_object *source, char **text_p, lade_error_t *error)
+{
+    char *repo = lade_wire_strdup(source, "repo_id"),
+         *variant = lade_wire_strdup(source, "variant");
+    char *subfolder = lade_wire_strdup(source, "subfolder");
+    *text_p = lade_wire_strdup(source, "path");
+    if (!*text_p)
+        *text_p = lade_wire_strdup(source, "url");
+    if (!*text_p && repo &&
+        asprintf(text_p, "%s%s%s%s%s", repo, variant || subfolder ? ":" : "",
+                 variant ? variant : "", subfolder ? ":" : "", subfolder ? subfolder : "") < 0)
+        abort();
+    free(repo);
+    free(variant);
+    free(subfolder);
+    if (*text_p && **text_p)
+        return LADE_OK;
+    free(*text_p);
+    *text_p = NULL;
+    return lade_error_set(error, LADE_VALUE_ERROR,
+                          "source: a text, or a map with `type` and `path`, `url` or `repo_id`");
+}
+
+static lade_code_t
+s_import_model(lade_call_t *call, lade_error_t *error)
+{
+    static const char *const members[] = {"source",  "config",  "access_token",
+                                          "inplace", "dry_run", NULL};
+    const msgpack_object *source = lade_wire_find(call->args, "source");
+    if (!source || source->type != MSGPACK_OBJECT_MAP)
+        return s_heuristic_import(call, error);
+    char *text;
+    lade_code_t code = s_source_text(source, &text, error);
+    if (!code)
+        code = s_submit(call, text, members, error);
+    free(text);
+    return code;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Jobs
+
+static lade_kind_t *
+s_kind(const lade_call_t *call)
+{
+    return lade_jobs_need_kind(call->broker->jobs, S_KIND, strlen(S_KIND));
+}
+
+static lade_code_t
+s_list_jobs(lade_call_t *call, lade_error_t *error)
+{
+    lade_job_filter_t filter = {.kind = s_kind(call), .status = LADE_JOB_STATUS_COUNT};
+    return lade_call_answer_jobs(call, &filter, true, error);
+}
+
+static lade_code_t
+s_get_job_by_id(lade_call_t *call, lade_error_t *error)
+{
+    return lade_call_answer_named(call, S_KIND, error);
+}
+
+static lade_code_t
+s_get_job_by_source(lade_call_t *call, lade_error_t *error)
+{
+    char *source;
+    const msgpack_object *map = lade_wire_find(call->args, "source");
+    lade_code_t code = map && map->type == MSGPACK_OBJECT_MAP
+                           ? s_source_text(map, &source, error)
+                           : lade_call_need_text(call, "source", &source, error);
+    if (code)
+        return code;
+    lade_job_filter_t filter = {
+        .kind = s_kind(call), .status = LADE_JOB_STATUS_COUNT, .source = source};
+    code = lade_call_answer_jobs(call, &filter, true, error);
+    free(source);
+    return code;
+}
+
+static lade_code_t
+s_cancel_job(lade_call_t *call, lade_error_t *error)
+{
+    lade_job_t *job;
+    lade_code_t code = lade_call_need_job(call, S_KIND, &job, error);
+    if (!code && !lade_job_ended(job)) // what has ended stays as it is
+        code = lade_jobs_cancel(call->broker->jobs, job, error);
+    if (!code)
+        lade_call_answer_job(call, job, true);
+    return code;
+}
+
+static lade_code_t
+s_wait_for_job(lade_call_t *call, lade_error_t *error)
+{
+    return lade_call_wait_named(call, S_KIND, error);
+}
+
+static lade_code_t
+s_wait_for_installs(lade_call_t *call, lade_error_t *error)
+{
+    return lade_call_wait(call, NULL, 0, s_kind(call), lade_call_ended_kind, error);
+}
+
+static lade_code_t
+s_prune_jobs(lade_call_t *call, lade_error_t *error)
+{
+    return lade_call_purge(call, S_KIND, error);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Records and files
+
+static lade_code_t
+s_unregister(lade_call_t *call, lade_error_t *error)
+{
+    json_t *removed = NULL;
+    char *key;
+    lade_code_t code = lade_call_need_text(call, "key", &key, error);
+    if (!code)
+        code = lade_records_del(call->broker->records, key, &removed, error);
+    free(key);
+    if (code)
+        return code;
+    lade_effects_tell(call->broker, "model_record_deleted", removed);
+    json_decref(removed);
+    lade_call_answer_nil(call);
+    return LADE_OK;
+}
+
+// A worker removes the files; the record goes with its DONE.
+static lade_code_t
+s_delete(lade_call_t *call, lade_error_t *error)
+{
+    json_t *record = NULL;
+    char *key;
+    lade_code_t code = lade_call_need_text(call, "key", &key, error);
+    if (!code)
+        code = lade_records_get(call->broker->records, key, &record, error);
+    if (code) {
+        free(key);
+        return code;
+    }
+    lade_buf_t spec = LADE_BUF(SIZE_MAX / 2);
+    lade_put_map(&spec, 3);
+    LADE_PUT_KEY(&spec, "key");
+    lade_put_str(&spec, key);
+    LADE_PUT_KEY(&spec, "record");
+    lade_wire_from_json(record, &spec, NULL);
+    LADE_PUT_KEY(&spec, "force");
+    lade_put_bool(&spec, lade_wire_bool(call->args, "force", false));
+    json_decref(record);
+    lade_submission_t submission = {.kind = "delete",
+                                    .kind_len = strlen("delete"),
+                                    .source = key,
+                                    .source_len = strlen(key),
+                                    .packed_spec = {spec.data, spec.len},
+                                    .priority = lade_wire_int(call->args, "priority", 10)};
+    lade_wire_text(call->args, "token", &submission.token, &submission.token_len);
+    lade_job_t *job;
+    code = lade_jobs_submit(call->broker->jobs, &submission, &job, error);
+    free(key);
+    if (!code)
+        lade_call_answer_job(call, job, true);
+    return code;
+}
+
+static const lade_op_t s_ops[] = {
+    // clang-format off
+    {"heuristic_import",  s_heuristic_import},
+    {"import_model",      s_import_model},
+    {"list_jobs",         s_list_jobs},
+    {"get_job_by_id",     s_get_job_by_id},
+    {"get_job_by_source", s_get_job_by_source},
+    {"cancel_job",        s_cancel_job},
+    {"prune_jobs",        s_prune_jobs},
+    {"wait_for_job",      s_wait_for_job},
+    {"wait_for_installs", s_wait_for_installs},
+    {"unregister",        s_unregister},
+    {"delete",            s_delete},
+    {NULL,                NULL},
+    // clang-format on
+};
+
+const lade_service_t lade_service_install = {"install", s_ops};

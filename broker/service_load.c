@@ -1,0 +1,312 @@
+// load: models into memory. A load is a job whose result is its answer, so every call here but
+// cache_stats waits.
+#include "broker/call.h"
+#include "broker/packer.h"
+#include "broker/workers.h"
+#include "common/record.h"
+#include "common/wire.h"
+
+#include <czmq.h>
+
+// ---------------------------------------------------------------------------------------------------
+// Answers
+
+// The error a job ended with, as the error of the call.
+static lade_code_t
+s_job_error(const lade_job_t *job, lade_error_t *error)
+{
+    if (job->status == LADE_JOB_CANCELLED)
+        return lade_error_set(error, LADE_CANCELLED, "job %" PRIu64 " was cancelled", job->id);
+    return lade_error_set(error, lade_code_find(job->error_type), "%s",
+                          job->error ? job->error : "it failed");
+}
+
+static lade_code_t
+s_ended(lade_broker_t *broker, uint64_t id, lade_job_t **job_p, lade_error_t *error)
+{
+    lade_code_t code = lade_jobs_get(broker->jobs, id, job_p, error);
+    if (!code && (*job_p)->status != LADE_JOB_COMPLETED)
+        code = s_job_error(*job_p, error);
+    return code;
+}
+
+static lade_code_t
+s_ended_load(lade_broker_t *broker, const lade_wait_t *wait, lade_buf_t *buf, lade_error_t *error)
+{
+    lade_job_t *job;
+    lade_code_t code = s_ended(broker, wait->ids[0], &job, error);
+    if (!code)
+        lade_put_packed(buf, job->result.data, job->result.len);
+    return code;
+}
+
+static lade_code_t
+s_ended_unlock(lade_broker_t *broker, const lade_wait_t *wait, lade_buf_t *buf, lade_error_t *error)
+{
+    lade_job_t *job;
+    lade_code_t code = s_ended(broker, wait->ids[0], &job, error);
+    if (!code)
+        lade_put_nil(buf);
+    return code;
+}
+
+static int64_t
+s_unloaded(const lade_job_t *job)
+{
+    msgpack_unpacked result;
+    msgpack_unpacked_init(&result);
+    int64_t count = 0;
+    if (job->result.len && msgpack_unpack_next(&result, job->result.data, job->result.len, NULL) ==
+                               MSGPACK_UNPACK_SUCCESS)
+        count = lade_wire_int(&result.data, "unloaded", 0);
+    msgpack_unpacked_destroy(&result);
+    return count;
+}
+
+static lade_code_t
+s_ended_unload(lade_broker_t *broker, const lade_wait_t *wait, lade_buf_t *buf, lade_error_t *error)
+{
+    int64_t count = 0;
+    for (size_t i = 0; i < wait->count; i++) {
+        lade_job_t *job;
+        lade_code_t code = s_ended(broker, wait->ids[i], &job, error);
+        if (code)
+            return code;
+        count += s_unloaded(job);
+    }
+    lade_put_map(buf, 1);
+    LADE_PUT_KEY(buf, "unloaded");
+    lade_put_int(buf, count);
+    return LADE_OK;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Loading
+
+// Submits a job and waits for it. The spec is taken over.
+static lade_code_t
+s_submit(lade_call_t *call, lade_submission_t *submission, lade_wait_answer_fn *answer,
+         lade_error_t *error)
+{
+    lade_job_t *job;
+    submission->kind_len = strlen(submission->kind);
+    submission->source_len = submission->source ? strlen(submission->source) : 0;
+    submission->priority = lade_wire_int(call->args, "priority", 10);
+    lade_code_t code = lade_jobs_submit(call->broker->jobs, submission, &job, error);
+    if (code)
+        return code;
+    uint64_t *ids = zmalloc(sizeof *ids);
+    ids[0] = job->id;
+    return lade_call_wait(call, ids, 1, NULL, answer, error);
+}
+
+// Loads what the record says; record is taken over.
+static lade_code_t
+s_load(lade_call_t *call, json_t *record, bool lock, lade_error_t *error)
+{
+    static const char *const members[] = {"submodel", "pid", "ttl_s", "context", "lease"};
+    char *key = strdup(lade_json_text(record, "key", ""));
+    size_t pairs = 3;
+    for (size_t i = 0; i < 5; i++)
+        pairs += lade_wire_find(call->args, members[i]) != NULL;
+    lade_buf_t spec = LADE_BUF(SIZE_MAX / 2);
+    lade_put_map(&spec, pairs);
+    LADE_PUT_KEY(&spec, "key");
+    lade_put_str(&spec, key);
+    LADE_PUT_KEY(&spec, "config");
+    lade_wire_from_json(record, &spec, NULL);
+    LADE_PUT_KEY(&spec, "lock");
+    lade_put_bool(&spec, lock);
+    for (size_t i = 0; i < 5; i++) {
+        const msgpack_object *value = lade_wire_find(call->args, members[i]);
+        if (value) {
+            lade_put_str(&spec, members[i]);
+            lade_put_object(&spec, value);
+        }
+    }
+    json_decref(record);
+    lade_submission_t submission = {.kind = "load",
+                                    .source = key,
+                                    .packed_spec = {spec.data, spec.len},
+                                    .requires = lade_wire_find(call->args, "requires")};
+    lade_code_t code = s_submit(call, &submission, s_ended_load, error);
+    free(key);
+    return code;
+}
+
+static lade_code_t
+s_load_key(lade_call_t *call, bool lock, lade_error_t *error)
+{
+    json_t *record = NULL;
+    char *key;
+    lade_code_t code = lade_call_need_text(call, "key", &key, error);
+    if (!code)
+        code = lade_records_get(call->broker->records, key, &record, error);
+    free(key);
+    return code ? code : s_load(call, record, lock, error);
+}
+
+static lade_code_t
+s_load_model_by_key(lade_call_t *call, lade_error_t *error)
+{
+    return s_load_key(call, lade_wire_bool(call->args, "lock", false), error);
+}
+
+static lade_code_t
+s_lock(lade_call_t *call, lade_error_t *error)
+{
+    return s_load_key(call, true, error);
+}
+
+static lade_code_t
+s_load_model_by_attr(lade_call_t *call, lade_error_t *error)
+{
+    json_t *args = lade_call_json(call), *record = NULL;
+    lade_record_canonical(args);
+    const char *name = lade_json_text(args, "name", NULL);
+    lade_code_t code =
+        name ? lade_records_one(call->broker->records, name, lade_json_text(args, "base", NULL),
+                                lade_json_text(args, "type", NULL), &record, error)
+             : lade_error_set(error, LADE_VALUE_ERROR, "name: a text is needed");
+    json_decref(args);
+    if (code == LADE_DUPLICATE_MODEL)
+        code = error->code = LADE_VALUE_ERROR; // the seed's word for it here
+    return code ? code : s_load(call, record, lade_wire_bool(call->args, "lock", false), error);
+}
+
+static lade_code_t
+s_load_model_by_config(lade_call_t *call, lade_error_t *error)
+{
+    const msgpack_object *config = lade_wire_find(call->args, "config");
+    json_t *record =
+        config && config->type == MSGPACK_OBJECT_MAP ? lade_wire_object_to_json(config) : NULL;
+    const char *key = lade_json_text(record, "key", "");
+    lade_code_t code = LADE_OK;
+    if (!*key)
+        code = lade_error_set(error, LADE_VALUE_ERROR, "config: a record with its key is needed");
+    else if (!lade_records_exists(call->broker->records, key))
+        code = lade_error_set(error, LADE_UNKNOWN_MODEL, "there is no model with the key %s", key);
+    if (code) {
+        json_decref(record);
+        return code;
+    }
+    lade_record_canonical(record);
+    return s_load(call, record, lade_wire_bool(call->args, "lock", false), error);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Letting go
+
+// A map {"name": worker} on the caller's stack.
+typedef struct {
+    msgpack_object map;
+    msgpack_object_kv pair;
+} s_requires_t;
+
+static const msgpack_object *
+s_require_worker(s_requires_t *self, const char *name)
+{
+    self->pair.key =
+        (msgpack_object){.type = MSGPACK_OBJECT_STR, .via.str = {strlen("name"), "name"}};
+    self->pair.val =
+        (msgpack_object){.type = MSGPACK_OBJECT_STR, .via.str = {(uint32_t)strlen(name), name}};
+    self->map = (msgpack_object){.type = MSGPACK_OBJECT_MAP, .via.map = {1, &self->pair}};
+    return &self->map;
+}
+
+// A lease is WORKER/N; one of a worker that is gone went with it.
+static lade_code_t
+s_unlock(lade_call_t *call, lade_error_t *error)
+{
+    static const char *const members[] = {"lease", NULL};
+    char *lease;
+    lade_code_t code = lade_call_need_text(call, "lease", &lease, error);
+    if (code)
+        return code;
+    char *slash = strrchr(lease, '/');
+    if (!slash || slash == lease || slash - lease > LADE_BROKER_MAX_NAME) {
+        code = lade_error_set(error, LADE_VALUE_ERROR, "lease: '%.200s' is none that a lock gave",
+                              lease);
+        free(lease);
+        return code;
+    }
+    *slash = '\0';
+    const lade_worker_t *worker = lade_workers_by_name(call->broker->workers, lease);
+    if (worker && lade_worker_serves(worker, "unlock")) {
+        s_requires_t requires;
+        lade_submission_t submission = {.kind = "unlock",
+                                        .requires = s_require_worker(&requires, lease)};
+        lade_call_copy_members(call->args, members, &submission.packed_spec);
+        code = s_submit(call, &submission, s_ended_unlock, error);
+    } else {
+        lade_call_answer_nil(call);
+    }
+    free(lease);
+    return code;
+}
+
+// Every worker that has a cache is asked.
+static lade_code_t
+s_unload(lade_call_t *call, lade_error_t *error)
+{
+    static const char *const members[] = {"key", "submodel", NULL};
+    lade_broker_t *broker = call->broker;
+    size_t workers = lade_workers_count(broker->workers), count = 0;
+    uint64_t *ids = zmalloc((workers + 1) * sizeof *ids);
+    lade_code_t code = LADE_OK;
+    for (size_t i = 0; i < workers && !code; i++) {
+        const lade_worker_t *worker = lade_workers_at(broker->workers, i);
+        if (!lade_worker_serves(worker, "unload"))
+            continue;
+        s_requires_t requires;
+        lade_job_t *job;
+        lade_submission_t submission = {.kind = "unload",
+                                        .kind_len = strlen("unload"),
+                                        .priority = lade_wire_int(call->args, "priority", 10),
+                                        .requires = s_require_worker(&requires, worker->name)};
+        lade_call_copy_members(call->args, members, &submission.packed_spec);
+        code = lade_jobs_submit(broker->jobs, &submission, &job, error);
+        if (!code)
+            ids[count++] = job->id;
+    }
+    if (!code)
+        return lade_call_wait(call, ids, count, NULL, s_ended_unload, error);
+    free(ids);
+    return code;
+}
+
+static lade_code_t
+s_cache_stats(lade_call_t *call, lade_error_t *error)
+{
+    (void)error;
+    const lade_workers_t *workers = call->broker->workers;
+    size_t count = 0;
+    for (size_t i = 0; i < lade_workers_count(workers); i++)
+        count += lade_worker_serves(lade_workers_at(workers, i), "load");
+    lade_buf_t *buf = lade_call_begin(call);
+    lade_put_map(buf, count);
+    for (size_t i = 0; i < lade_workers_count(workers); i++) {
+        const lade_worker_t *worker = lade_workers_at(workers, i);
+        if (!lade_worker_serves(worker, "load"))
+            continue;
+        lade_put_str(buf, worker->name);
+        lade_put_packed(buf, worker->stats.data, worker->stats.len);
+    }
+    lade_call_end(call);
+    return LADE_OK;
+}
+
+static const lade_op_t s_ops[] = {
+    // clang-format off
+    {"load_model_by_key",    s_load_model_by_key},
+    {"load_model_by_attr",   s_load_model_by_attr},
+    {"load_model_by_config", s_load_model_by_config},
+    {"lock",                 s_lock},
+    {"unlock",               s_unlock},
+    {"unload",               s_unload},
+    {"cache_stats",          s_cache_stats},
+    {NULL,                   NULL},
+    // clang-format on
+};
+
+const lade_service_t lade_service_load = {"load", s_ops};
