@@ -126,11 +126,9 @@ s_read_kinds(const msgpack_object *body, char ***kinds_p, size_t *count_p, lade_
         const msgpack_object *kind = &kinds->via.array.ptr[i];
         if (kind->type != MSGPACK_OBJECT_STR || kind->via.str.size == 0 ||
             kind->via.str.size > LADE_BROKER_MAX_KIND ||
-            memchr(kind->via.str.ptr, 0, kind->via.str.size)) {
-            s_free_kinds(*kinds_p, *count_p);
+            memchr(kind->via.str.ptr, 0, kind->via.str.size))
             return lade_error_set(error, LADE_BAD_REQUEST, "a kind is a name of 1 to %d bytes",
-                                  LADE_BROKER_MAX_KIND);
-        }
+                                  LADE_BROKER_MAX_KIND); // the caller frees what there is
         lade_job_set_text(&(*kinds_p)[(*count_p)++], kind->via.str.ptr, kind->via.str.size);
     }
     return LADE_OK;
