@@ -922,6 +922,70 @@ test_next_mirror_is_tried(void **state)
     s_check_file(f, "small.json", f->hub->small_sha256);
 }
 
+// A server with a certificate of its own making; it prints its port.
+static const char s_https[] =
+    "import http.server, ssl, sys, os\n"
+    "os.chdir(sys.argv[1] + '/files')\n"
+    "server = http.server.HTTPServer(('127.0.0.1', 0), http.server.SimpleHTTPRequestHandler)\n"
+    "context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n"
+    "context.load_cert_chain(sys.argv[1] + '/cert.pem', sys.argv[1] + '/key.pem')\n"
+    "server.socket = context.wrap_socket(server.socket, server_side=True)\n"
+    "print(server.server_address[1], flush=True)\n"
+    "server.serve_forever()\n";
+
+static pid_t
+s_start_https(s_hub_t *hub, int *port_p)
+{
+    char command[512];
+    snprintf(command, sizeof command,
+             "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "
+             "/CN=test "
+             "-addext subjectAltName=IP:127.0.0.1 -keyout %s/key.pem -out %s/cert.pem 2>/dev/null",
+             hub->root, hub->root);
+    assert_int_equal(system(command), 0);
+    int out[2];
+    assert_int_equal(pipe(out), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(out[1], STDOUT_FILENO);
+        close(out[0]);
+        dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);
+        execl("/usr/bin/python3", "python3", "-c", s_https, hub->root, NULL);
+        _exit(127);
+    }
+    close(out[1]);
+    FILE *line = fdopen(out[0], "r");
+    assert_int_equal(fscanf(line, "%d", port_p), 1);
+    fclose(line);
+    return pid;
+}
+
+static void
+test_certificates_are_checked(void **state)
+{
+    s_fixture_t *f = *state;
+    int port;
+    lade_engine_destroy(&f->engine); // no threads while we fork
+    pid_t server = s_start_https(f->hub, &port);
+    s_new_engine(f);
+    char url[64], ca_file[128];
+    const char *urls[2] = {url, NULL};
+    lade_request_t request = s_wanted(f, "small.json", urls);
+    snprintf(url, sizeof url, "https://127.0.0.1:%d/small.json", port);
+    urls[0] = url;
+    assert_int_equal(s_fetch(f, &request), LADE_HTTP_ERROR);
+    assert_non_null(strstr(f->error.message, "ca_file"));
+    assert_int_equal(s_names(f), 0);
+    lade_engine_destroy(&f->engine);
+    snprintf(ca_file, sizeof ca_file, "%s/cert.pem", f->hub->root);
+    assert_int_equal(lade_config_set(&f->config, "download.ca_file", ca_file, NULL), LADE_OK);
+    s_new_engine(f);
+    S_OK(f, s_fetch(f, &request));
+    s_check_file(f, "small.json", f->hub->small_sha256);
+    kill(server, SIGKILL);
+    waitpid(server, NULL, 0);
+}
+
 #define S_TEST(name) cmocka_unit_test_setup_teardown(name, s_setup, s_teardown)
 
 int
@@ -957,6 +1021,7 @@ main(void)
         S_TEST(test_stalled_transfer_is_noticed_and_kept),
         S_TEST(test_nobody_there),
         S_TEST(test_next_mirror_is_tried),
+        S_TEST(test_certificates_are_checked),
     };
     return cmocka_run_group_tests(tests, s_start_hub, s_stop_hub);
 }

@@ -7,6 +7,7 @@
 
 #include <czmq.h>
 #include <inttypes.h>
+#include <math.h>
 
 enum {
     S_GRACE_MS =
@@ -146,7 +147,8 @@ s_end(void *arg, const lade_outcome_t *outcome)
         lade_log(LADE_LOG_INFO, about, "%s: %s", lade_code_name(outcome->error.code),
                  outcome->error.message);
         s_close_gates(job->serve, outcome);
-        lade_task_fail(&job->task, &outcome->error, outcome->retry_after_s);
+        // Below 0 would mean never; a server that names no time leaves it to the code.
+        lade_task_fail(&job->task, &outcome->error, fmax(outcome->retry_after_s, 0));
     }
     free(job);
 }

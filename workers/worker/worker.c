@@ -61,6 +61,7 @@ struct lade_worker {
     int64_t beat_ms, lease_ms, next_beat_ms;
     int64_t turn_ms; // when the last turn of the loop began
     double epoch;    // the broker's life
+    int64_t tries;   // HELLOs without a WELCOME since the last one
     bool quiet;      // that the broker is missing was logged
 
     s_held_t *held;
@@ -243,8 +244,10 @@ s_reconnect(lade_worker_t *self, lade_error_t *error)
 static void
 s_hello(lade_worker_t *self)
 {
-    if (s_send_hello(self))
-        s_enter(self, S_HELLO);
+    if (!s_send_hello(self))
+        return;
+    self->tries++;
+    s_enter(self, S_HELLO);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -374,6 +377,7 @@ s_on_welcome(lade_worker_t *self, json_t *body)
     self->beat_ms = beat_ms < 10 ? 10 : beat_ms > 60000 ? 60000 : beat_ms;
     self->lease_ms = self->beat_ms * (beats < 2 ? 2 : beats > 100 ? 100 : beats);
     self->quiet = false;
+    self->tries = 0;
     s_enter(self, S_READY);
     self->next_beat_ms = self->since_ms + self->beat_ms;
     s_drop(self, json_object_get(body, "drop"));
@@ -554,12 +558,19 @@ s_flush(lade_worker_t *self)
     }
     int64_t now_ms = s_now_ms();
     for (s_held_t *at = self->held; at; at = at->next)
-        if (now_ms - at->told_ms >= S_PROGRESS_MS)
+        if (now_ms - at->told_ms >= S_PROGRESS_MS && lade_task_stop(at->task) != LADE_STOP_STALE)
             s_send_progress(self, at, now_ms);
 }
 
 // ---------------------------------------------------------------------------------------------------
 // Time
+
+// How long a WELCOME is waited for: two beats, and longer for a broker that has much to do.
+static int64_t
+s_patience_ms(const lade_worker_t *self)
+{
+    return 2 * self->beat_ms * (self->tries < 5 ? self->tries : 5);
+}
 
 static lade_code_t
 s_keep_time(lade_worker_t *self, lade_error_t *error)
@@ -577,7 +588,7 @@ s_keep_time(lade_worker_t *self, lade_error_t *error)
         lade_log(LADE_LOG_WARNING, self->name, "no broker answers at %s; trying on",
                  self->config->workers);
     }
-    if ((self->state == S_HELLO && now_ms - self->since_ms > 2 * self->beat_ms) ||
+    if ((self->state == S_HELLO && now_ms - self->since_ms > s_patience_ms(self)) ||
         (self->state == S_CONNECT && now_ms - self->since_ms > S_CONNECT_MS))
         return s_reconnect(self, error);
     return LADE_OK;
@@ -588,13 +599,14 @@ static int64_t
 s_deadline(lade_worker_t *self)
 {
     int64_t at_ms = self->state == S_READY   ? self->next_beat_ms
-                    : self->state == S_HELLO ? self->since_ms + 2 * self->beat_ms + 1
+                    : self->state == S_HELLO ? self->since_ms + s_patience_ms(self) + 1
                                              : s_now_ms() + self->beat_ms;
     if (self->leaving && self->leave_ms < at_ms)
         at_ms = self->leave_ms;
     if (self->state == S_READY)
         for (s_held_t *at = self->held; at; at = at->next)
-            if (at->told_ms + S_PROGRESS_MS < at_ms && lade_task_has_news(at->task))
+            if (at->told_ms + S_PROGRESS_MS < at_ms && lade_task_has_news(at->task) &&
+                lade_task_stop(at->task) != LADE_STOP_STALE)
                 at_ms = at->told_ms + S_PROGRESS_MS;
     return at_ms;
 }
@@ -692,6 +704,7 @@ s_turn(lade_worker_t *self, lade_error_t *error)
         // were.
         lade_log(LADE_LOG_WARNING, self->name,
                  "stopped for longer than a lease; asking what is still ours");
+        self->heard_ms = now_ms;
         lade_code_t code = s_reconnect(self, error);
         if (code)
             return code;

@@ -380,6 +380,13 @@ test_failure_carries_code_and_words(void **state)
     assert_string_equal(lade_json_text(fail, "code", ""), "rate_limited");
     assert_string_equal(lade_json_text(fail, "message", ""), "the server asks to wait");
     assert_true(lade_json_real(fail, "retry_after_s", 0) == 4.5);
+    assert_null(json_object_get(fail, "retry"));
+    json_decref(fail);
+    task = s_give(f, 2, 1);
+    lade_task_fail(&task, &error, -1);
+    fail = s_expect(f, LADE_W_FAIL);
+    assert_false(lade_json_bool(fail, "retry", true));
+    assert_null(json_object_get(fail, "retry_after_s"));
     json_decref(fail);
 }
 
