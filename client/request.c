@@ -113,7 +113,7 @@ s_make_sockets(lade_t *self, lade_error_t *error)
     sigaction(SIGTERM, &terminate, NULL);
     self->dealer = zsock_new(ZMQ_DEALER);
     if (!self->dealer)
-        return lade_error_set(error, LADE_NO_MEMORY, "no socket to be had: %s",
+        return lade_error_set(error, LADE_IO_ERROR, "no socket to be had: %s",
                               zmq_strerror(zmq_errno()));
     zsock_set_sndtimeo(self->dealer, 0);
     zsock_set_sndhwm(self->dealer, S_MAX_PENDING);
@@ -123,8 +123,12 @@ s_make_sockets(lade_t *self, lade_error_t *error)
     zsock_set_heartbeat_timeout(self->dealer, 6000);
     zsock_set_heartbeat_ttl(self->dealer, 10000);
 
+    // A closed monitor keeps its address for a moment, so each has one of its own.
+    uint64_t nonce = 0;
     char address[64];
-    snprintf(address, sizeof address, "inproc://lade-monitor-%p", (void *)self);
+    if (getrandom(&nonce, sizeof nonce, 0) != (ssize_t)sizeof nonce)
+        nonce = (uintptr_t)self ^ (uint64_t)lade_mono_ms();
+    snprintf(address, sizeof address, "inproc://lade-monitor-%016" PRIx64, nonce);
     void *handle = zsock_resolve(self->dealer);
     if (zmq_socket_monitor(handle, address,
                            ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED) == 0) {
@@ -135,7 +139,7 @@ s_make_sockets(lade_t *self, lade_error_t *error)
             zsock_destroy(&pair);
     }
     if (!self->monitor)
-        return lade_error_set(error, LADE_NO_MEMORY, "no monitor of the connection: %s",
+        return lade_error_set(error, LADE_IO_ERROR, "no monitor of the connection: %s",
                               zmq_strerror(zmq_errno()));
     return LADE_OK;
 }

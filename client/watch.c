@@ -212,7 +212,7 @@ s_subscribe(s_watch_t *self, lade_error_t *error)
         return code;
     self->sub = zsock_new(ZMQ_SUB);
     if (!self->sub)
-        return lade_error_set(error, LADE_NO_MEMORY, "no socket for events: %s",
+        return lade_error_set(error, LADE_IO_ERROR, "no socket for events: %s",
                               zmq_strerror(zmq_errno()));
     zsock_set_rcvhwm(self->sub, 10000);
     size_t count = 0;

@@ -87,19 +87,37 @@ lade_cli_member(const json_t *map, const char *key)
     return list.data ? lade_buf_take(&list) : strdup("");
 }
 
+// A member as a line of print_members shows it: times and sizes as people read them.
+static char *
+s_member_shown(const json_t *map, const char *key)
+{
+    char text[LADE_SHOW_SIZE];
+    size_t len = strlen(key);
+    double number = json_number_value(json_object_get(map, key));
+    if (number > 0 && len > 3 && strcmp(key + len - 3, "_at") == 0)
+        return strdup(lade_show_time(number, text));
+    if (number > 0 && strcmp(key, "file_size") == 0)
+        return strdup(lade_show_bytes((int64_t)number, text));
+    char *member = lade_cli_member(map, key), *clean = lade_show_clean(member, 0, false);
+    free(member);
+    return clean;
+}
+
 void
 lade_cli_print_members(const json_t *map, const char *const *keys)
 {
     size_t width = 0;
-    for (size_t i = 0; keys[i]; i++)
-        if (json_object_get(map, keys[i]) && strlen(keys[i]) > width)
-            width = strlen(keys[i]);
     for (size_t i = 0; keys[i]; i++) {
-        char *text = lade_cli_member(map, keys[i]), *clean = lade_show_clean(text, 0, false);
-        if (*clean)
-            printf("%-*s  %s\n", (int)width, keys[i], clean);
+        char *text = s_member_shown(map, keys[i]);
+        if (*text && strlen(keys[i]) > width)
+            width = strlen(keys[i]);
         free(text);
-        free(clean);
+    }
+    for (size_t i = 0; keys[i]; i++) {
+        char *text = s_member_shown(map, keys[i]);
+        if (*text)
+            printf("%-*s  %s\n", (int)width, keys[i], text);
+        free(text);
     }
 }
 

@@ -50,13 +50,13 @@ s_print_jobs(const lade_cli_t *cli, const json_t *jobs)
 {
     static const lade_table_column_t columns[] = {
         {"ID", LADE_TABLE_RIGHT},    {"KIND", LADE_TABLE_LEFT},
-        {"STATUS", LADE_TABLE_LEFT}, {"TRY", LADE_TABLE_RIGHT},
+        {"STATUS", LADE_TABLE_LEFT}, {"FAILED", LADE_TABLE_RIGHT},
         {"SINCE", LADE_TABLE_LEFT},  {"SOURCE", LADE_TABLE_CUT_HEAD},
         {"REMARK", LADE_TABLE_CUT},  {0}};
     lade_table_t *table = lade_table_new(columns);
     for (size_t i = 0; i < json_array_size(jobs); i++) {
         const json_t *job = json_array_get(jobs, i);
-        int64_t attempt = lade_json_int(job, "attempt", 0);
+        int64_t failed = lade_json_int(job, "failures", 0) + lade_json_int(job, "deaths", 0);
         double since = lade_json_real(job, "job_ended", 0);
         since = since > 0 ? since : lade_json_real(job, "job_started", 0);
         since = since > 0 ? since : lade_json_real(job, "job_submitted", 0);
@@ -65,7 +65,7 @@ s_print_jobs(const lade_cli_t *cli, const json_t *jobs)
         lade_table_addf(table, "%" PRId64, lade_json_int(job, "id", -1));
         lade_table_add(table, lade_json_text(job, "kind", ""));
         lade_table_add(table, lade_json_text(job, "status", ""));
-        lade_table_addf(table, "%.0" PRId64, attempt > 1 ? attempt : 0);
+        lade_table_addf(table, "%.0" PRId64, failed);
         lade_table_add(table, since > 0 ? lade_show_time(since, time_text) : "");
         lade_table_add(table, source);
         lade_table_add(table, remark);
@@ -229,7 +229,7 @@ lade_cmd_jobs_prune(lade_cli_t *cli, lade_error_t *error)
     if (!code && cli->json)
         lade_cli_print_json(json_incref(result));
     else if (!code)
-        printf("forgot %" PRId64 " ended jobs\n", lade_json_int(result, "purged", 0));
+        printf("ended jobs forgotten: %" PRId64 "\n", lade_json_int(result, "purged", 0));
     json_decref(result);
     return code;
 }

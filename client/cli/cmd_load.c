@@ -216,7 +216,7 @@ lade_cmd_load_unload(lade_cli_t *cli, lade_error_t *error)
     if (!code && cli->json)
         lade_cli_print_json(json_incref(result));
     else if (!code)
-        printf("freed %" PRId64 " models\n", lade_json_int(result, "unloaded", 0));
+        printf("models freed: %" PRId64 "\n", lade_json_int(result, "unloaded", 0));
     json_decref(result);
     return code;
 }

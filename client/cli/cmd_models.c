@@ -258,7 +258,8 @@ lade_cmd_models_rm(lade_cli_t *cli, lade_error_t *error)
         if (!code)
             json_array_append_new(removed, json_string(key));
         if (!code && !cli->json)
-            printf("removed %s%s\n", key, keep ? " (its files are still there)" : "");
+            printf("removed %s  %s%s\n", key, strcmp(key, cli->words[i]) == 0 ? "" : cli->words[i],
+                   keep ? "  (its files are still there)" : "");
     }
     if (!code && cli->json)
         lade_cli_print_json(json_pack("{s:O}", "removed", removed));

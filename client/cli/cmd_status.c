@@ -87,9 +87,9 @@ lade_cmd_status_run(lade_cli_t *cli, lade_error_t *error)
 static void
 s_print_workers(const lade_cli_t *cli, const json_t *workers)
 {
+    // The name holds host and process already.
     static const lade_table_column_t columns[] = {
-        {"WORKER", LADE_TABLE_CUT}, {"HOST", LADE_TABLE_CUT},
-        {"PID", LADE_TABLE_RIGHT},  {"KINDS", LADE_TABLE_CUT},
+        {"WORKER", LADE_TABLE_CUT}, {"KINDS", LADE_TABLE_CUT},
         {"BUSY", LADE_TABLE_RIGHT}, {"SLOTS", LADE_TABLE_RIGHT},
         {"SINCE", LADE_TABLE_LEFT}, {"BEAT", LADE_TABLE_RIGHT},
         {"JOBS", LADE_TABLE_CUT},   {0}};
@@ -101,8 +101,6 @@ s_print_workers(const lade_cli_t *cli, const json_t *workers)
         double at = lade_json_real(worker, "since", 0),
                beat = lade_json_real(worker, "last_beat", 0);
         lade_table_add(table, lade_json_text(worker, "name", ""));
-        lade_table_add(table, lade_json_text(worker, "host", ""));
-        lade_table_addf(table, "%" PRId64, lade_json_int(worker, "pid", 0));
         lade_table_add(table, kinds);
         lade_table_addf(table, "%" PRId64, lade_json_int(worker, "busy", 0));
         lade_table_addf(table, "%" PRId64, lade_json_int(worker, "slots", 0));

@@ -13,47 +13,79 @@ typedef struct {
     int64_t left;
 } s_watch_t;
 
-// What is told of an event besides its time, name and id, in this order, where it is there.
+// What is told of an event besides its time, name, id and bytes, in this order, where it is there.
+// Members joined by a slash stand together.
 static const char *const s_telling[] = {
-    "source", "name",      "type",          "base",          "format", "path",
-    "key",    "model_key", "submodel_type", "download_path", "kind",   "kinds",
-    "host",   "why",       "reason",        "error_type",    "error",  NULL};
+    "source",    "name",          "type/base/format", "path",       "key",
+    "model_key", "submodel_type", "location",         "kind",       "kinds",
+    "host",      "why",           "reason",           "error_type", "error",
+    NULL};
 
 static void
 s_add(char *line, size_t size, const char *text)
 {
     size_t len = strlen(line);
-    if (len < size - 1)
-        snprintf(line + len, size - len, "%s%s", len ? "  " : "", text);
+    if (*text && len < size - 1)
+        snprintf(line + len, size - len, "  %s", text);
+}
+
+// Keys are shortened for people who look on; the beginning is enough to name one.
+static void
+s_shorten(const s_watch_t *self, char *text)
+{
+    if (self->cli->width && strlen(text) == 32 && strspn(text, "0123456789abcdef") == 32)
+        text[8] = '\0';
+}
+
+static void
+s_add_bytes(char *line, size_t size, const json_t *event)
+{
+    char bytes[LADE_SHOW_SIZE], total[LADE_SHOW_SIZE], text[2 * LADE_SHOW_SIZE + 8];
+    int64_t all = lade_json_int(event, "total_bytes", 0),
+            so_far = lade_json_int(event, "bytes", -1);
+    if (so_far < 0)
+        return;
+    snprintf(text, sizeof text, "%s%s%s", lade_show_bytes(so_far, bytes), all ? " of " : "",
+             all ? lade_show_bytes(all, total) : "");
+    s_add(line, size, text);
+}
+
+// The members named "a/b/c" as one text, empty if none is there.
+static void
+s_join(const json_t *event, const char *names, char *text, size_t size)
+{
+    *text = '\0';
+    for (const char *at = names; at; at = strchr(at, '/') ? strchr(at, '/') + 1 : NULL) {
+        char name[32];
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(at, "/"), at);
+        char *member = lade_cli_member(event, name);
+        size_t len = strlen(text);
+        if (*member)
+            snprintf(text + len, size - len, "%s%s", len ? "/" : "", member);
+        free(member);
+    }
 }
 
 static void
 s_print(const s_watch_t *self, const json_t *event)
 {
-    char when[LADE_SHOW_SIZE], line[2048] = "", head[256], bytes[LADE_SHOW_SIZE],
-                               total[LADE_SHOW_SIZE];
+    char when[LADE_SHOW_SIZE], line[4096], text[1024];
     char *id = lade_cli_member(event, "id");
-    snprintf(head, sizeof head, "%s  %-25s %s",
+    s_shorten(self, id);
+    snprintf(line, sizeof line, "%s  %-25s  %s",
              lade_show_time(lade_json_real(event, "timestamp", 0), when),
              lade_json_text(event, "event", "?"), id);
-    s_add(line, sizeof line, head);
-    free(id);
-    int64_t all = lade_json_int(event, "total_bytes", 0),
-            so_far = lade_json_int(event, "bytes", -1);
-    if (so_far >= 0) {
-        snprintf(head, sizeof head, "%s%s%s", lade_show_bytes(so_far, bytes), all ? " of " : "",
-                 all ? lade_show_bytes(all, total) : "");
-        s_add(line, sizeof line, head);
-    }
+    s_add_bytes(line, sizeof line, event);
     for (size_t i = 0; s_telling[i]; i++) {
-        char *text = lade_cli_member(event, s_telling[i]);
-        if (*text)
+        s_join(event, s_telling[i], text, sizeof text);
+        s_shorten(self, text);
+        if (strcmp(text, id) != 0)
             s_add(line, sizeof line, text);
-        free(text);
     }
     char *clean = lade_show_clean(line, self->cli->width, false);
     puts(clean);
     free(clean);
+    free(id);
 }
 
 static bool
