@@ -56,6 +56,8 @@ s_print_jobs(const lade_cli_t *cli, const json_t *jobs)
     lade_table_t *table = lade_table_new(columns);
     for (size_t i = 0; i < json_array_size(jobs); i++) {
         const json_t *job = json_array_get(jobs, i);
+        if (json_is_object(json_object_get(job, "error")))
+            continue; // a refusal, told on standard error
         int64_t failed = lade_json_int(job, "failures", 0) + lade_json_int(job, "deaths", 0);
         double since = lade_json_real(job, "job_ended", 0);
         since = since > 0 ? since : lade_json_real(job, "job_started", 0);
@@ -72,7 +74,7 @@ s_print_jobs(const lade_cli_t *cli, const json_t *jobs)
         free(remark);
         free(source);
     }
-    if (json_array_size(jobs))
+    if (lade_table_rows(table))
         lade_table_print(table, stdout, cli->width);
     lade_table_destroy(&table);
 }
@@ -165,16 +167,61 @@ lade_cmd_jobs_show(lade_cli_t *cli, lade_error_t *error)
 // pause, resume, cancel, retry
 
 static lade_code_t
-s_ids(const lade_cli_t *cli, json_t *args, lade_error_t *error)
+s_ids(const lade_cli_t *cli, json_t *ids, lade_error_t *error)
 {
-    json_t *ids = json_array();
     lade_code_t code = LADE_OK;
     for (size_t i = 0; i < cli->word_count && !code; i++) {
         json_int_t id = 0;
         code = s_id(cli->words[i], &id, error);
         json_array_append_new(ids, json_integer(id));
     }
-    json_object_set_new(args, "ids", ids);
+    return code;
+}
+
+// Adds the jobs of an answer: one job or several.
+static void
+s_extend(json_t *jobs, json_t *answer)
+{
+    if (json_is_array(answer))
+        json_array_extend(jobs, answer);
+    else if (json_is_object(answer))
+        json_array_append(jobs, answer);
+    json_decref(answer);
+}
+
+// One request a job, so that each is told what is the matter with it. The first failure is
+// returned.
+static lade_code_t
+s_change_each(lade_cli_t *cli, const char *op, const json_t *ids, json_t *changed,
+              lade_error_t *error)
+{
+    for (size_t i = 0; i < json_array_size(ids); i++) {
+        json_t *id = json_array_get(ids, i), *answer = NULL;
+        lade_error_t own = {0};
+        lade_code_t code =
+            lade_cli_call(cli, "jobs", op, json_pack("{s:O}", "id", id), &answer, &own);
+        s_extend(changed, answer);
+        if (!code)
+            continue;
+        if (!error->code)
+            *error = own;
+        if (json_array_size(ids) == 1 || code == LADE_BROKER_UNREACHABLE)
+            return error->code;
+        cli->said = true;
+        lade_cli_complain(cli->words[i], &own);
+        json_array_append_new(
+            changed, json_pack("{s:O, s:o}", "id", id, "error", lade_cli_error_json(&own)));
+    }
+    return error->code;
+}
+
+static lade_code_t
+s_change_all(lade_cli_t *cli, const char *op, json_t *changed, lade_error_t *error)
+{
+    json_t *args = json_pack("{s:b}", "all", 1), *answer = NULL;
+    s_add_option(cli, "--kind", "kind", args);
+    lade_code_t code = lade_cli_call(cli, "jobs", op, args, &answer, error);
+    s_extend(changed, answer);
     return code;
 }
 
@@ -186,40 +233,30 @@ lade_cmd_jobs_change(lade_cli_t *cli, lade_error_t *error)
     if (all == (cli->word_count > 0))
         return lade_error_set(error, LADE_USAGE,
                               "say which jobs: their ids, or --all (and not both)");
-    json_t *args = json_object(), *changed = NULL;
-    lade_code_t code = LADE_OK;
-    if (all) {
-        json_object_set_new(args, "all", json_true());
-        s_add_option(cli, "--kind", "kind", args);
-    } else
-        code = s_ids(cli, args, error);
-    if (code) {
-        json_decref(args);
-        return code;
-    }
-    code = lade_cli_call(cli, "jobs", op, args, &changed, error);
-    if (code)
-        return code;
-    if (json_is_object(changed)) { // one id may be answered with one job
-        json_t *array = json_array();
-        json_array_append_new(array, changed);
-        changed = array;
-    }
-    if (cli->json)
+    json_t *ids = json_array(), *changed = json_array();
+    lade_code_t code = s_ids(cli, ids, error);
+    if (!code)
+        code = all ? s_change_all(cli, op, changed, error)
+                   : s_change_each(cli, op, ids, changed, error);
+    if (cli->json && (!code || cli->said))
         lade_cli_print_json(json_incref(changed));
-    else if (json_array_size(changed))
+    else if (!cli->json && json_array_size(changed))
         s_print_jobs(cli, changed);
-    else
+    else if (!code && !json_array_size(changed))
         lade_cli_say(cli, "no job to %s", cli->command->name);
+    json_decref(ids);
     json_decref(changed);
-    return LADE_OK;
+    return code;
 }
 
 lade_code_t
 lade_cmd_jobs_prune(lade_cli_t *cli, lade_error_t *error)
 {
-    json_t *args = json_object(), *result = NULL;
-    lade_code_t code = cli->word_count ? s_ids(cli, args, error) : LADE_OK;
+    json_t *args = json_object(), *ids = json_array(), *result = NULL;
+    lade_code_t code = s_ids(cli, ids, error);
+    if (json_array_size(ids))
+        json_object_set(args, "ids", ids);
+    json_decref(ids);
     s_add_option(cli, "--kind", "kind", args);
     if (code) {
         json_decref(args);
