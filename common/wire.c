@@ -93,8 +93,8 @@ s_head(const uint8_t *bytes, size_t len, size_t *at, s_head_t *head)
     return true;
 }
 
-lade_code_t
-lade_wire_check(const void *data, size_t len, lade_error_t *error)
+static lade_code_t
+s_check(const void *data, size_t len, size_t max_depth, lade_error_t *error)
 {
     const uint8_t *bytes = data;
     size_t left[LADE_WIRE_MAX_DEPTH + 1] = {1}; // values still to come at each depth
@@ -120,19 +120,25 @@ lade_wire_check(const void *data, size_t len, lade_error_t *error)
             return lade_error_set(error, LADE_TOO_LARGE, "more than %d values in one body",
                                   LADE_WIRE_MAX_ITEMS);
         if (head.container) {
-            if (depth == LADE_WIRE_MAX_DEPTH)
-                return lade_error_set(error, LADE_TOO_LARGE, "the body is nested deeper than %d",
-                                      LADE_WIRE_MAX_DEPTH);
+            if (depth == max_depth)
+                return lade_error_set(error, LADE_TOO_LARGE, "the body is nested deeper than %zu",
+                                      max_depth);
             left[++depth] = head.items;
         }
     }
 }
 
 lade_code_t
+lade_wire_check(const void *bytes, size_t len, lade_error_t *error)
+{
+    return s_check(bytes, len, LADE_WIRE_MAX_DEPTH, error);
+}
+
+lade_code_t
 lade_wire_unpack(const void *bytes, size_t len, msgpack_zone *zone, msgpack_object *object_p,
                  lade_error_t *error)
 {
-    lade_code_t code = lade_wire_check(bytes, len, error);
+    lade_code_t code = s_check(bytes, len, LADE_WIRE_MAX_REQUEST, error);
     if (code)
         return code;
     size_t at = 0;

@@ -48,7 +48,9 @@ typedef enum {
 const char *lade_worker_command_name(int command);
 
 enum {
-    LADE_WIRE_MAX_DEPTH = 16,      // containers within containers
+    LADE_WIRE_MAX_DEPTH = 24, // containers within containers
+    LADE_WIRE_MAX_REQUEST =
+        16, // the same in what the broker takes: its answers wrap what came, and stay readable
     LADE_WIRE_MAX_BODY = 16 << 20, // bytes of one body, unless the configuration says less
     LADE_WIRE_MAX_ITEMS = 1 << 20, // values in one body
 };
@@ -58,8 +60,9 @@ enum {
 // LADE_TOO_LARGE. Reads each byte at most once, allocates nothing.
 lade_code_t lade_wire_check(const void *bytes, size_t len, lade_error_t *error);
 
-// Checks the bytes (lade_wire_check) and unpacks them into zone. *object_p points into bytes and
-// zone and lives as long as both. LADE_BAD_REQUEST if the value is not a map.
+// Checks what a peer sent to the broker (lade_wire_check, and LADE_WIRE_MAX_REQUEST) and unpacks it
+// into zone. *object_p points into bytes and zone and lives as long as both. LADE_BAD_REQUEST if
+// the value is not a map.
 lade_code_t lade_wire_unpack(const void *bytes, size_t len, msgpack_zone *zone,
                              msgpack_object *object_p, lade_error_t *error);
 

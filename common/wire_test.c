@@ -194,6 +194,21 @@ test_depth_and_number_of_values_have_ceilings(void **state)
     nested[LADE_WIRE_MAX_DEPTH] = '\x90';
     assert_int_equal(lade_wire_check(nested, LADE_WIRE_MAX_DEPTH + 1, NULL), LADE_TOO_LARGE);
 
+    // What the broker takes ends earlier, as its answers wrap it.
+    msgpack_zone zone;
+    msgpack_object map;
+    msgpack_zone_init(&zone, 1024);
+    char request[LADE_WIRE_MAX_REQUEST + 3] = "\x81\xa0";
+    memset(request + 2, '\x91', sizeof request - 2);
+    request[LADE_WIRE_MAX_REQUEST + 1] = '\x00';
+    assert_int_equal(lade_wire_unpack(request, LADE_WIRE_MAX_REQUEST + 2, &zone, &map, NULL),
+                     LADE_OK);
+    request[LADE_WIRE_MAX_REQUEST + 1] = '\x90';
+    assert_int_equal(lade_wire_unpack(request, LADE_WIRE_MAX_REQUEST + 2, &zone, &map, NULL),
+                     LADE_TOO_LARGE);
+    assert_int_equal(lade_wire_check(request, LADE_WIRE_MAX_REQUEST + 2, NULL), LADE_OK);
+    msgpack_zone_destroy(&zone);
+
     size_t count = LADE_WIRE_MAX_ITEMS;
     char *many = calloc(1, count + 5);
     char head[5] = {'\xdd', (char)(count >> 24), (char)(count >> 16), (char)(count >> 8),

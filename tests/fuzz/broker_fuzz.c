@@ -58,24 +58,46 @@ s_expect(bool true_of_every_message)
 
 // Everything that leaves the broker is one msgpack map; an answer has an id and either a result or
 // an error with a code.
+static const char *
+s_fault(lade_sent_t kind, int command, const char *body, size_t len)
+{
+    json_t *value;
+    const char *fault = NULL;
+    lade_error_t error;
+    if (kind == LADE_SENT_CLIENT && len <= 3)
+        return NULL; // mmi answers are bare
+    if (lade_wire_check(body, len, &error))
+        return "no msgpack value";
+    if (lade_wire_to_json(body, len, &value, &error))
+        return NULL; // what a peer sent comes back as it was, and may have keys that are no text
+    if (!json_is_object(value))
+        fault = "no map";
+    if (kind == LADE_SENT_CLIENT && !json_object_get(value, "id"))
+        fault = "an answer without id";
+    if (kind == LADE_SENT_CLIENT && command == LADE_MDP_FINAL &&
+        !lade_json_bool(value, "ok", false) &&
+        !*lade_json_text(json_object_get(value, "error"), "code", ""))
+        fault = "neither ok nor an error with a code";
+    if (kind == LADE_SENT_WORKER && command != LADE_W_BEAT &&
+        (command < LADE_W_WELCOME || command >= LADE_W_END))
+        fault = "no command for a worker";
+    json_decref(value);
+    return fault;
+}
+
 static void
 s_on_sent(void *arg, lade_sent_t kind, const char *to, size_t to_len, int command, const char *body,
           size_t len)
 {
     (void)arg;
-    json_t *value;
-    s_expect(to && to_len > 0);
-    if (kind == LADE_SENT_CLIENT && len <= 3)
-        return; // mmi answers are bare
-    s_expect(lade_wire_to_json(body, len, &value, NULL) == LADE_OK && json_is_object(value));
-    if (kind == LADE_SENT_CLIENT && command == LADE_MDP_FINAL &&
-        !lade_json_bool(value, "ok", false))
-        s_expect(*lade_json_text(json_object_get(value, "error"), "code", "") != '\0');
-    if (kind == LADE_SENT_CLIENT)
-        s_expect(json_object_get(value, "id") != NULL);
-    if (kind == LADE_SENT_WORKER)
-        s_expect(command == LADE_W_BEAT || (command >= LADE_W_WELCOME && command < LADE_W_END));
-    json_decref(value);
+    const char *fault = to && to_len ? s_fault(kind, command, body, len) : "for nobody";
+    if (!fault)
+        return;
+    fprintf(stderr, "%s (kind %d, command %d):", fault, (int)kind, command);
+    for (size_t i = 0; i < len; i++)
+        fprintf(stderr, body[i] > ' ' && body[i] < 0x7f ? "%c" : "\\x%02x", (unsigned char)body[i]);
+    fprintf(stderr, "\n");
+    abort();
 }
 
 static void
