@@ -6,16 +6,21 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+enum { S_LOOK_MS = 250 }; // between two looks at a process without a pidfd
+
 typedef struct {
     uint64_t id;
     void *holds;
-    int pidfd;           // -1: bound to no process
+    pid_t pid;     // 0: bound to no process
+    int pidfd;     // -1: none, or the system has no pidfds: then /proc is looked at now and then
+    uint64_t born; // of the process, then: its number may be given to another
     int64_t deadline_ms; // of lade_mono_ms, 0: none
     size_t attached;     // connections
     bool over;           // ended, but still attached
@@ -68,20 +73,52 @@ s_remove(lade_leases_t *self, s_lease_t *lease)
 }
 
 // ---------------------------------------------------------------------------------------------------
+// Processes
+
+// When a process was born, in ticks since the machine was started; 0 if it has ended (a zombie
+// has).
+static uint64_t
+s_born(pid_t pid)
+{
+    char path[40], text[1000] = "";
+    snprintf(path, sizeof path, "/proc/%lld/stat", (long long)pid);
+    FILE *in = fopen(path, "re");
+    if (!in)
+        return 0;
+    text[fread(text, 1, sizeof text - 1, in)] = '\0';
+    fclose(in);
+    // PID (NAME) STATE and, as the twentieth word from there, the time. The name may hold brackets
+    // itself.
+    char *at = strrchr(text, ')'), state = 'X';
+    if (at && at[1] == ' ')
+        state = at[2];
+    for (int word = 0; at && word < 20; word++)
+        at = strchr(at + 1, ' ');
+    return at && state != 'Z' && state != 'X' ? strtoull(at, NULL, 10) : 0;
+}
+
+// A pidfd is readable once its process has ended.
+static bool
+s_has_ended(const s_lease_t *lease)
+{
+    struct pollfd process = {.fd = lease->pidfd, .events = POLLIN};
+    if (!lease->pid)
+        return false;
+    return lease->pidfd >= 0 ? poll(&process, 1, 0) > 0 : s_born(lease->pid) != lease->born;
+}
+
+// ---------------------------------------------------------------------------------------------------
 // The thread
 
-// Ends the leases whose process died or whose time is up. A pidfd is readable once its process has
-// ended.
+// Ends the leases whose process died or whose time is up.
 static void
 s_sweep(lade_leases_t *self)
 {
     int64_t now = lade_mono_ms();
     for (size_t i = self->count; i-- > 0;) {
         s_lease_t *lease = &self->leases[i];
-        struct pollfd process = {.fd = lease->pidfd, .events = POLLIN};
-        if (lease->attached)
-            continue;
-        if ((lease->deadline_ms && lease->deadline_ms <= now) || poll(&process, 1, 0) > 0)
+        if (!lease->attached &&
+            ((lease->deadline_ms && lease->deadline_ms <= now) || s_has_ended(lease)))
             s_remove(self, lease);
     }
 }
@@ -91,7 +128,7 @@ s_sweep(lade_leases_t *self)
 static size_t
 s_waits(const lade_leases_t *self, struct pollfd *fds, int *timeout_ms)
 {
-    int64_t next = INT64_MAX;
+    int64_t now = lade_mono_ms(), next = INT64_MAX;
     size_t count = 0;
     fds[count++] = (struct pollfd){.fd = self->wake, .events = POLLIN};
     for (size_t i = 0; i < self->count; i++) {
@@ -100,10 +137,12 @@ s_waits(const lade_leases_t *self, struct pollfd *fds, int *timeout_ms)
             continue;
         if (lease->pidfd >= 0)
             fds[count++] = (struct pollfd){.fd = lease->pidfd, .events = POLLIN};
+        else if (lease->pid && now + S_LOOK_MS < next)
+            next = now + S_LOOK_MS;
         if (lease->deadline_ms && lease->deadline_ms < next)
             next = lease->deadline_ms;
     }
-    int64_t left = next - lade_mono_ms();
+    int64_t left = next - now;
     *timeout_ms = next == INT64_MAX ? -1 : left < 0 ? 0 : left < 60000 ? (int)left : 60000;
     return count;
 }
@@ -189,20 +228,27 @@ s_make_room(lade_leases_t *self, lade_error_t *error)
 }
 
 static lade_code_t
-s_open_process(pid_t pid, int *pidfd_p, lade_error_t *error)
+s_open_process(s_lease_t *lease, lade_error_t *error)
 {
-    *pidfd_p = -1;
-    if (!pid)
+    if (!lease->pid)
         return LADE_OK;
-    *pidfd_p = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
-    if (*pidfd_p >= 0)
-        return LADE_OK;
-    if (pid < 0 || errno == ESRCH || errno == EINVAL)
+    int errnum = ESRCH;
+    if (lease->pid > 0) {
+        lease->pidfd = (int)syscall(SYS_pidfd_open, lease->pid, 0);
+        errnum = lease->pidfd < 0 ? errno : 0;
+    }
+    if (errnum == ENOSYS || errnum == EPERM) { // not there, or not in this sandbox
+        lease->born = s_born(lease->pid);
+        errnum = lease->born ? 0 : ESRCH;
+    }
+    if (errnum == ESRCH || errnum == EINVAL)
         return lade_error_set(error, LADE_VALUE_ERROR,
                               "no process %lld runs beside this worker: a lock of another machine "
                               "takes ttl_s, not pid",
-                              (long long)pid);
-    return lade_error_errno(error, errno, "cannot watch process %lld", (long long)pid);
+                              (long long)lease->pid);
+    return errnum
+               ? lade_error_errno(error, errnum, "cannot watch process %lld", (long long)lease->pid)
+               : LADE_OK;
 }
 
 static int64_t
@@ -217,15 +263,14 @@ lade_leases_add(lade_leases_t *self, void *holds, pid_t pid, double ttl_s, uint6
                 lade_error_t *error)
 {
     assert(holds);
-    int pidfd = -1;
+    s_lease_t lease = {.holds = holds, .pid = pid, .pidfd = -1, .deadline_ms = s_deadline(ttl_s)};
     lade_code_t code = s_make_room(self, error);
     if (!code)
-        code = s_open_process(pid, &pidfd, error);
+        code = s_open_process(&lease, error);
     if (code)
         return code;
-    *id_p = ++self->next_id;
-    self->leases[self->count++] =
-        (s_lease_t){.id = *id_p, .holds = holds, .pidfd = pidfd, .deadline_ms = s_deadline(ttl_s)};
+    *id_p = lease.id = ++self->next_id;
+    self->leases[self->count++] = lease;
     s_wake(self);
     return LADE_OK;
 }

@@ -60,10 +60,13 @@ s_add(s_owner_t *owner, int which, pid_t pid, double ttl_s)
     uint64_t id = 0;
     lade_error_t error;
     pthread_mutex_lock(&owner->lock);
-    assert_int_equal(lade_leases_add(owner->leases, &owner->ended[which], pid, ttl_s, &id, &error),
-                     LADE_OK);
-    assert_ptr_equal(lade_leases_find(owner->leases, id), &owner->ended[which]);
+    lade_code_t code =
+        lade_leases_add(owner->leases, &owner->ended[which], pid, ttl_s, &id, &error);
+    void *holds = lade_leases_find(owner->leases, id);
     pthread_mutex_unlock(&owner->lock);
+    if (code)
+        fail_msg("%s", error.message);
+    assert_ptr_equal(holds, &owner->ended[which]);
     return id;
 }
 
@@ -78,8 +81,9 @@ s_wait_ended(s_owner_t *owner, int which)
     pthread_mutex_lock(&owner->lock);
     while (!owner->ended[which] && !late)
         late = pthread_cond_timedwait(&owner->changed, &owner->lock, &until);
-    assert_int_equal(owner->ended[which], 1);
+    int ended = owner->ended[which];
     pthread_mutex_unlock(&owner->lock);
+    assert_int_equal(ended, 1);
 }
 
 static int
