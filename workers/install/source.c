@@ -307,6 +307,18 @@ s_below_hub(const char *url, const char *endpoint)
     return url[whole] == '/' ? url + whole + 1 : NULL;
 }
 
+// A hub can serve plain files as well: what ends like weights is no repository's page.
+static bool
+s_is_file_name(const char *path, size_t len)
+{
+    static const char *const ends[] = {".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf"};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (len > strlen(ends[i]) &&
+            strncasecmp(path + len - strlen(ends[i]), ends[i], strlen(ends[i])) == 0)
+            return true;
+    return false;
+}
+
 lade_code_t
 lade_source_resolve_page(lade_source_t *self, const char *endpoint, lade_error_t *error)
 {
@@ -315,7 +327,7 @@ lade_source_resolve_page(lade_source_t *self, const char *endpoint, lade_error_t
         return LADE_OK;
     size_t len = strcspn(below, "?#");
     size_t repo = len > 0 && below[len - 1] == '/' ? len - 1 : len;
-    if (s_is_repo(below, repo)) {
+    if (s_is_repo(below, repo) && !s_is_file_name(below, repo)) {
         self->kind = LADE_SOURCE_HUB;
         self->repo = strndup(below, repo);
         self->variant = strdup(""); // a page shows the default files

@@ -145,7 +145,8 @@ test_pages_of_a_hub_mean_what_they_show(void **state)
         {"http://hub/a/b/blob/main/x.bin", "http://hub",           NULL,  "http://hub/a/b/resolve/main/x.bin"},
         {"http://hub/a/b/resolve/main/x.bin", "http://hub",        NULL,  "http://hub/a/b/resolve/main/x.bin"},
         {"https://huggingface.co.evil.org/a/b", "http://hub",      NULL,  "https://huggingface.co.evil.org/a/b"},
-        {"https://civitai.com/models/63006", "https://huggingface.co", NULL, "https://civitai.com/models/63006"},
+{"http://hub/files/x.safetensors", "http://hub",           NULL,  "http://hub/files/x.safetensors"},
+                {"https://civitai.com/models/63006", "https://huggingface.co", NULL, "https://civitai.com/models/63006"},
         // clang-format on
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
