@@ -31,9 +31,10 @@ enum {
 
 struct lade_partial {
     char *folder;
-    char *prefix; // of the names of all attempts' partials
-    char *part;   // name in the folder
-    char *path;   // of the partial
+    char *prefix;  // of the names of all attempts' partials
+    char *part;    // name in the folder
+    char *journal; // its name
+    char *path;    // of the partial
     char *journal_path;
     char source[65];
     int64_t attempt;
@@ -334,20 +335,28 @@ s_create(lade_partial_t *self, lade_error_t *error)
     return self->fd < 0 ? lade_error_errno(error, errno, "cannot create %s", self->path) : LADE_OK;
 }
 
-// Removes the partials of attempts before ours.
+// Whether a name is what an attempt before ours left: its partial, or a journal it was killed in
+// writing.
+static bool
+s_is_leftover(const lade_partial_t *self, const char *name)
+{
+    size_t len = strlen(self->prefix);
+    if (strncmp(name, self->journal, strlen(self->journal)) == 0)
+        return strncmp(name + strlen(self->journal), ".tmp-", 5) == 0;
+    if (strncmp(name, self->prefix, len) != 0)
+        return false;
+    char *end;
+    long long attempt = strtoll(name + len, &end, 10);
+    return strcmp(end, ".part") == 0 && attempt > 0 && attempt < self->attempt;
+}
+
 static void
 s_sweep(const lade_partial_t *self)
 {
     DIR *folder = self->attempt > 1 ? opendir(self->folder) : NULL;
-    size_t len = strlen(self->prefix);
-    for (struct dirent *entry; folder && (entry = readdir(folder));) {
-        char *end;
-        if (strncmp(entry->d_name, self->prefix, len) != 0)
-            continue;
-        long long attempt = strtoll(entry->d_name + len, &end, 10);
-        if (strcmp(end, ".part") == 0 && attempt > 0 && attempt < self->attempt)
+    for (struct dirent *entry; folder && (entry = readdir(folder));)
+        if (s_is_leftover(self, entry->d_name))
             unlinkat(dirfd(folder), entry->d_name, 0);
-    }
     if (folder)
         closedir(folder);
 }
@@ -392,16 +401,14 @@ s_new(const lade_partial_where_t *where)
     self->folder = strdup(where->folder);
     self->hash = EVP_MD_CTX_new();
     s_digest_text(where->source, self->source);
-    char *journal;
     int len = s_base_len(where->base);
     if (!self->folder || !self->hash ||
         asprintf(&self->prefix, ".%.*s.%" PRId64 "-", len, where->base, where->id) < 0 ||
         asprintf(&self->part, "%s%" PRId64 ".part", self->prefix, where->attempt) < 0 ||
-        asprintf(&journal, ".%.*s.%" PRId64 ".journal", len, where->base, where->id) < 0)
+        asprintf(&self->journal, ".%.*s.%" PRId64 ".journal", len, where->base, where->id) < 0)
         abort();
     self->path = lade_path_join(self->folder, self->part);
-    self->journal_path = lade_path_join(self->folder, journal);
-    free(journal);
+    self->journal_path = lade_path_join(self->folder, self->journal);
     s_hash_begin(self->hash);
     return self;
 }
@@ -564,6 +571,7 @@ lade_partial_close(lade_partial_t **self_p)
     EVP_MD_CTX_free(self->hash);
     free(self->folder);
     free(self->prefix);
+    free(self->journal);
     free(self->part);
     free(self->path);
     free(self->journal_path);

@@ -140,11 +140,15 @@ test_next_attempt_takes_what_is_durable(void **state)
     assert_int_equal(s_checkpoint(f), LADE_OK);
     s_append(f, "xx"); // after the checkpoint: not vouched for
     lade_partial_close(&f->partial);
+    s_write(f, ".m.bin.7.journal.tmp-123", "{"); // killed in writing the next one
+    s_write(f, ".m.bin.71-1.part", "of another job");
+    s_write(f, ".m.bin.7-9.part", "of a later attempt");
     s_open(f, 2);
     assert_int_equal(lade_partial_bytes(f->partial), 3);
     assert_string_equal(f->journal.etag, "\"e\"");
     assert_int_equal(f->journal.total, 5);
-    assert_false(s_there(f, ".m.bin.7-1.part"));
+    assert_false(s_there(f, ".m.bin.7-1.part") || s_there(f, ".m.bin.7.journal.tmp-123"));
+    assert_true(s_there(f, ".m.bin.71-1.part") && s_there(f, ".m.bin.7-9.part"));
     s_append(f, "lo");
     char hex[65];
     lade_partial_digest(f->partial, hex); // over kept and new bytes
