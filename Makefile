@@ -9,7 +9,6 @@ O       ?= build
 VERSION := 0.1.0
 
 CFLAGS  ?= -O2 -g
-PKGS    := libzmq libczmq lmdb libcurl msgpack yaml-0.1 jansson libcrypto
 san     := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 
 override CFLAGS   += -std=c11 -fPIC -fvisibility=hidden -pthread -Wall -Wextra -Wformat=2 -Wstrict-prototypes \
@@ -36,67 +35,64 @@ fuzzers  := $(patsubst tests/fuzz/%_fuzz.c,$O/fuzz/%_fuzz,$(wildcard tests/fuzz/
 
 all: $(programs) $(libs)
 
-broker_libs   := $(call lib,libczmq libzmq lmdb msgpack yaml-0.1 jansson libcrypto)
-download_libs := $(call lib,libczmq libzmq libcurl msgpack yaml-0.1 jansson libcrypto)
-install_libs  := $(download_libs)
-gpu_libs      := $(call lib,libczmq libzmq msgpack yaml-0.1 jansson libcrypto)
-client_libs   := $(call lib,libczmq libzmq msgpack yaml-0.1 jansson libcrypto)
+# `make V=1` shows the commands, otherwise only what is made.
+Q    := $(if $(V),,@)
+say   = $(if $(V),,@echo "  $(1) $@")
+folder = @mkdir -p $(@D)
+base := libczmq libzmq msgpack yaml-0.1 jansson libcrypto
+link  = $(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^)
+test_libs = $(call lib,$(base) lmdb libcurl cmocka) -lm
 
-$O/lade-broker:   $(call obj,broker/main.c $(call src,broker)) $(common)
-	$(CC) $(LDFLAGS) -o $@ $^ $(broker_libs) -lm
-$O/lade-download: $(call obj,workers/download/main.c $(call src,workers/download)) $(worker) $(common)
-	$(CC) $(LDFLAGS) -o $@ $^ $(download_libs) -lm
-$O/lade-install:  $(call obj,workers/install/main.c $(call src,workers/install)) $(worker) $(common)
-	$(CC) $(LDFLAGS) -o $@ $^ $(install_libs) -lm
-$O/lade-gpu:      $(call obj,workers/gpu/main.c $(call src,workers/gpu)) $(worker) $(common)
-	$(CC) $(LDFLAGS) -o $@ $^ $(gpu_libs) -lm
-$O/lade:          $(call obj,client/cli/main.c $(call src,client/cli)) $(liblade) $(common)
-	$(CC) $(LDFLAGS) -o $@ $^ $(client_libs) -lm
+# The unit tests of a room link that room, the rooms it may use, and cmocka.
+#   $(call room_tests,ROOM,OBJECTS)
+define room_tests
+$O/tests/$(strip $(1))/%: $O/obj/$(strip $(1))/%.o $(2) $(common)
+	$$(folder)
+	$$(call say,LINK)
+	$$(link) $$(test_libs)
+endef
+
+# A program is its room, the rooms it uses, and libraries beyond the base.
+#   $(call program,NAME,ROOM,OBJECTS OF OTHER ROOMS,PACKAGES)
+define program
+$O/$(strip $(1)): $(call obj,$(strip $(2))/main.c) $(call obj,$(call src,$(strip $(2)))) $(3) $(common)
+	$$(call say,LINK)
+	$$(link) $$(call lib,$$(base) $(4)) -lm
+$(call room_tests,$(2),$(call obj,$(call src,$(strip $(2)))) $(3))
+endef
+
+#                        name            room               other rooms  packages
+$(eval $(call program,   lade-broker,    broker,            ,            lmdb))
+$(eval $(call program,   lade-download,  workers/download,  $(worker),   libcurl))
+$(eval $(call program,   lade-install,   workers/install,   $(worker),   libcurl))
+$(eval $(call program,   lade-gpu,       workers/gpu,       $(worker),   ))
+$(eval $(call program,   lade,           client/cli,        $(liblade),  ))
+$(eval $(call room_tests,workers/worker, $(worker)))
+$(eval $(call room_tests,client,         $(liblade)))
+$(eval $(call room_tests,common,         ))
 
 $O/liblade.so.0: $(liblade) $(common)
-	$(CC) -shared -Wl,-soname,liblade.so.0 $(LDFLAGS) -o $@ $^ $(client_libs) -lm
-	ln -sf liblade.so.0 $O/liblade.so
+	$(call say,LINK)
+	$(link) -shared -Wl,-soname,liblade.so.0 $(call lib,$(base)) -lm
+	$(Q)ln -sf liblade.so.0 $O/liblade.so
 $O/liblade.a: $(liblade) $(common)
-	rm -f $@ && ar rcs $@ $^
+	$(call say,AR  )
+	$(Q)rm -f $@ && ar rcs $@ $^
 
 # The shipped families are compiled in, so that a bare binary identifies models.
 $O/gen/families_data.c: scripts/embed $(wildcard configs/families/*.yaml)
-	@mkdir -p $(@D)
-	scripts/embed lade_families_data $(filter %.yaml,$^) > $@.tmp && mv $@.tmp $@
+	$(folder)
+	$(call say,GEN )
+	$(Q)scripts/embed lade_families_data $(filter %.yaml,$^) > $@.tmp && mv $@.tmp $@
 $O/obj/gen/families_data.o: $O/gen/families_data.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+	$(folder)
+	$(call say,CC  )
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 $O/obj/%.o: %.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
-
-# A unit test links its own room, the rooms below it, and cmocka.
-test_libs := $(call lib,libczmq libzmq lmdb libcurl msgpack yaml-0.1 jansson libcrypto cmocka) -lm
-$O/tests/broker/%:           $O/obj/broker/%.o $(call obj,$(call src,broker)) $(common)
-	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(test_libs)
-$O/tests/workers/worker/%:   $O/obj/workers/worker/%.o $(worker) $(common)
-	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(test_libs)
-$O/tests/workers/download/%: $O/obj/workers/download/%.o $(call obj,$(call src,workers/download)) $(worker) $(common)
-	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(test_libs)
-$O/tests/workers/install/%:  $O/obj/workers/install/%.o $(call obj,$(call src,workers/install)) $(worker) $(common)
-	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(test_libs)
-$O/tests/workers/gpu/%:      $O/obj/workers/gpu/%.o $(call obj,$(call src,workers/gpu)) $(worker) $(common)
-	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(test_libs)
-$O/tests/client/cli/%:       $O/obj/client/cli/%.o $(call obj,$(call src,client/cli)) $(liblade) $(common)
-	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(test_libs)
-$O/tests/client/%:           $O/obj/client/%.o $(liblade) $(common)
-	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(test_libs)
-$O/tests/common/%:           $O/obj/common/%.o $(common)
-	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(test_libs)
+	$(folder)
+	$(call say,CC  )
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 check: all $(tests)
 	@scripts/unit-tests $(tests)
@@ -107,16 +103,18 @@ list-tests:
 
 bench: all $(benches)
 $O/bench/%: $O/obj/tests/bench/%.o $(call obj,broker/store.c $(call src,workers/gpu)) $(liblade) $(worker) $(common)
-	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(test_libs)
+	$(folder)
+	$(call say,LINK)
+	$(link) $(test_libs)
 
 # libFuzzer programs; always clang, always address and undefined.
 fuzz:
 	@$(MAKE) --no-print-directory O=$O-fuzz CC=clang CFLAGS='-O1 -g' SAN=fuzzer-no-link,address,undefined fuzz-programs
 fuzz-programs: $(fuzzers)
 $O/fuzz/%_fuzz: $O/obj/tests/fuzz/%_fuzz.o $(call obj,$(call src,broker)) $(common)
-	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(test_libs)
+	$(folder)
+	$(call say,LINK)
+	$(link) -fsanitize=fuzzer $(test_libs)
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include \
@@ -144,7 +142,7 @@ help:
 	@echo 'make fuzz       libFuzzer programs into $O-fuzz/fuzz'
 	@echo 'make install    PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
 	@echo 'make format     clang-format 14 over the tree'
-	@echo 'variables       O= CC= CFLAGS= WERROR=1 SAN=address,undefined|thread'
+	@echo 'variables       O= CC= CFLAGS= WERROR=1 SAN=address,undefined|thread V=1'
 
 .PHONY: all check test-programs list-tests bench fuzz fuzz-programs install format clean help
 .SECONDARY:
