@@ -579,6 +579,20 @@ lade_router_feed_worker(lade_router_t *self, const char *peer, int command, cons
 }
 
 void
+lade_router_feed_frames(lade_router_t *self, bool from_worker, const void *const *frames,
+                        const size_t *lens, size_t count)
+{
+    s_message_t message = {.count = count};
+    s_clock(self);
+    for (size_t i = 0; i < count && i < S_FRAMES; i++) {
+        zmq_msg_init_size(&message.frames[i], lens[i]);
+        memcpy(zmq_msg_data(&message.frames[i]), frames[i], lens[i]);
+    }
+    (from_worker ? s_on_worker : s_on_client)(self, &message);
+    s_close_message(&message);
+}
+
+void
 lade_router_turn(lade_router_t *self)
 {
     s_clock(self);

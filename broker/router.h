@@ -46,6 +46,11 @@ void lade_router_feed_client(lade_router_t *self, const char *peer, const char *
 void lade_router_feed_worker(lade_router_t *self, const char *peer, int command, const void *body,
                              size_t len);
 
+// Feeds one whole message, frame by frame, as the socket of clients or of workers would give it:
+// the peer's routing id first.
+void lade_router_feed_frames(lade_router_t *self, bool from_worker, const void *const *frames,
+                             const size_t *lens, size_t count);
+
 // Ends the turn: dispatches, commits, tells what would be sent; then does what time demands.
 void lade_router_turn(lade_router_t *self);
 

@@ -6,8 +6,11 @@
 //
 //   0..2  request    [service, 1 byte: a row of s_services][length, 2 bytes, big-endian][body]
 //   3..5  worker     [command, 1 byte][length, 2 bytes][body]
-//   6     the turn ends
+//   6     the turn ends; with bit 5, its commit fails
 //   7     time passes [quarters of a second, 1 byte]
+//
+// With the highest bit set it is a message frame by frame, from a worker if bit 6 is: [frames, 1
+// byte], and each [length, 1 byte][bytes], 255 standing for the frame a good message has there.
 #include "broker/router.h"
 #include "common/log.h"
 #include "common/path.h"
@@ -101,6 +104,29 @@ s_on_sent(void *arg, lade_sent_t kind, const char *to, size_t to_len, int comman
 }
 
 static void
+s_frames(lade_router_t *router, s_script_t *script, const char *peer, bool from_worker)
+{
+    enum { S_MOST = 12 };
+    static const char *const good[2][5] = {{"", "", LADE_MDP_CLIENT, "\x01", "jobs"},
+                                           {"", "", LADE_WORKER_PROTOCOL, "\x02", "\x80"}};
+    const void *frames[S_MOST] = {peer};
+    size_t lens[S_MOST] = {strlen(peer)}, count = 1 + s_byte(script) % (S_MOST - 1);
+    for (size_t i = 1; i < count; i++) {
+        lens[i] = s_byte(script);
+        frames[i] = script->at;
+        if (lens[i] == 255 && i < 5) {
+            frames[i] = good[from_worker][i];
+            lens[i] = strlen(good[from_worker][i]);
+            continue;
+        }
+        if (lens[i] > (size_t)(script->end - script->at))
+            lens[i] = (size_t)(script->end - script->at);
+        script->at += lens[i];
+    }
+    lade_router_feed_frames(router, from_worker, frames, lens, count);
+}
+
+static void
 s_play(lade_router_t *router, s_script_t *script)
 {
     static const char *const peers[] = {"one", "two", "three", "four"};
@@ -109,6 +135,10 @@ s_play(lade_router_t *router, s_script_t *script)
         const char *peer = peers[what >> 3 & 3];
         const uint8_t *body;
         size_t len;
+        if (what & 0x80) {
+            s_frames(router, script, peer, what & 0x40);
+            continue;
+        }
         switch (what & 7) {
         default:
             which = s_byte(script);
@@ -121,6 +151,8 @@ s_play(lade_router_t *router, s_script_t *script)
             }
             break;
         case 6:
+            if (what & 0x20)
+                lade_router_break_commits(router, 1);
             lade_router_turn(router);
             break;
         case 7:
