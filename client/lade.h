@@ -31,7 +31,9 @@ void lade_set_timeout(lade_t *self, int64_t timeout_ms);
 
 // Calls service.op (broker/README.md lists them) with a JSON object of arguments ("" or NULL:
 // none). *result_p is JSON text you free with free(); NULL may be given. Blocks until the answer;
-// calls that wait in the broker (wait_for_job, load, …) block as long as they wait.
+// calls that wait in the broker (wait_for_job, load, …) block as long as they wait, also while the
+// broker restarts (for at most 60 s). Submissions get a random token, so that asking again after a
+// restart is the same job. After fork() open another lade_t: LADE_USAGE.
 lade_code_t lade_call(lade_t *self, const char *service, const char *op, const char *args,
                       char **result_p, lade_error_t *error);
 
@@ -51,9 +53,11 @@ lade_code_t lade_install(lade_t *self, const char *source, const char *config, d
 
 // Calls on_event with each event (its body as JSON text, in order of seq, none left out and none
 // twice for journaled ones) until it returns false or the deadline passes. prefixes are event names
-// or their beginnings, ended by NULL; NULL is all. since: events after that seq come first (-1:
-// from now on). Reconnects and catches up by itself after a broker restart. timeout_s 0 is for
-// ever. LADE_TOO_OLD if since is older than the journal. LADE_TIMEOUT at the deadline.
+// or their beginnings (or NAME/ID/ for one job or record), ended by NULL; NULL is all, beats
+// included. since: events after that seq come first (-1: from now on). on_event may make calls on
+// self. Reconnects and catches up by itself after a broker restart; a broker silent for 60 s is
+// LADE_BROKER_UNREACHABLE. timeout_s 0 is for ever. LADE_TOO_OLD if since is older than the
+// journal, LADE_VALUE_ERROR if it is newer than its newest event. LADE_TIMEOUT at the deadline.
 lade_code_t lade_watch(lade_t *self, const char *const *prefixes, int64_t since,
                        bool (*on_event)(void *arg, const char *event), void *arg, double timeout_s,
                        lade_error_t *error);
