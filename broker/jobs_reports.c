@@ -105,30 +105,33 @@ s_end_in_error(lade_jobs_t *self, lade_job_t *job, const lade_error_t *error)
     lade_jobs_move(self, job, LADE_JOB_FAIL, NULL);
 }
 
-// The result, and what the added record tells besides: its key, and for an install the record
-// itself.
+// The result, and what the added record tells besides: its key, and for an install the record as it
+// is stored, which has fields more than the one the worker made.
 static void
 s_set_result(lade_job_t *job, const msgpack_object *result, const json_t *added)
 {
     bool map = result && result->type == MSGPACK_OBJECT_MAP;
     bool key = added && !lade_wire_find(result, "key");
-    bool config =
-        added && strcmp(job->kind->name, "install") == 0 && !lade_wire_find(result, "config_out");
+    bool config = added && strcmp(job->kind->name, "install") == 0;
+    const msgpack_object *replaced = config ? lade_wire_find(result, "config_out") : NULL;
     if (!map && !added) {
         lade_blob_free(&job->result);
         return;
     }
     lade_buf_t buf = LADE_BUF(SIZE_MAX / 2);
-    lade_put_map(&buf, (map ? result->via.map.size : 0) + key + config);
+    lade_put_map(&buf, (map ? result->via.map.size : 0) + key + (config && !replaced));
     for (uint32_t i = 0; map && i < result->via.map.size; i++) {
         lade_put_object(&buf, &result->via.map.ptr[i].key);
-        lade_put_object(&buf, &result->via.map.ptr[i].val);
+        if (replaced && &result->via.map.ptr[i].val == replaced)
+            lade_wire_from_json(added, &buf, NULL);
+        else
+            lade_put_object(&buf, &result->via.map.ptr[i].val);
     }
     if (key) {
         LADE_PUT_KEY(&buf, "key");
         lade_put_str(&buf, lade_json_text(added, "key", ""));
     }
-    if (config) {
+    if (config && !replaced) {
         LADE_PUT_KEY(&buf, "config_out");
         lade_wire_from_json(added, &buf, NULL);
     }

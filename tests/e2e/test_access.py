@@ -22,7 +22,7 @@ def test_missing_things_say_so():
         failed(world, "org/none", "UnknownMetadata", "auth_required")
         failed(world, "org/name::none.safetensors", "not_found", "UnknownMetadata")
         failed(world, f"{world.hub.url}/files/none.safetensors", "not_found")
-        failed(world, "org/name:onnx", "ValueError", "UnknownMetadata", "not_found")
+        failed(world, "org/name:onnx", "InvalidModelConfig", "ValueError", "UnknownMetadata")
         assert world.call("store", "all_models") == []
         no_leftovers(world, [])
 

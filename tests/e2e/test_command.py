@@ -160,10 +160,9 @@ def test_load_lists_tensors():
         assert "conv_in.weight" in shown and "F32" in shown, shown
         world.lade_json("load", "pipe", "--submodel", "vae")
         world.lade("load", "pipe", "--submodel", "nothing", status=None)
-        assert "unet" in world.lade("cache").stdout
+        world.eventually(lambda: "unet" in world.lade("cache").stdout, 10)
         world.lade("unload")
-        (stats,) = world.lade_json("cache").values()
-        assert stats["models"] == []
+        world.eventually(lambda: [stats["models"] for stats in world.lade_json("cache").values()] == [[]], 10)
 
 
 def test_probe_needs_no_broker():

@@ -57,6 +57,16 @@ def installed(world, source):
     return job["config_out"]
 
 
+def cached(world, models, misses=0):
+    """What the load worker has; it tells with its beats."""
+
+    def wanted():
+        (stats,) = world.call("load", "cache_stats").values()
+        return stats if stats and len(stats["models"]) == models and stats["misses"] >= misses else None
+
+    return world.eventually(wanted, 10)
+
+
 def test_two_processes_share_one_segment():
     with World() as world:
         path = samples.checkpoint(os.path.join(world.folder, "x.safetensors"))
@@ -76,8 +86,7 @@ def test_two_processes_share_one_segment():
         for holder in (first, second):
             memory = holder.memory()
             assert memory["private_kb"] <= 64 < memory["shared_kb"], memory
-        (stats,) = world.call("load", "cache_stats").values()
-        assert len(stats["models"]) == 1, stats
+        assert len(cached(world, 1)["models"]) == 1
         first.end()
         second.end()
 
@@ -104,12 +113,7 @@ def test_lock_holds_and_dies_with_its_process():
         holder = Holder(world, record["key"])
         assert world.call("load", "unload")["unloaded"] == 0
         holder.kill()
-        events = world.events()
-        for _ in range(50):
-            if world.call("load", "unload")["unloaded"] == 1:
-                return
-            events.receive(0.2)
-        raise AssertionError("the lock of a dead process is still held")
+        assert world.eventually(lambda: world.call("load", "unload")["unloaded"] == 1, 20)
 
 
 def test_least_recently_used_model_goes_first():
@@ -121,7 +125,7 @@ def test_least_recently_used_model_goes_first():
             records.append(installed(world, path))
         for number in (0, 1, 0, 2):
             world.call("load", "load_model_by_key", key=records[number]["key"])
-        (stats,) = world.call("load", "cache_stats").values()
+        stats = cached(world, 2, misses=3)
         keys = [model["key"] for model in stats["models"]]
         assert sorted(keys) == sorted([records[0]["key"], records[2]["key"]]), (keys, stats)
         assert stats["bytes"] <= stats["limit_bytes"] == 3 << 20, stats

@@ -33,6 +33,7 @@ class Batch:
         self.jobs = {}
         self.sources = {}
         self.done = threading.Event()
+        self.turns = threading.Semaphore(0)
         self.problem = None
         for number in range(count):
             name = f"emb-{number:03}.safetensors"
@@ -56,6 +57,7 @@ class Batch:
     def submit(self):
         try:
             for source in self.sources:
+                self.turns.acquire()
                 job = self.ask("install", "heuristic_import", source=source, token=source)
                 self.jobs[source] = job["id"]
         except (AssertionError, LadeError) as problem:
@@ -111,8 +113,10 @@ def soak(seed, rounds, installs):
         submitter.start()
         pause = threading.Event()
         killed = dict.fromkeys(VICTIMS, 0)
-        for _ in range(rounds):
-            pause.wait(rng.uniform(0.02, 0.5))
+        for left in range(rounds, 0, -1):
+            # The batch comes over all rounds, so that there is always something to kill in the middle of.
+            batch.turns.release(installs // rounds if left > 1 else installs)
+            pause.wait(rng.uniform(0.01, 0.4))
             for victim in rng.sample(VICTIMS[:3], 1 if rng.random() < 0.8 else 2) + (["gpu"] if rng.random() < 0.1 else []):
                 running[victim].kill()
                 killed[victim] += 1

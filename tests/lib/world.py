@@ -49,7 +49,7 @@ class Process:
     """A program of ours, its log, and what its end was."""
 
     def __init__(self, name, argv, env, log, cwd=None):
-        self.name, self.log, self.killed = name, log, False
+        self.name, self.log, self.killed, self.ended = name, log, False, False
         self.lines = []
         self._line = threading.Condition()
         with open(log, "ab") as out:
@@ -113,6 +113,7 @@ class Process:
             raise AssertionError(f"{self.name} did not end within {timeout_s} s of SIGTERM: {self.tail()}") from None
         if status != 0 and not self.killed:
             raise AssertionError(f"{self.name} ended with status {status}: {self.tail()}")
+        self.ended = True
 
     def text(self):
         with open(self.log, encoding="utf-8", errors="replace") as file:
@@ -270,7 +271,8 @@ class World:
         until = time.monotonic() + timeout_s
         client, events = self.client(), self.events("worker_joined/", "broker_beat/")
         while True:
-            dead = [process for process in self.processes if not process.alive and not process.killed]
+            dead = [process for process in self.processes
+                    if not process.alive and not process.killed and not process.ended]
             if dead:
                 raise AssertionError(f"{dead[0].name} ended with status {dead[0].popen.poll()}: {dead[0].tail()}")
             try:
@@ -350,6 +352,15 @@ class World:
         """Installs over the wire and answers the ended job."""
         job = self.call("install", "heuristic_import", source=str(source), **args)
         return self.call("install", "wait_for_job", id=job["id"], timeout_s=timeout_s)
+
+    def eventually(self, wanted, timeout_s=PATIENCE_S):
+        """Asks until it is so; for what no event tells. The broker's beats set the pace."""
+        events, until = self.events("broker_beat/"), time.monotonic() + timeout_s
+        while not (found := wanted()):
+            if time.monotonic() > until:
+                raise AssertionError(f"it was not so within {timeout_s} s")
+            events.receive(0.1)
+        return found
 
     def record_path(self, record):
         path = record["path"]

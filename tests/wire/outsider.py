@@ -64,6 +64,8 @@ class Client:
                 raise LadeError("broker_unreachable", f"no answer within {timeout_s} s")
             _, _, final, _, body = self.socket.recv_multipart()
             answer = msgpack.unpackb(body)
+            if answer["id"] is None and not answer["ok"]:
+                raise LadeError(answer["error"]["code"], answer["error"]["message"])  # it could not be read at all
             if final == FINAL:
                 self.answers[answer["id"]] = answer
             elif partial:
