@@ -336,7 +336,7 @@ s_measure_attach(s_bench_t *bench, const char *name)
     lade_cache_answer_t answer;
     s_attach_t result = {0};
     int pipes[2];
-    pid_t pid;
+    pid_t pid = -1;
     char line[300] = "";
     s_load(bench, bench->warm, name, true, &answer);
     char *args[] = {"load_bench", "--attach", (char *)lade_attach_path(bench->attach), answer.lease,

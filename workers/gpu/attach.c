@@ -194,8 +194,12 @@ s_thread(void *arg)
         fds[polled] =
             (struct pollfd){.fd = self->deaf_until_ms ? -1 : self->listener, .events = POLLIN};
         fds[polled + 1] = (struct pollfd){.fd = self->quit, .events = POLLIN};
-        if (poll(fds, polled + 2, s_timeout(self)) < 0 && errno != EINTR)
+        if (poll(fds, polled + 2, s_timeout(self)) < 0) {
+            if (errno == EINTR || errno == EAGAIN)
+                continue;
+            lade_log(LADE_LOG_ERROR, "attach", "no longer served: %s", strerror(errno));
             return NULL;
+        }
         if (fds[polled + 1].revents)
             return NULL;
         s_serve(self, fds, polled);
