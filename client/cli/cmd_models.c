@@ -150,7 +150,8 @@ lade_cmd_models_find(lade_cli_t *cli, lade_error_t *error)
 // ---------------------------------------------------------------------------------------------------
 // One record
 
-// The telling fields first, then the others in the order they came.
+// The telling fields first, then the others in the order they came. The hub's whole answer is pages
+// long: --json has it.
 static void
 s_print_record(const json_t *record)
 {
@@ -164,7 +165,7 @@ s_print_record(const json_t *record)
         keys[count] = first[count];
     json_object_foreach((json_t *)record, key, value)
     {
-        bool known = false;
+        bool known = strcmp(key, "source_api_response") == 0;
         for (size_t i = 0; first[i]; i++)
             known = known || strcmp(first[i], key) == 0;
         if (!known && count < 255)
