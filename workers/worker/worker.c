@@ -541,12 +541,26 @@ s_take_reports(lade_worker_t *self)
     }
 }
 
-// Sends what waits, in order.
+static const lade_report_t *
+s_first_unsent(const lade_worker_t *self)
+{
+    const lade_report_t *at = self->unacked;
+    while (at && at->sent)
+        at = at->next;
+    return at;
+}
+
+// Sends what waits, in order. Who has stats tells them before an answer: whoever asks for them
+// after a job ended sees what it changed.
 static void
 s_flush(lade_worker_t *self)
 {
     if (self->state != S_READY)
         return;
+    if (self->ops->stats && s_first_unsent(self) && !s_send_beat(self)) {
+        s_enter(self, S_CONNECT);
+        return;
+    }
     for (lade_report_t *at = self->unacked; at; at = at->next) {
         if (at->sent)
             continue;

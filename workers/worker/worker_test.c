@@ -33,6 +33,7 @@ typedef struct {
     size_t started_count;
     size_t stops;
     bool answer_on_stop; // answers a stopped task at once
+    int told;            // a figure in the stats
 } s_fixture_t;
 
 static void
@@ -64,8 +65,11 @@ s_stop(void *self, lade_task_t *task)
 static json_t *
 s_stats(void *self)
 {
-    (void)self;
-    return json_pack("{s:i}", "answer", 42);
+    s_fixture_t *f = self;
+    pthread_mutex_lock(&f->lock);
+    json_t *stats = json_pack("{s:i, s:i}", "answer", 42, "told", f->told);
+    pthread_mutex_unlock(&f->lock);
+    return stats;
 }
 
 static const char *const s_kinds[] = {"test", "other", NULL};
@@ -365,6 +369,27 @@ test_job_is_done_and_reported_until_acknowledged(void **state)
         json_decref(beat);
     }
     assert_false(listed);
+}
+
+static void
+test_stats_are_told_before_the_answer_that_changed_them(void **state)
+{
+    s_fixture_t *f = *state;
+    s_greet(f);
+    lade_task_t *task = s_give(f, 7, 1);
+    pthread_mutex_lock(&f->lock);
+    f->told = 7;
+    pthread_mutex_unlock(&f->lock);
+    lade_task_done(&task, NULL, NULL);
+    int64_t told = 0;
+    for (int command = 0; command != LADE_W_DONE;) {
+        json_t *body;
+        command = s_next(f, &body);
+        if (command == LADE_W_BEAT)
+            told = lade_json_int(json_object_get(body, "stats"), "told", 0);
+        json_decref(body);
+    }
+    assert_int_equal(told, 7);
 }
 
 static void
@@ -756,6 +781,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         S_TEST(test_hello_says_who_we_are),
         S_TEST(test_job_is_done_and_reported_until_acknowledged),
+        S_TEST(test_stats_are_told_before_the_answer_that_changed_them),
         S_TEST(test_failure_carries_code_and_words),
         S_TEST(test_await_carries_state_and_jobs),
         S_TEST(test_broker_restart_resends_in_order_and_keeps_the_running_job),
