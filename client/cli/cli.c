@@ -87,11 +87,27 @@ lade_cli_member(const json_t *map, const char *key)
     return list.data ? lade_buf_take(&list) : strdup("");
 }
 
-// A member as a line of print_members shows it: times and sizes as people read them.
+// The names of a map's members, "unet, vae": what is in each is for --json.
+static char *
+s_names(const json_t *map)
+{
+    lade_buf_t list = LADE_BUF(1 << 20);
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)map, key, value)
+        lade_buf_addf(&list, NULL, "%s%s", list.len ? ", " : "", key);
+    char *shown = lade_show_clean(lade_buf_text(&list), 0, false);
+    lade_buf_free(&list);
+    return shown;
+}
+
+// A member as a line of print_members shows it: times, sizes and maps as people read them.
 static char *
 s_member_shown(const json_t *map, const char *key)
 {
     char text[LADE_SHOW_SIZE];
+    if (strcmp(key, "submodels") == 0 && json_is_object(json_object_get(map, key)))
+        return s_names(json_object_get(map, key));
     size_t len = strlen(key);
     double number = json_number_value(json_object_get(map, key));
     if (number > 0 && len > 3 && strcmp(key + len - 3, "_at") == 0)
