@@ -74,16 +74,16 @@ s_dispatch(lade_call_t *call, const char *name, size_t name_len, const void *bod
            msgpack_zone *zone, lade_buf_t *scratch, lade_error_t *error)
 {
     msgpack_object object;
+    msgpack_zone_clear(zone);
+    lade_code_t code = lade_wire_unpack(body, len, zone, &object, error);
+    if (!code)
+        code = s_take_id(call, &object, scratch, error); // first, so that every refusal names it
+    if (code)
+        return code;
     if (len > (size_t)call->broker->config->max_message_bytes)
         return lade_error_set(error, LADE_TOO_LARGE,
                               "the body has %zu bytes, broker.max_message_bytes allows %" PRId64,
                               len, call->broker->config->max_message_bytes);
-    msgpack_zone_clear(zone);
-    lade_code_t code = lade_wire_unpack(body, len, zone, &object, error);
-    if (!code)
-        code = s_take_id(call, &object, scratch, error);
-    if (code)
-        return code;
     const lade_service_t *service = s_service(name, name_len);
     if (!service)
         return lade_error_set(error, LADE_UNKNOWN_SERVICE, "there is no service '%.*s'",

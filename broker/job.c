@@ -387,15 +387,110 @@ lade_job_put_pairs(const lade_job_t *self, const char *status, bool open_spec, l
     s_put_times(self, buf);
 }
 
+// What is not there is not stored: a job is written twice at least, and most of its fields are empty.
+typedef struct {
+    lade_buf_t *buf;
+    size_t pairs;
+} s_sparse_t;
+
+static void
+s_put_key(s_sparse_t *self, const char *key)
+{
+    lade_put_str(self->buf, key);
+    self->pairs++;
+}
+
+static void
+s_put_some_text(s_sparse_t *self, const char *key, const char *text)
+{
+    if (!text)
+        return;
+    s_put_key(self, key);
+    lade_put_str(self->buf, text);
+}
+
+static void
+s_put_some_int(s_sparse_t *self, const char *key, int64_t value)
+{
+    if (!value)
+        return;
+    s_put_key(self, key);
+    lade_put_int(self->buf, value);
+}
+
+static void
+s_put_some_time(s_sparse_t *self, const char *key, double when)
+{
+    if (!(when > 0))
+        return;
+    s_put_key(self, key);
+    lade_put_real(self->buf, when);
+}
+
+static void
+s_put_some_blob(s_sparse_t *self, const char *key, const lade_blob_t *blob)
+{
+    if (!blob->len)
+        return;
+    s_put_key(self, key);
+    lade_put_raw(self->buf, blob->data, blob->len);
+}
+
+static void
+s_put_some_lists(s_sparse_t *self, const lade_job_t *job)
+{
+    if (job->child_count) {
+        s_put_key(self, "children");
+        lade_put_array(self->buf, job->child_count);
+        for (size_t i = 0; i < job->child_count; i++)
+            lade_put_uint(self->buf, job->children[i]);
+    }
+    if (job->gate_count) {
+        s_put_key(self, "gates");
+        lade_put_array(self->buf, job->gate_count);
+        for (size_t i = 0; i < job->gate_count; i++)
+            lade_put_str(self->buf, job->gate_names[i]);
+    }
+    if (job->child_count || job->progress.bytes || job->progress.total_bytes || job->progress.phase ||
+        job->progress.local_path) {
+        s_put_key(self, "progress");
+        s_put_progress(job, self->buf);
+    }
+}
+
 void
 lade_job_put_stored(const lade_job_t *self, lade_buf_t *buf)
 {
-    lade_put_map(buf, LADE_JOB_PAIRS + (self->state.len != 0));
-    lade_job_put_pairs(self, s_statuses[self->status], true, buf);
-    if (self->state.len) {
-        LADE_PUT_KEY(buf, "state");
-        lade_put_raw(buf, self->state.data, self->state.len);
-    }
+    s_sparse_t sparse = {.buf = buf};
+    size_t head = buf->len;
+    lade_put_typed(buf, 0xde, 0, 2); // a map of a number of pairs that is known at the end
+    s_put_some_text(&sparse, "kind", self->kind->name);
+    s_put_some_text(&sparse, "status", s_statuses[self->status]);
+    s_put_some_int(&sparse, "id", (int64_t)self->id);
+    s_put_key(&sparse, "priority");
+    lade_put_int(buf, self->priority);
+    s_put_some_text(&sparse, "source", self->source);
+    s_put_some_blob(&sparse, "spec", &self->spec);
+    s_put_some_int(&sparse, "attempt", self->attempt);
+    s_put_some_int(&sparse, "stage", self->stage);
+    s_put_some_int(&sparse, "failures", self->failures);
+    s_put_some_int(&sparse, "deaths", self->deaths);
+    s_put_some_blob(&sparse, "result", &self->result);
+    s_put_some_text(&sparse, "error_type", self->error_type);
+    s_put_some_text(&sparse, "error", self->error);
+    s_put_some_int(&sparse, "parent", (int64_t)self->parent);
+    s_put_some_lists(&sparse, self);
+    s_put_some_blob(&sparse, "requires", &self->requires);
+    s_put_some_text(&sparse, "token", self->token);
+    s_put_some_text(&sparse, "worker", self->worker_name);
+    s_put_some_time(&sparse, "not_before", self->not_before);
+    s_put_some_time(&sparse, "job_submitted", self->submitted);
+    s_put_some_time(&sparse, "job_started", self->started);
+    s_put_some_time(&sparse, "job_ended", self->ended);
+    s_put_some_int(&sparse, "job_sequence", (int64_t)self->sequence);
+    s_put_some_blob(&sparse, "state", &self->state);
+    buf->data[head + 1] = (char)(sparse.pairs >> 8);
+    buf->data[head + 2] = (char)sparse.pairs;
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -541,7 +636,7 @@ bool
 lade_job_peek(const void *bytes, size_t len, const char **kind, size_t *kind_len,
               lade_job_status_t *status)
 {
-    size_t at = 3, text_len; // a map of more than 15 pairs has a head of 3 bytes
+    size_t at = 3, text_len; // the map's head
     const char *text;
     if (!s_peek_text(bytes, len, &at, &text, &text_len) ||
         !s_peek_text(bytes, len, &at, kind, kind_len) ||

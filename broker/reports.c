@@ -203,6 +203,7 @@ s_hello(lade_broker_t *broker, const char *peer, size_t peer_len, const msgpack_
     }
     worker->heard_ms = broker->mono_ms;
     worker->last_beat = broker->now;
+    worker->acked = 0; // what it sends again is refused by its attempt; another process counts from 1
     if (joined) {
         worker->since = broker->now;
         s_tell(broker, "worker_joined", worker, NULL);
