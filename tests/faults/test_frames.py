@@ -5,7 +5,7 @@ import random
 import msgpack
 import zmq
 
-from lib.world import LadeError, World
+from lib.world import SANITIZED, LadeError, World
 
 LIMIT_S = 180
 HEADS = {"clients": b"MDPC02", "workers": b"LADEW1"}
@@ -155,7 +155,7 @@ def test_too_large_message():
             made.send_multipart([b"", head, b"\x01", b"store", b"\xdb\x10\x00\x00\x00" + b"a" * (64 << 20)])
             made.poll(500)
         still_there(world, broker)
-        assert broker.memory_kb() - before < 100 * 1024, "the broker kept what it refused"
+        assert SANITIZED or broker.memory_kb() - before < 100 * 1024, "the broker kept what it refused"
         # A little over is answered, far over ends the connection.
         try:
             world.client().call("store", "add_model", timeout_s=5, config={"name": "a" * 65536})
@@ -218,4 +218,4 @@ def test_many_clients_come_and_go():
                 assert made.poll(5000)
             made.close()
         still_there(world, broker)
-        assert broker.memory_kb() - before < 64 * 1024
+        assert SANITIZED or broker.memory_kb() - before < 64 * 1024

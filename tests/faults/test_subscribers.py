@@ -7,7 +7,7 @@ import time
 
 from lib import weights
 from lib.checks import check_order
-from lib.world import ROOT, Follower, World
+from lib.world import ROOT, SANITIZED, Follower, World
 
 LIMIT_S = 180
 
@@ -127,6 +127,6 @@ def test_stopped_subscriber_costs_nothing():
         finally:
             stopped.kill()
             stopped.wait()
-        assert after_kb - before_kb < 48 * 1024, f"{before_kb} KiB before, {after_kb} KiB after 120000 events"
+        assert SANITIZED or after_kb - before_kb < 48 * 1024, f"{before_kb} KiB before, {after_kb} KiB after 120000 events"
         assert delay < 1, delay
         assert slowest < max(1.0, 5 * pace), (slowest, pace)
