@@ -27,7 +27,6 @@ enum {
     S_EVENTS_HWM = 10000,    // events a slow subscriber may be behind
     S_ANSWERS_HWM = 20000,   // answers a client may leave unread
     S_WORKER_HWM = 4 * LADE_BROKER_MAX_SLOTS,
-    S_SICK_MS = 1000, // workers are not heard after a failed commit
 };
 
 struct lade_router {
@@ -230,7 +229,7 @@ s_give_up(lade_router_t *self, const lade_error_t *why)
     lade_events_turn(broker->events, false);
     s_send_all(self);
     lade_gates_reset(broker->gates);
-    self->sick_ms = broker->mono_ms + S_SICK_MS;
+    self->sick_ms = broker->mono_ms + broker->config->beat_ms / 2; // a lease is two beats at least
     if (lade_jobs_reload(broker->jobs, &error)) {
         lade_log(LADE_LOG_ERROR, "keyspace", "cannot be read again, the broker ends: %s",
                  error.message);
