@@ -790,6 +790,11 @@ lade_jobs_purge(lade_jobs_t *self, lade_job_t *job, lade_error_t *error)
         return lade_error_set(error, LADE_VALUE_ERROR,
                               "job %" PRIu64 " is %s; only ended jobs are purged", job->id,
                               lade_job_status_name(job->status));
+    if (job->parent && lade_jobs_live(self, job->parent))
+        return lade_error_set(error, LADE_VALUE_ERROR,
+                              "job %" PRIu64 " is kept for job %" PRIu64
+                              ", which is told how it ended",
+                              job->id, job->parent);
     if (job->purged)
         return LADE_OK;
     lade_store_t *store = self->broker->store;

@@ -81,7 +81,7 @@ lade_code_t lade_jobs_pause(lade_jobs_t *self, lade_job_t *job, lade_error_t *er
 lade_code_t lade_jobs_cancel(lade_jobs_t *self, lade_job_t *job, lade_error_t *error);
 // *job_p may be an ended job of lade_jobs_get; it is replaced by the live one.
 lade_code_t lade_jobs_retry(lade_jobs_t *self, lade_job_t **job_p, lade_error_t *error);
-// Removes an ended job.
+// Removes an ended job, unless its parent has not ended and needs it.
 lade_code_t lade_jobs_purge(lade_jobs_t *self, lade_job_t *job, lade_error_t *error);
 
 // ---------------------------------------------------------------------------------------------------

@@ -793,6 +793,23 @@ test_old_jobs_are_pruned_and_purged(void **state)
 }
 
 static void
+test_children_are_kept_while_their_parent_needs_them(void **state)
+{
+    t_broker_t *t = *state;
+    int64_t id = t_submit_kind(t, "k");
+    t_hello(t, "w", "k", 1);
+    t_hello(t, "c", "child", 1);
+    t_report(t, "w", LADE_W_AWAIT, id, 1, s_two_children());
+    t_done(t, "c", id + 1, 1);
+    assert_int_equal(lade_json_int(t_call(t, "jobs", "purge", NULL), "purged", -1), 0);
+    t_done(t, "c", id + 2, 1);
+    t_done(t, "w", id, 2);
+    assert_int_equal(lade_json_int(t_call(t, "jobs", "purge", NULL), "purged", -1), 3);
+    assert_string_equal(t_refused(t, "jobs", "get", json_pack("{s:I}", "id", (json_int_t)id)),
+                        "UnknownJobID");
+}
+
+static void
 test_list_pages_and_filters(void **state)
 {
     t_broker_t *t = *state;
@@ -856,6 +873,7 @@ main(void)
         T_TEST(test_waiting_call_is_answered_at_the_end),
         T_TEST(test_waiting_call_times_out),
         T_TEST(test_old_jobs_are_pruned_and_purged),
+        T_TEST(test_children_are_kept_while_their_parent_needs_them),
         T_TEST(test_list_pages_and_filters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

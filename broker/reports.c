@@ -12,6 +12,8 @@
 
 #include <czmq.h>
 
+enum { S_MAX_STATS = 64 << 10 }; // bytes a worker may tell about itself
+
 typedef struct {
     lade_broker_t *broker;
     lade_worker_t *worker;
@@ -110,6 +112,8 @@ s_beat(const s_report_t *report)
     report->worker->last_beat = report->broker->now;
     if (stats)
         lade_blob_set_object(&report->worker->stats, stats);
+    if (report->worker->stats.len > S_MAX_STATS)
+        lade_blob_free(&report->worker->stats);
     lade_jobs_beat(report->broker->jobs, report->worker, lade_wire_find(report->body, "jobs"));
     return true;
 }
@@ -203,7 +207,8 @@ s_hello(lade_broker_t *broker, const char *peer, size_t peer_len, const msgpack_
     }
     worker->heard_ms = broker->mono_ms;
     worker->last_beat = broker->now;
-    worker->acked = 0; // what it sends again is refused by its attempt; another process counts from 1
+    worker->acked =
+        0; // what it sends again is refused by its attempt; another process counts from 1
     if (joined) {
         worker->since = broker->now;
         s_tell(broker, "worker_joined", worker, NULL);

@@ -26,6 +26,7 @@ enum {
     S_FRAMES = 8,            // more than any of our messages has
     S_EVENTS_HWM = 10000,    // events a slow subscriber may be behind
     S_ANSWERS_HWM = 20000,   // answers a client may leave unread
+    S_UNREAD_HWM = 1000,     // messages of one peer taken in before it has to wait
     S_WORKER_HWM = 4 * LADE_BROKER_MAX_SLOTS,
 };
 
@@ -229,7 +230,11 @@ s_give_up(lade_router_t *self, const lade_error_t *why)
     lade_events_turn(broker->events, false);
     s_send_all(self);
     lade_gates_reset(broker->gates);
-    self->sick_ms = broker->mono_ms + broker->config->beat_ms / 2; // a lease is two beats at least
+    // Reports that fail to be written would come again at once. Shorter than a lease, which is two
+    // beats at least.
+    self->sick_ms = broker->mono_ms + broker->config->beat_ms / 2;
+    if (self->loop)
+        zloop_reader_end(self->loop, self->workers);
     if (lade_jobs_reload(broker->jobs, &error)) {
         lade_log(LADE_LOG_ERROR, "keyspace", "cannot be read again, the broker ends: %s",
                  error.message);
@@ -402,6 +407,7 @@ s_drain_subscriptions(lade_router_t *self)
 // Serving
 
 static int s_on_timer(zloop_t *loop, int timer, void *arg);
+static int s_on_readable(zloop_t *loop, zsock_t *socket, void *arg);
 
 static int64_t
 s_due(const lade_router_t *self)
@@ -432,8 +438,10 @@ s_turn(lade_router_t *self, bool timed)
 {
     s_clock(self);
     size_t count = 0;
-    if (self->sick_ms && self->broker.mono_ms >= self->sick_ms)
+    if (self->sick_ms && self->broker.mono_ms >= self->sick_ms) {
         self->sick_ms = 0;
+        zloop_reader(self->loop, self->workers, s_on_readable, self);
+    }
     if (!self->sick_ms)
         count = s_drain(self, self->worker_socket, s_on_worker);
     count += s_drain(self, self->client_socket, s_on_client);
@@ -485,7 +493,7 @@ s_bind_one(lade_router_t *self, zsock_t **socket_p, void **raw_p, int type, int 
         return lade_error_set(error, LADE_INTERNAL, "no socket for %s: %s", endpoint,
                               zmq_strerror(errno));
     zsock_set_sndhwm(*socket_p, hwm);
-    zsock_set_rcvhwm(*socket_p, hwm);
+    zsock_set_rcvhwm(*socket_p, S_UNREAD_HWM);
     *raw_p = zsock_resolve(*socket_p);
     lade_code_t code = lade_endpoint_bind(*socket_p, endpoint, self->broker.config, error);
     if (!code)
