@@ -387,7 +387,8 @@ lade_job_put_pairs(const lade_job_t *self, const char *status, bool open_spec, l
     s_put_times(self, buf);
 }
 
-// What is not there is not stored: a job is written twice at least, and most of its fields are empty.
+// What is not there is not stored: a job is written twice at least, and most of its fields are
+// empty.
 typedef struct {
     lade_buf_t *buf;
     size_t pairs;
@@ -451,8 +452,8 @@ s_put_some_lists(s_sparse_t *self, const lade_job_t *job)
         for (size_t i = 0; i < job->gate_count; i++)
             lade_put_str(self->buf, job->gate_names[i]);
     }
-    if (job->child_count || job->progress.bytes || job->progress.total_bytes || job->progress.phase ||
-        job->progress.local_path) {
+    if (job->child_count || job->progress.bytes || job->progress.total_bytes ||
+        job->progress.phase || job->progress.local_path) {
         s_put_key(self, "progress");
         s_put_progress(job, self->buf);
     }
@@ -479,6 +480,7 @@ lade_job_put_stored(const lade_job_t *self, lade_buf_t *buf)
     s_put_some_text(&sparse, "error_type", self->error_type);
     s_put_some_text(&sparse, "error", self->error);
     s_put_some_int(&sparse, "parent", (int64_t)self->parent);
+    s_put_some_int(&sparse, "vital", self->vital);
     s_put_some_lists(&sparse, self);
     s_put_some_blob(&sparse, "requires", &self->requires);
     s_put_some_text(&sparse, "token", self->token);
@@ -569,6 +571,7 @@ s_read_fields(lade_job_t *self, const msgpack_object *map)
     s_read_text(&self->error, map, "error");
     s_read_text(&self->worker_name, map, "worker");
     self->parent = (uint64_t)lade_wire_int(map, "parent", 0);
+    self->vital = lade_wire_int(map, "vital", 0);
     self->progress.bytes = lade_wire_int(progress, "bytes", 0);
     self->progress.total_bytes = lade_wire_int(progress, "total_bytes", 0);
     s_read_text(&self->progress.phase, progress, "phase");

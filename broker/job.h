@@ -75,8 +75,11 @@ struct lade_job {
     int64_t priority;
     char *source;
     lade_blob_t spec, state, result, requires;
-    bool secret; // spec has a key with "token" in it
-    char *token; // the submission's
+    bool secret;    // spec has a key with "token" in it
+    bool vital;     // a child without which its parent cannot do: if it fails, its siblings are
+                    // cancelled
+    bool giving_up; // a parent that cancels its children because of such a one
+    char *token;    // the submission's
     int64_t attempt, stage, failures, deaths;
     uint64_t sequence;
     double submitted, started, ended, not_before;

@@ -108,6 +108,21 @@ s_count(lade_jobs_t *self, const lade_job_t *job, lade_job_status_t status, int 
         self->ended_count += (uint64_t)by;
 }
 
+// What the parent could do with the others, it cannot do without this one.
+static void
+s_give_up(lade_jobs_t *self, lade_job_t *parent)
+{
+    if (parent->giving_up)
+        return;
+    parent->giving_up = true;
+    for (size_t i = 0; i < parent->child_count; i++) {
+        lade_job_t *sibling = lade_jobs_live(self, parent->children[i]);
+        if (sibling && !lade_job_ended(sibling))
+            lade_jobs_cancel(self, sibling, NULL);
+    }
+    parent->giving_up = false;
+}
+
 static void
 s_child_ended(lade_jobs_t *self, lade_job_t *child)
 {
@@ -119,6 +134,8 @@ s_child_ended(lade_jobs_t *self, lade_job_t *child)
     if (parent->children_left > 0)
         parent->children_left--;
     lade_jobs_touch(self, parent);
+    if (child->vital && child->status != LADE_JOB_COMPLETED)
+        s_give_up(self, parent);
     if (parent->children_left == 0 && parent->status == LADE_JOB_WAITING)
         lade_jobs_move(self, parent, LADE_JOB_GO_ON, NULL);
 }
@@ -324,6 +341,7 @@ s_make(lade_jobs_t *self, lade_submission_t *submission, const msgpack_object *s
     queue->jobs++;
     job->priority = submission->priority;
     job->parent = submission->parent;
+    job->vital = submission->vital;
     job->submitted = self->broker->now;
     if (submission->source)
         lade_job_set_text(&job->source, submission->source, submission->source_len);

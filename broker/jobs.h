@@ -30,6 +30,7 @@ typedef struct {
     lade_blob_t packed_spec;                       // instead of spec; taken over
     int64_t priority;
     bool idle;       // do not start it
+    bool vital;      // its siblings are cancelled if it fails
     uint64_t parent; // 0: none
 } lade_submission_t;
 

@@ -211,15 +211,17 @@ s_back_off(const lade_config_t *config, int64_t failures, double retry_after_s)
 }
 
 static void
-s_try_again(lade_jobs_t *self, lade_job_t *job, double retry_after_s)
+s_try_again(lade_jobs_t *self, lade_job_t *job, double retry_after_s, bool waits)
 {
     const lade_config_t *config = self->broker->config;
-    if (job->failures >= config->max_attempts) {
+    if (!waits && job->failures >= config->max_attempts) {
         self->broker->metrics.jobs_failed++;
         lade_jobs_move(self, job, LADE_JOB_FAIL, NULL);
         return;
     }
-    job->not_before = self->broker->now + s_back_off(config, job->failures, retry_after_s);
+    // Who waits has failed at nothing; each dispatch without success makes the wait longer.
+    int64_t tries = waits ? job->attempt : job->failures;
+    job->not_before = self->broker->now + s_back_off(config, tries, retry_after_s);
     lade_job_set_text(&job->progress.phase, NULL, 0);
     lade_jobs_move(self, job, LADE_JOB_AGAIN, NULL);
     lade_surface_tell_requeued(self->broker, job, job->error);
@@ -243,9 +245,9 @@ s_fail_running(lade_jobs_t *self, lade_job_t *job, const msgpack_object *body)
         bool known = name && *name && strlen(name) <= LADE_BROKER_MAX_NAME;
         s_set_error(job, known ? name : "internal", strlen(known ? name : "internal"), message,
                     len);
-        job->failures++;
+        job->failures += !lade_code_waits(code);
         if (lade_wire_bool(body, "retry", lade_code_retry(code))) {
-            s_try_again(self, job, lade_wire_real(body, "retry_after_s", 0));
+            s_try_again(self, job, lade_wire_real(body, "retry_after_s", 0), lade_code_waits(code));
         } else {
             self->broker->metrics.jobs_failed++;
             lade_jobs_move(self, job, LADE_JOB_FAIL, NULL);
@@ -315,6 +317,7 @@ s_make_child(lade_jobs_t *self, const lade_job_t *parent, const msgpack_object *
                                     .requires = lade_wire_find(wanted, "requires"),
                                     .gates = lade_wire_find(wanted, "gates"),
                                     .idle = true,
+                                    .vital = lade_wire_bool(wanted, "vital", false),
                                     .parent = parent->id};
     lade_wire_text(wanted, "kind", &submission.kind, &submission.kind_len);
     lade_wire_text(wanted, "source", &submission.source, &submission.source_len);

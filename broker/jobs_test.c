@@ -506,6 +506,48 @@ test_parent_goes_on_when_its_children_ended(void **state)
 }
 
 static void
+test_vital_child_that_fails_takes_its_siblings_with_it(void **state)
+{
+    t_broker_t *t = *state;
+    int64_t id = t_submit_kind(t, "k");
+    t_hello(t, "w", "k", 1);
+    t_hello(t, "c", "child", 2);
+    t_report(t, "w", LADE_W_AWAIT, id, 1,
+             json_pack("{s:[{s:s, s:s, s:b}, {s:s, s:s}, {s:s, s:s}]}", "jobs", "kind", "child",
+                       "source", "a", "vital", 1, "kind", "child", "source", "b", "kind", "child",
+                       "source", "c"));
+    t_restart(t); // it is still known which child is vital
+    t_hello(t, "w", "k", 1);
+    t_hello_with(t, "c", "child", 2, NULL,
+                 json_pack("[{s:I, s:i}, {s:I, s:i}]", "id", (json_int_t)id + 1, "attempt", 1, "id",
+                           (json_int_t)id + 2, "attempt", 1));
+    t_fail(t, "c", id + 1, 1, "not_found");
+    assert_string_equal(t_status(t, id + 1), "error");
+    assert_string_equal(t_status(t, id + 2), "cancelled"); // was running: its worker is told
+    assert_string_equal(t_status(t, id + 3), "cancelled");
+    assert_int_equal(lade_json_int(t_told(t, "c", LADE_W_CANCEL), "id", 0), id + 2);
+    json_t *children = json_object_get(t_told(t, "w", LADE_W_JOB), "children");
+    assert_int_equal(json_array_size(children), 3);
+}
+
+static void
+test_waiting_for_a_rate_limit_uses_up_no_attempt(void **state)
+{
+    t_broker_t *t = *state;
+    int64_t id = t_submit_kind(t, "k");
+    t_hello(t, "w", "k", 1);
+    for (int64_t attempt = 1; attempt <= 12; attempt++) {
+        t_fail(t, "w", id, attempt, "rate_limited");
+        assert_string_equal(t_status(t, id), "enqueued");
+        assert_int_equal(lade_json_int(t_job(t, id), "failures", -1), 0);
+        lade_router_skip(t->router, 120000);
+        t_hello(t, "w", "k", 1);
+    }
+    t_done(t, "w", id, 13);
+    assert_string_equal(t_status(t, id), "completed");
+}
+
+static void
 test_await_without_children_is_a_checkpoint(void **state)
 {
     t_broker_t *t = *state;
@@ -860,6 +902,8 @@ main(void)
         T_TEST(test_retry_after_is_kept_exactly),
         T_TEST(test_permanent_failure_ends_at_once),
         T_TEST(test_parent_goes_on_when_its_children_ended),
+        T_TEST(test_vital_child_that_fails_takes_its_siblings_with_it),
+        T_TEST(test_waiting_for_a_rate_limit_uses_up_no_attempt),
         T_TEST(test_await_without_children_is_a_checkpoint),
         T_TEST(test_cancelling_a_parent_cancels_the_tree),
         T_TEST(test_retrying_a_parent_retries_failed_children),

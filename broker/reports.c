@@ -62,14 +62,17 @@ s_tell(lade_broker_t *broker, const char *event, const lade_worker_t *worker, co
 }
 
 static void
-s_send_welcome(lade_broker_t *broker, lade_worker_t *worker, const msgpack_object *held)
+s_send_welcome(lade_broker_t *broker, lade_worker_t *worker, int64_t acked,
+               const msgpack_object *held)
 {
     const lade_config_t *config = broker->config;
     lade_buf_t drop = LADE_BUF(SIZE_MAX / 2);
     lade_jobs_takeover(broker->jobs, worker, held, &drop);
     lade_buf_t *buf =
         lade_outbox_to_worker(broker->outbox, worker->peer, worker->peer_len, LADE_W_WELCOME);
-    lade_put_map(buf, 4);
+    lade_put_map(buf, 5);
+    LADE_PUT_KEY(buf, "acked");
+    lade_put_int(buf, acked);
     LADE_PUT_KEY(buf, "epoch");
     lade_put_uint(buf, lade_events_epoch(broker->events));
     LADE_PUT_KEY(buf, "beat_ms");
@@ -213,7 +216,7 @@ s_hello(lade_broker_t *broker, const char *peer, size_t peer_len, const msgpack_
         worker->since = broker->now;
         s_tell(broker, "worker_joined", worker, NULL);
     }
-    s_send_welcome(broker, worker, lade_wire_find(body, "jobs"));
+    s_send_welcome(broker, worker, acked, lade_wire_find(body, "jobs"));
 }
 
 static void

@@ -9,58 +9,58 @@
 
 static const struct {
     const char *name;
-    bool retry;
+    enum { S_NEVER, S_AGAIN, S_WAITS } retry;
     int exit;
     const char *help;
 } s_codes[] = {
     // clang-format off
-    [LADE_OK]                   = {"ok",                 false, 0, "Done."},
-    [LADE_UNKNOWN_MODEL]        = {"UnknownModel",       false, 3, "No record has that key or those attributes; `lade ls` shows what there is."},
-    [LADE_DUPLICATE_MODEL]      = {"DuplicateModel",     false, 1, "A record with that key or path exists, or several match where one was meant."},
-    [LADE_INVALID_MODEL_CONFIG] = {"InvalidModelConfig", false, 1, "The file or folder is no model lade knows, or a field of the record is wrong; `lade probe` shows what is seen."},
-    [LADE_UNKNOWN_JOB_ID]       = {"UnknownJobID",       false, 3, "No job has that id; ended jobs go when pruned."},
-    [LADE_MODEL_NOT_FOUND]      = {"ModelNotFound",      false, 3, "The record is there, its files are not: put them back or remove the record."},
-    [LADE_NOT_IMPLEMENTED]      = {"NotImplemented",     false, 1, "No loader is registered for this base, type and format."},
-    [LADE_TIMEOUT]              = {"Timeout",            true,  1, "It did not end in the time given; it goes on, ask again."},
-    [LADE_VALUE_ERROR]          = {"ValueError",         false, 2, "An argument has a value it cannot have; the message names it."},
-    [LADE_UNKNOWN_METADATA]     = {"UnknownMetadata",    false, 3, "The hub has no such repository, revision or file, or the token may not see it."},
-    [LADE_BAD_REQUEST]          = {"bad_request",        false, 2, "The request is not of the form broker/README.md describes."},
-    [LADE_UNKNOWN_SERVICE]      = {"unknown_service",    false, 2, "No such service; mmi.service answers which exist."},
-    [LADE_UNKNOWN_OP]           = {"unknown_op",         false, 2, "The service has no such op; broker/README.md lists them."},
-    [LADE_TOO_LARGE]            = {"too_large",          false, 1, "Over a ceiling (message size, msgpack depth, header size); the message names it."},
-    [LADE_QUEUE_FULL]           = {"queue_full",         true,  1, "broker.max_queue jobs are waiting: submit again later, or raise it."},
-    [LADE_TOO_OLD]              = {"too_old",            false, 1, "The journal no longer holds that sequence number: take events.snapshot and go on from its seq."},
-    [LADE_BROKER_UNREACHABLE]   = {"broker_unreachable", true,  4, "No broker answers there: start one with `lade up`, or give --broker."},
-    [LADE_USAGE]                = {"usage",              false, 2, "The command was given wrongly; see --help."},
-    [LADE_CANCELLED]            = {"cancelled",          false, 1, "Somebody cancelled the job."},
-    [LADE_PAUSED]               = {"paused",             false, 1, "The job is paused; `lade resume ID` goes on where it stopped."},
-    [LADE_STALE_LEASE]          = {"stale_lease",        false, 1, "The attempt is over: the job was given to another worker, or it ended."},
-    [LADE_WORKER_LOST]          = {"worker_lost",        true,  1, "The worker died or went silent; after broker.max_deaths such ends the job is dead. Look at the worker's log, then `lade retry ID`."},
-    [LADE_CHILD_FAILED]         = {"child_failed",       false, 1, "A job this one waited for did not complete; its own error says why."},
-    [LADE_NETWORK]              = {"network",            true,  1, "The server could not be reached or the connection broke."},
-    [LADE_HTTP_ERROR]           = {"http_error",         false, 1, "The server refused; the message has its status."},
-    [LADE_RATE_LIMITED]         = {"rate_limited",       true,  1, "The server asks to wait; the job goes on by itself when the time has passed."},
-    [LADE_AUTH_REQUIRED]        = {"auth_required",      false, 5, "The source wants an access token: --token, HF_TOKEN or hub.token."},
-    [LADE_AUTH_DENIED]          = {"auth_denied",        false, 5, "The token may not read this source."},
-    [LADE_LICENSE_GATE]         = {"license_gate",       false, 5, "The repository is gated: accept its terms on its page with the account of the token."},
-    [LADE_NOT_FOUND]            = {"not_found",          false, 3, "There is nothing at that URL or path."},
-    [LADE_DIGEST_MISMATCH]      = {"digest_mismatch",    false, 1, "The bytes are not those the digest names; nothing was published."},
-    [LADE_SIZE_MISMATCH]        = {"size_mismatch",      true,  1, "The size is not the announced one; nothing was published."},
-    [LADE_STALLED]              = {"stalled",            true,  1, "No byte came for download.stall_s seconds; it is tried again."},
-    [LADE_RANGE_REFUSED]        = {"range_refused",      true,  1, "The server does not resume; the file is fetched from its start."},
-    [LADE_NOT_A_MODEL]          = {"not_a_model",        false, 1, "What came is a page or another thing, no model; often a token is needed."},
-    [LADE_UNSAFE_FILE]          = {"unsafe_file",        false, 1, "The file could run code when loaded; lade will not."},
-    [LADE_EXISTS]               = {"exists",             false, 1, "Something else has that name already; remove it or choose another."},
-    [LADE_OFFLINE]              = {"offline",            false, 1, "HF_HUB_OFFLINE is set and what is asked for is not here."},
-    [LADE_NO_SPACE]             = {"no_space",           true,  1, "The disk is full: make room; what was fetched is kept."},
-    [LADE_IO_ERROR]             = {"io_error",           false, 1, "Reading or writing failed; the message has the system's words."},
-    [LADE_NO_MEMORY]            = {"no_memory",          false, 1, "It does not fit into load.cache_mb, or all of it is locked."},
-    [LADE_NO_VRAM]              = {"no_vram",            false, 1, "It does not fit into the device's memory."},
-    [LADE_BUSY]                 = {"busy",               true,  1, "Somebody else holds it; try again."},
-    [LADE_CORRUPT]              = {"corrupt",            false, 1, "The data is not what it says it is."},
-    [LADE_SCHEMA_TOO_NEW]       = {"schema_too_new",     false, 1, "A newer lade wrote this keyspace: use that version or newer."},
-    [LADE_CONFIG_ERROR]         = {"config_error",       false, 2, "A setting is unknown or wrong; the message has file and line."},
-    [LADE_INTERNAL]             = {"internal",           false, 1, "A mistake in lade itself; please report it with the log."},
+    [LADE_OK]                   = {"ok",                 S_NEVER, 0, "Done."},
+    [LADE_UNKNOWN_MODEL]        = {"UnknownModel",       S_NEVER, 3, "No record has that key or those attributes; `lade ls` shows what there is."},
+    [LADE_DUPLICATE_MODEL]      = {"DuplicateModel",     S_NEVER, 1, "A record with that key or path exists, or several match where one was meant."},
+    [LADE_INVALID_MODEL_CONFIG] = {"InvalidModelConfig", S_NEVER, 1, "The file or folder is no model lade knows, or a field of the record is wrong; `lade probe` shows what is seen."},
+    [LADE_UNKNOWN_JOB_ID]       = {"UnknownJobID",       S_NEVER, 3, "No job has that id; ended jobs go when pruned."},
+    [LADE_MODEL_NOT_FOUND]      = {"ModelNotFound",      S_NEVER, 3, "The record is there, its files are not: put them back or remove the record."},
+    [LADE_NOT_IMPLEMENTED]      = {"NotImplemented",     S_NEVER, 1, "No loader is registered for this base, type and format."},
+    [LADE_TIMEOUT]              = {"Timeout",            S_AGAIN, 1, "It did not end in the time given; it goes on, ask again."},
+    [LADE_VALUE_ERROR]          = {"ValueError",         S_NEVER, 2, "An argument has a value it cannot have; the message names it."},
+    [LADE_UNKNOWN_METADATA]     = {"UnknownMetadata",    S_NEVER, 3, "The hub has no such repository, revision or file, or the token may not see it."},
+    [LADE_BAD_REQUEST]          = {"bad_request",        S_NEVER, 2, "The request is not of the form broker/README.md describes."},
+    [LADE_UNKNOWN_SERVICE]      = {"unknown_service",    S_NEVER, 2, "No such service; mmi.service answers which exist."},
+    [LADE_UNKNOWN_OP]           = {"unknown_op",         S_NEVER, 2, "The service has no such op; broker/README.md lists them."},
+    [LADE_TOO_LARGE]            = {"too_large",          S_NEVER, 1, "Over a ceiling (message size, msgpack depth, header size); the message names it."},
+    [LADE_QUEUE_FULL]           = {"queue_full",         S_AGAIN, 1, "broker.max_queue jobs are waiting: submit again later, or raise it."},
+    [LADE_TOO_OLD]              = {"too_old",            S_NEVER, 1, "The journal no longer holds that sequence number: take events.snapshot and go on from its seq."},
+    [LADE_BROKER_UNREACHABLE]   = {"broker_unreachable", S_AGAIN, 4, "No broker answers there: start one with `lade up`, or give --broker."},
+    [LADE_USAGE]                = {"usage",              S_NEVER, 2, "The command was given wrongly; see --help."},
+    [LADE_CANCELLED]            = {"cancelled",          S_NEVER, 1, "Somebody cancelled the job."},
+    [LADE_PAUSED]               = {"paused",             S_NEVER, 1, "The job is paused; `lade resume ID` goes on where it stopped."},
+    [LADE_STALE_LEASE]          = {"stale_lease",        S_NEVER, 1, "The attempt is over: the job was given to another worker, or it ended."},
+    [LADE_WORKER_LOST]          = {"worker_lost",        S_AGAIN, 1, "The worker died or went silent; after broker.max_deaths such ends the job is dead. Look at the worker's log, then `lade retry ID`."},
+    [LADE_CHILD_FAILED]         = {"child_failed",       S_NEVER, 1, "A job this one waited for did not complete; its own error says why."},
+    [LADE_NETWORK]              = {"network",            S_AGAIN, 1, "The server could not be reached or the connection broke."},
+    [LADE_HTTP_ERROR]           = {"http_error",         S_NEVER, 1, "The server refused; the message has its status."},
+    [LADE_RATE_LIMITED]         = {"rate_limited",       S_WAITS,  1, "The server asks to wait; the job goes on by itself when the time has passed."},
+    [LADE_AUTH_REQUIRED]        = {"auth_required",      S_NEVER, 5, "The source wants an access token: --token, HF_TOKEN or hub.token."},
+    [LADE_AUTH_DENIED]          = {"auth_denied",        S_NEVER, 5, "The token may not read this source."},
+    [LADE_LICENSE_GATE]         = {"license_gate",       S_NEVER, 5, "The repository is gated: accept its terms on its page with the account of the token."},
+    [LADE_NOT_FOUND]            = {"not_found",          S_NEVER, 3, "There is nothing at that URL or path."},
+    [LADE_DIGEST_MISMATCH]      = {"digest_mismatch",    S_NEVER, 1, "The bytes are not those the digest names; nothing was published."},
+    [LADE_SIZE_MISMATCH]        = {"size_mismatch",      S_AGAIN, 1, "The size is not the announced one; nothing was published."},
+    [LADE_STALLED]              = {"stalled",            S_AGAIN, 1, "No byte came for download.stall_s seconds; it is tried again."},
+    [LADE_RANGE_REFUSED]        = {"range_refused",      S_AGAIN, 1, "The server does not resume; the file is fetched from its start."},
+    [LADE_NOT_A_MODEL]          = {"not_a_model",        S_NEVER, 1, "What came is a page or another thing, no model; often a token is needed."},
+    [LADE_UNSAFE_FILE]          = {"unsafe_file",        S_NEVER, 1, "The file could run code when loaded; lade will not."},
+    [LADE_EXISTS]               = {"exists",             S_NEVER, 1, "Something else has that name already; remove it or choose another."},
+    [LADE_OFFLINE]              = {"offline",            S_NEVER, 1, "HF_HUB_OFFLINE is set and what is asked for is not here."},
+    [LADE_NO_SPACE]             = {"no_space",           S_WAITS,  1, "The disk is full: make room; what was fetched is kept."},
+    [LADE_IO_ERROR]             = {"io_error",           S_NEVER, 1, "Reading or writing failed; the message has the system's words."},
+    [LADE_NO_MEMORY]            = {"no_memory",          S_NEVER, 1, "It does not fit into load.cache_mb, or all of it is locked."},
+    [LADE_NO_VRAM]              = {"no_vram",            S_NEVER, 1, "It does not fit into the device's memory."},
+    [LADE_BUSY]                 = {"busy",               S_AGAIN, 1, "Somebody else holds it; try again."},
+    [LADE_CORRUPT]              = {"corrupt",            S_NEVER, 1, "The data is not what it says it is."},
+    [LADE_SCHEMA_TOO_NEW]       = {"schema_too_new",     S_NEVER, 1, "A newer lade wrote this keyspace: use that version or newer."},
+    [LADE_CONFIG_ERROR]         = {"config_error",       S_NEVER, 2, "A setting is unknown or wrong; the message has file and line."},
+    [LADE_INTERNAL]             = {"internal",           S_NEVER, 1, "A mistake in lade itself; please report it with the log."},
     // clang-format on
 };
 _Static_assert(sizeof s_codes / sizeof *s_codes == LADE_CODE_COUNT, "a code has no row");
@@ -192,7 +192,13 @@ lade_code_help(lade_code_t code)
 bool
 lade_code_retry(lade_code_t code)
 {
-    return (unsigned)code < LADE_CODE_COUNT && s_codes[code].retry;
+    return (unsigned)code < LADE_CODE_COUNT && s_codes[code].retry != S_NEVER;
+}
+
+bool
+lade_code_waits(lade_code_t code)
+{
+    return (unsigned)code < LADE_CODE_COUNT && s_codes[code].retry == S_WAITS;
 }
 
 int

@@ -42,6 +42,7 @@ lade_resolve_download(const lade_stage_t *job, const json_t *file)
     free(token);
     lade_stage_set_text(download, "kind", "download");
     lade_stage_set_text(download, "source", url);
+    json_object_set_new(download, "vital", json_true()); // a model without one of its files is none
     json_object_set_new(download, "spec", spec);
     return download;
 }
