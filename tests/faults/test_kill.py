@@ -101,6 +101,19 @@ class Batch:
             assert weights.tree(path) == {"": weights.sha256(self.sources[record["source"]])} or \
                 weights.sha256(path) == weights.sha256(self.sources[record["source"]]), f"seed {seed}: {path}"
         no_leftovers(self.world, records)
+        self.check_journal(seed, records)
+
+    def check_journal(self, seed, records):
+        """Every change is in the journal once, in the order of seq, whichever broker wrote it."""
+        events, more = [], True
+        while more:
+            answer = self.ask("events", "since", seq=events[-1]["seq"] if events else 0, limit=1000)
+            events, more = events + answer["events"], answer["more"]
+        assert [event["seq"] for event in events] == list(range(1, len(events) + 1)), f"seed {seed}: holes in the journal"
+        for name, ids in (("model_record_added", [record["key"] for record in records]),
+                          ("model_install_completed", list(self.jobs.values()))):
+            told = [event["id"] for event in events if event["event"] == name]
+            assert sorted(told) == sorted(ids), f"seed {seed}: {name} {len(told)} times, not {len(ids)}"
 
 
 def soak(seed, rounds, installs):
@@ -117,9 +130,12 @@ def soak(seed, rounds, installs):
             # The batch comes over all rounds, so that there is always something to kill in the middle of.
             batch.turns.release(installs // rounds if left > 1 else installs)
             pause.wait(rng.uniform(0.01, 0.4))
-            for victim in rng.sample(VICTIMS[:3], 1 if rng.random() < 0.8 else 2) + (["gpu"] if rng.random() < 0.1 else []):
+            chance = rng.random()
+            victims = VICTIMS if chance < 0.1 else rng.sample(VICTIMS, 2) if chance < 0.3 else [rng.choice(VICTIMS[:3])]
+            for victim in victims:
                 running[victim].kill()
                 killed[victim] += 1
+            for victim in victims:
                 running[victim] = world.launch(victim)
         assert batch.done.wait(120), f"seed {seed}: the batch was not taken"
         if batch.problem:
