@@ -210,8 +210,10 @@ s_hello(lade_broker_t *broker, const char *peer, size_t peer_len, const msgpack_
     }
     worker->heard_ms = broker->mono_ms;
     worker->last_beat = broker->now;
-    worker->acked =
-        0; // what it sends again is refused by its attempt; another process counts from 1
+    // WELCOME says what was heard. What is sent again nevertheless is refused by its attempt: another
+    // process with this name counts from 1.
+    int64_t acked = joined ? 0 : worker->acked;
+    worker->acked = 0;
     if (joined) {
         worker->since = broker->now;
         s_tell(broker, "worker_joined", worker, NULL);
