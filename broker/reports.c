@@ -210,8 +210,8 @@ s_hello(lade_broker_t *broker, const char *peer, size_t peer_len, const msgpack_
     }
     worker->heard_ms = broker->mono_ms;
     worker->last_beat = broker->now;
-    // WELCOME says what was heard. What is sent again nevertheless is refused by its attempt: another
-    // process with this name counts from 1.
+    // WELCOME says what was heard. What is sent again nevertheless is refused by its attempt:
+    // another process with this name counts from 1.
     int64_t acked = joined ? 0 : worker->acked;
     worker->acked = 0;
     if (joined) {

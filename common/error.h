@@ -97,7 +97,8 @@ const char *lade_code_help(lade_code_t code);
 // True if the same job may succeed later, unchanged.
 bool lade_code_retry(lade_code_t code);
 
-// True if the failure is none of the job's: it waits for something and uses up none of its attempts.
+// True if the failure is none of the job's: it waits for something and uses up none of its
+// attempts.
 bool lade_code_waits(lade_code_t code);
 
 // The exit status of a command that failed with this code (README, "Exit status").

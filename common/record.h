@@ -1,8 +1,8 @@
 // Model records: their fields and enumerations as tables, and the check every record passes.
 //
-// A record is a map (json_t in workers and clients, msgpack on the wire and on disk). One table says for each
-// field its type, whether it is required, and which (type, format) pairs have it; fields the table does not know
-// are kept, so that records of newer versions survive an update.
+// A record is a map (json_t in workers and clients, msgpack on the wire and on disk). One table
+// says for each field its type, whether it is required, and which (type, format) pairs have it;
+// fields the table does not know are kept, so that records of newer versions survive an update.
 #ifndef LADE_RECORD_H
 #define LADE_RECORD_H
 
@@ -35,12 +35,13 @@ void lade_record_new_key(char key[33]);
 // Turns the aliases base_model, model_type, model_format into base, type, format. Changes the map.
 void lade_record_canonical(json_t *record);
 
-// LADE_OK if the map is a whole record: required fields there, each of its type and range, variant and
-// prediction type allowed for its class. Else LADE_INVALID_MODEL_CONFIG naming the field and what it takes.
+// LADE_OK if the map is a whole record: required fields there, each of its type and range, variant
+// and prediction type allowed for its class. Else LADE_INVALID_MODEL_CONFIG naming the field and
+// what it takes.
 lade_code_t lade_record_check(const json_t *record, lade_error_t *error);
 
-// LADE_OK if each given field may be set by an update or an install override (`config`): known fields are of their
-// type, key cannot change. null removes an optional field.
+// LADE_OK if each given field may be set by an update or an install override (`config`): known
+// fields are of their type, key cannot change. null removes an optional field.
 lade_code_t lade_record_check_changes(const json_t *changes, lade_error_t *error);
 
 // Applies changes to a copy of record and checks the result; *result_p is yours.

@@ -30,8 +30,8 @@ typedef enum {
     LADE_DTYPE_COUNT
 } lade_dtype_t;
 
-const char *lade_dtype_name(lade_dtype_t dtype);  // as safetensors writes it: "F16"
-size_t lade_dtype_size(lade_dtype_t dtype);       // bytes of one element
+const char *lade_dtype_name(lade_dtype_t dtype); // as safetensors writes it: "F16"
+size_t lade_dtype_size(lade_dtype_t dtype);      // bytes of one element
 bool lade_dtype_find(const char *name, size_t len, lade_dtype_t *dtype_p);
 
 typedef struct {
@@ -47,9 +47,10 @@ typedef struct {
 
 typedef struct lade_tensors lade_tensors_t;
 
-// Opens a weight file by its content, or every weight file directly in a folder (or those its *.index.json
-// names) as one list. Time and memory follow the headers, never the files. LADE_CORRUPT with what is wrong and
-// where, LADE_NOT_IMPLEMENTED for a format without reader, LADE_TOO_LARGE over a ceiling.
+// Opens a weight file by its content, or every weight file directly in a folder (or those its
+// *.index.json names) as one list. Time and memory follow the headers, never the files.
+// LADE_CORRUPT with what is wrong and where, LADE_NOT_IMPLEMENTED for a format without reader,
+// LADE_TOO_LARGE over a ceiling.
 lade_code_t lade_tensors_open(const char *path, lade_tensors_t **self_p, lade_error_t *error);
 
 // The same for a list of files (sharded weights).

@@ -1,5 +1,5 @@
-// Identification: a path into what the model is. The rules are data (configs/families/*.yaml); families.h has
-// their language.
+// Identification: a path into what the model is. The rules are data (configs/families/*.yaml);
+// families.h has their language.
 #ifndef LADE_IDENTIFY_H
 #define LADE_IDENTIFY_H
 
@@ -11,20 +11,22 @@ typedef struct lade_identify lade_identify_t;
 
 // Reads the rules: first the *.yaml of site_folder (NULL or "": none), then the shipped ones.
 // LADE_CONFIG_ERROR with file and line for a rule that is wrong.
-lade_code_t lade_identify_new(const char *site_folder, lade_identify_t **self_p, lade_error_t *error);
+lade_code_t lade_identify_new(const char *site_folder, lade_identify_t **self_p,
+                              lade_error_t *error);
 
-// Identifies a file or folder; several threads may ask one engine at once. overrides (may be NULL) are
-// fields the caller sets: they win over what is found by name or not at all, and a given type, base or
-// format restricts which rules apply, so that it cannot contradict what the file proves. *found_p is yours:
-// a map with type, base, format, name, description, file_size, identified_by (which rule, and why),
-// variant, prediction_type, repo_variant, submodels, …, each only where it applies, ready to become a
-// record but for key, path, hash and source.
+// Identifies a file or folder; several threads may ask one engine at once. overrides (may be NULL)
+// are fields the caller sets: they win over what is found by name or not at all, and a given type,
+// base or format restricts which rules apply, so that it cannot contradict what the file proves.
+// *found_p is yours: a map with type, base, format, name, description, file_size, identified_by
+// (which rule, and why), variant, prediction_type, repo_variant, submodels, …, each only where it
+// applies, ready to become a record but for key, path, hash and source.
 //
 // LADE_INVALID_MODEL_CONFIG says what was seen and how near the nearest rule came, or between which
 // answers the caller has to choose. A file that is broken or no model at all keeps the code of
-// lade_tensors_open (LADE_CORRUPT, LADE_NOT_A_MODEL, LADE_TOO_LARGE); a missing one is LADE_NOT_FOUND.
-lade_code_t lade_identify_path(const lade_identify_t *self, const char *path, const json_t *overrides,
-                               json_t **found_p, lade_error_t *error);
+// lade_tensors_open (LADE_CORRUPT, LADE_NOT_A_MODEL, LADE_TOO_LARGE); a missing one is
+// LADE_NOT_FOUND.
+lade_code_t lade_identify_path(const lade_identify_t *self, const char *path,
+                               const json_t *overrides, json_t **found_p, lade_error_t *error);
 
 void lade_identify_destroy(lade_identify_t **self_p);
 
