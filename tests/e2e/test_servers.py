@@ -64,8 +64,8 @@ def test_busy_server_is_asked_later():
     comes_whole({"action": "status", "status": 503, "count": 2}, {"action": "slow_start", "seconds": 0.3, "count": 1})
 
 
-def test_rate_limit_is_waited_for():
-    with World(SETTINGS) as world:
+def test_rate_limit_is_waited_for_and_uses_up_no_attempt():
+    with World({**SETTINGS, "broker.max_attempts": 2}) as world:
         job, path = install_under(world, {"action": "rate_limit", "retry_after": 1, "count": 3})
         assert job["status"] == "completed", (job["error_type"], job["error"])
         check_files(world, job["config_out"], path)
