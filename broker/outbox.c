@@ -1,6 +1,7 @@
 // One buffer for all bytes of a turn, and a list of where they are.
 #include "broker/outbox.h"
 
+#include "broker/map.h"
 #include "broker/packer.h"
 #include "common/wire.h"
 
@@ -10,6 +11,7 @@ typedef struct {
     bool to_worker, bare;
     int command;
     size_t peer, peer_len, service, service_len, id, id_len, body, len; // offsets and lengths
+    size_t next; // letter for the same peer; 0: none
 } s_letter_t;
 
 struct lade_outbox {
@@ -153,22 +155,62 @@ lade_outbox_fail(lade_outbox_t *self, const lade_error_t *error)
     self->count = kept;
 }
 
-void
-lade_outbox_each(const lade_outbox_t *self, void (*each)(void *arg, const lade_letter_t *letter),
-                 void *arg)
+static void
+s_give(const lade_outbox_t *self, size_t at, void (*each)(void *arg, const lade_letter_t *letter),
+       void *arg)
 {
     const char *bytes = self->bytes.data;
+    const s_letter_t *letter = &self->letters[at];
+    each(arg, &(lade_letter_t){.to_worker = letter->to_worker,
+                               .command = letter->command,
+                               .peer = bytes + letter->peer,
+                               .peer_len = letter->peer_len,
+                               .service = letter->to_worker ? NULL : bytes + letter->service,
+                               .service_len = letter->service_len,
+                               .body = bytes + letter->body,
+                               .len = letter->len});
+}
+
+// Chains the letters of one kind by peer; firsts has the first of each chain, in order.
+static size_t
+s_chain(lade_outbox_t *self, bool to_worker, size_t *firsts)
+{
+    size_t chains = 0;
+    lade_map_t *lasts = lade_map_new();
     for (size_t i = 0; i < self->count; i++) {
-        const s_letter_t *letter = &self->letters[i];
-        each(arg, &(lade_letter_t){.to_worker = letter->to_worker,
-                                   .command = letter->command,
-                                   .peer = bytes + letter->peer,
-                                   .peer_len = letter->peer_len,
-                                   .service = letter->to_worker ? NULL : bytes + letter->service,
-                                   .service_len = letter->service_len,
-                                   .body = bytes + letter->body,
-                                   .len = letter->len});
+        s_letter_t *letter = &self->letters[i];
+        if (letter->to_worker != to_worker)
+            continue;
+        const char *peer = self->bytes.data + letter->peer;
+        s_letter_t *last = lade_map_get(lasts, peer, letter->peer_len);
+        letter->next = 0;
+        if (last)
+            last->next = i;
+        else
+            firsts[chains++] = i;
+        lade_map_put(lasts, peer, letter->peer_len, letter);
     }
+    lade_map_destroy(&lasts);
+    return chains;
+}
+
+// A peer gets all that is for it at once: what is written in a row goes out in few packets, while
+// one message for each peer in turn wakes the thread that sends for every single one.
+void
+lade_outbox_each(lade_outbox_t *self, void (*each)(void *arg, const lade_letter_t *letter),
+                 void *arg)
+{
+    size_t *firsts = zmalloc((self->count + 1) * sizeof *firsts);
+    for (int to_worker = 1; to_worker >= 0; to_worker--) {
+        size_t chains = s_chain(self, to_worker, firsts);
+        for (size_t i = 0; i < chains; i++) {
+            size_t at = firsts[i];
+            do
+                s_give(self, at, each, arg);
+            while ((at = self->letters[at].next)); // the first letter of all is nobody's next
+        }
+    }
+    free(firsts);
 }
 
 size_t

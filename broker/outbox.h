@@ -46,9 +46,9 @@ typedef struct {
     size_t peer_len, service_len, len;
 } lade_letter_t;
 
-// Goes through the messages in order.
-void lade_outbox_each(const lade_outbox_t *self,
-                      void (*each)(void *arg, const lade_letter_t *letter), void *arg);
+// Goes through the messages, those to workers first, peer by peer; to one peer they are in order.
+void lade_outbox_each(lade_outbox_t *self, void (*each)(void *arg, const lade_letter_t *letter),
+                      void *arg);
 
 // Bytes held.
 size_t lade_outbox_bytes(const lade_outbox_t *self);

@@ -445,7 +445,6 @@ s_turn(lade_router_t *self, bool timed)
     if (!self->sick_ms)
         count = s_drain(self, self->worker_socket, s_on_worker);
     count += s_drain(self, self->client_socket, s_on_client);
-    s_drain_subscriptions(self);
     if (timed)
         s_beat(self); // after what the workers said
     if (count || timed)
@@ -470,6 +469,15 @@ s_on_readable(zloop_t *loop, zsock_t *socket, void *arg)
     (void)loop;
     (void)socket;
     return s_turn(arg, false);
+}
+
+static int
+s_on_subscription(zloop_t *loop, zsock_t *socket, void *arg)
+{
+    (void)loop;
+    (void)socket;
+    s_drain_subscriptions(arg);
+    return 0;
 }
 
 static int
@@ -546,7 +554,7 @@ lade_router_serve(lade_router_t *self, lade_error_t *error)
         zloop_poller(self->loop, &signals, s_on_signal, self);
         zloop_reader(self->loop, self->workers, s_on_readable, self);
         zloop_reader(self->loop, self->clients, s_on_readable, self);
-        zloop_reader(self->loop, self->events, s_on_readable, self);
+        zloop_reader(self->loop, self->events, s_on_subscription, self);
         s_clock(self);
         s_set_timer(self);
         zloop_start(self->loop);
