@@ -29,8 +29,8 @@ s_unpack(const uint8_t *data, size_t len)
         lade_wire_real(&map, "id", 0);
         lade_wire_bool(&map, "id", false);
         if (lade_wire_text(&map, "op", &text, &text_len))
-            s_expect((const uint8_t *)text >= data &&
-                     (const uint8_t *)text + text_len <= data + len);
+            s_expect(text_len == 0 || ((const uint8_t *)text >= data &&
+                                       (const uint8_t *)text + text_len <= data + len));
         free(lade_wire_strdup(&map, "op"));
         lade_buf_t buf = LADE_BUF(LADE_WIRE_MAX_BODY);
         lade_pack_t pack;
