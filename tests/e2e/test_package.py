@@ -42,7 +42,7 @@ def test_program_against_the_installed_library():
         raise Skip("a library with a sanitizer in it is not for other programs")
     with World() as world:
         prefix = os.path.join(world.folder, "usr")
-        subprocess.run(["make", "-s", "-C", ROOT, f"O={os.path.relpath(BUILD, ROOT)}", f"PREFIX={prefix}", "install"], check=True)
+        subprocess.run(["make", "-s", "-o", "all", "-C", ROOT, f"O={os.path.relpath(BUILD, ROOT)}", f"PREFIX={prefix}", "install"], check=True)
         source, program = os.path.join(world.folder, "x.c"), os.path.join(world.folder, "x")
         with open(source, "w", encoding="utf-8") as file:
             file.write(PROGRAM)

@@ -53,9 +53,10 @@ class Process:
         self.name, self.log, self.killed, self.ended = name, log, False, False
         self.lines = []
         self._line = threading.Condition()
-        with open(log, "ab") as out:
-            self.popen = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=out,
-                                          cwd=cwd)
+        with open(log, "ab"):
+            pass
+        self.popen = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                      stderr=subprocess.STDOUT, cwd=cwd)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -80,7 +81,7 @@ class Process:
         return self.popen.poll() is None
 
     def line(self, words, timeout_s=PATIENCE_S):
-        """The first line of standard output with these words."""
+        """The first line it printed with these words."""
         until = time.monotonic() + timeout_s
         with self._line:
             while True:
@@ -115,6 +116,10 @@ class Process:
         if status != 0 and not self.killed:
             raise AssertionError(f"{self.name} ended with status {status}: {self.tail()}")
         self.ended = True
+
+    def drain(self):
+        """Waits until all it said is in its log. What it started may outlive it and hold the pipe: not for ever."""
+        self._reader.join(5)
 
     def text(self):
         with open(self.log, encoding="utf-8", errors="replace") as file:
@@ -266,6 +271,7 @@ class World:
         """`lade up`: everything at once."""
         process = self.spawn("up", [os.path.join(BUILD, "lade"), "up", "--data", self.data])
         self.wait_ready({"download", "install", "load"})
+        process.line("Ctrl-C ends it")
         return process
 
     def wait_ready(self, kinds, timeout_s=PATIENCE_S):
@@ -296,6 +302,7 @@ class World:
                 process.kill()
             elif not process.killed:
                 process.stop()
+            process.drain()
             complaints += [f"{process.name}: {line}" for line in process.text().splitlines()
                            if any(words in line for words in COMPLAINTS)]
         self.processes = []
