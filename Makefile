@@ -102,7 +102,7 @@ list-tests:
 	@echo $(tests)
 
 bench: all $(benches)
-$O/bench/%: $O/obj/tests/bench/%.o $(call obj,broker/store.c $(call src,workers/gpu)) $(liblade) $(worker) $(common)
+$O/bench/%: $O/obj/tests/bench/%.o $(call obj,broker/store.c broker/wal.c $(call src,workers/gpu)) $(liblade) $(worker) $(common)
 	$(folder)
 	$(call say,LINK)
 	$(link) $(test_libs)

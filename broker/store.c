@@ -1,11 +1,17 @@
 // The keyspace on LMDB: one environment, one write transaction at a time, reads through it while it
 // is open.
 //
-// Durability is LMDB's own: no MDB_NOSYNC of any kind, so a commit is two waits for the disk
-// (pages, then the page that names the new root) and a crash at any moment leaves the state before
-// or after it.
+// A commit of LMDB is two waits for the disk (pages, then the page that names the new root) and
+// writes whole pages for a few bytes. A small batch is therefore made durable by the write-ahead
+// log, with one wait, and LMDB's transaction stays open and gathers what comes next; a large batch,
+// or a log that is full, is a checkpoint: LMDB commits, with all its waits, and the log begins
+// anew. A crash at any moment leaves the last checkpoint and the whole batches logged since, which
+// opening takes up. The generation of the log is a number in meta and changes in the transaction of
+// the checkpoint, so that a batch is never taken up twice.
 #include "broker/store.h"
 
+#include "broker/wal.h"
+#include "common/buf.h"
 #include "common/path.h"
 
 #include <assert.h>
@@ -28,13 +34,27 @@ struct lade_store {
     int lock_fd; // holds the process lock as long as it is open
     MDB_env *env;
     MDB_dbi tables[LADE_DB_COUNT];
-    MDB_txn *write;       // the open batch; NULL between batches
+    MDB_txn *write; // holds what was written since the last checkpoint; NULL if nothing was
+    lade_wal_t *wal;
+    lade_buf_t batch;     // the open batch as the log takes it
+    bool logging;         // writes go to the batch; not while the log is taken up
     MDB_txn *read;        // kept and renewed, as making one costs more than a look-up
     bool reading;         // read holds a snapshot
     bool grow;            // the last batch found the map full
     lade_error_t spoiled; // why the open batch cannot be committed
+    lade_error_t broken;  // why nothing can be done any more
 };
 
+// An operation of a batch in the log; key and value follow. Numbers as the machine has them: a log
+// stays on the machine that wrote it, and a clean end leaves none.
+typedef struct {
+    uint8_t put; // else: delete
+    uint8_t db;
+    uint16_t key_len;
+    uint32_t value_len;
+} s_operation_t;
+
+// The order is part of the log's format: a new table goes to the end.
 static const char *const s_tables[] = {
     // clang-format off
     [LADE_DB_META]             = "meta",
@@ -67,7 +87,9 @@ static const lade_store_options_t s_options = {
 // messages of a few MiB, so that it does not fill in the middle of one.
 enum {
     S_MAP_BYTES = 1 << 30,
-    S_LITTLE_ROOM = 64 << 10, // bytes free on a disk that counts as full
+    S_WAL_BYTES = 1 << 20,     // of the log: what a crash leaves to take up
+    S_LOGGED_BYTES = 64 << 10, // largest batch that is logged
+    S_LITTLE_ROOM = 64 << 10,  // bytes free on a disk that counts as full
 };
 
 // ---------------------------------------------------------------------------------------------------
@@ -131,9 +153,10 @@ s_spoil(lade_store_t *self, int rc, const char *doing, lade_error_t *error)
 static lade_code_t
 s_check_spoiled(const lade_store_t *self, lade_error_t *error)
 {
-    if (self->spoiled.code && error)
-        *error = self->spoiled;
-    return self->spoiled.code;
+    const lade_error_t *why = self->broken.code ? &self->broken : &self->spoiled;
+    if (why->code && error)
+        *error = *why;
+    return why->code;
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -180,12 +203,13 @@ s_grow(lade_store_t *self)
         self->grow = false;
 }
 
-// The batch, opened if there is none.
+// The transaction, opened if there is none.
 static lade_code_t
 s_begin(lade_store_t *self, lade_error_t *error)
 {
-    if (self->write)
-        return s_check_spoiled(self, error);
+    lade_code_t code = s_check_spoiled(self, error);
+    if (self->write || code)
+        return code;
     s_end_reading(self); // a snapshot held while others write keeps old pages from being used again
     s_grow(self);
     int rc = mdb_txn_begin(self->env, NULL, 0, &self->write);
@@ -194,13 +218,14 @@ s_begin(lade_store_t *self, lade_error_t *error)
     return rc ? s_error(self, rc, "beginning to write", error) : LADE_OK;
 }
 
-// What a read goes through: the batch if one is open, else the snapshot.
+// What a read goes through: the transaction if one is open, else the snapshot.
 static lade_code_t
 s_view(lade_store_t *self, MDB_txn **txn_p, lade_error_t *error)
 {
     *txn_p = self->write;
-    if (self->write)
-        return s_check_spoiled(self, error);
+    lade_code_t code = s_check_spoiled(self, error);
+    if (self->write || code)
+        return code;
     int rc = 0;
     if (!self->read)
         rc = mdb_txn_begin(self->env, NULL, MDB_RDONLY, &self->read);
@@ -216,32 +241,95 @@ s_view(lade_store_t *self, MDB_txn **txn_p, lade_error_t *error)
 bool
 lade_store_dirty(const lade_store_t *self)
 {
-    return self->write != NULL;
+    return self->batch.len > 0 || self->spoiled.code;
+}
+
+// LMDB commits everything since the last checkpoint; the log begins anew.
+static lade_code_t
+s_checkpoint(lade_store_t *self, lade_error_t *error)
+{
+    uint64_t generation = lade_wal_generation(self->wal) + 1;
+    bool logging = self->logging;
+    self->logging = false;
+    lade_code_t code = lade_store_put_number(self, "wal", generation, error);
+    self->logging = logging;
+    if (code)
+        return code;
+    int rc = mdb_txn_commit(self->write); // frees it, whatever it returns
+    self->write = NULL;
+    self->grow = self->grow || rc == MDB_MAP_FULL;
+    if (rc)
+        return s_error(self, rc, "committing", error);
+    lade_wal_restart(self->wal, generation);
+    return LADE_OK;
+}
+
+// Takes up one batch of the log.
+static lade_code_t
+s_apply(void *arg, const void *batch, size_t len, lade_error_t *error)
+{
+    lade_store_t *self = arg;
+    const char *at = batch, *end = at + len;
+    s_operation_t op;
+    lade_code_t code = LADE_OK;
+    for (; !code && at < end; at += sizeof op + op.key_len + op.value_len) {
+        bool whole = (size_t)(end - at) >= sizeof op;
+        if (whole)
+            memcpy(&op, at, sizeof op);
+        if (!whole || (size_t)(end - at) - sizeof op < (size_t)op.key_len + op.value_len ||
+            op.db >= LADE_DB_COUNT)
+            return lade_error_set(error, LADE_CORRUPT,
+                                  "keyspace %s: its log has an operation that is none",
+                                  self->folder);
+        const char *key = at + sizeof op;
+        code = op.put ? lade_store_put(self, (lade_db_t)op.db, key, op.key_len, key + op.key_len,
+                                       op.value_len, true, error)
+                      : lade_store_del(self, (lade_db_t)op.db, key, op.key_len, error);
+    }
+    return code;
+}
+
+// Brings the transaction from the last checkpoint to the last of that many batches of the log.
+static lade_code_t
+s_take_up(lade_store_t *self, uint64_t generation, uint64_t most, lade_error_t *error)
+{
+    bool logging = self->logging;
+    self->logging = false;
+    lade_code_t code = lade_wal_replay(self->wal, generation, most, s_apply, self, error);
+    self->logging = logging;
+    return code;
 }
 
 void
 lade_store_abort(lade_store_t *self)
 {
+    if (!lade_store_dirty(self) && self->write)
+        return; // nothing since the last commit
     if (self->write)
         mdb_txn_abort(self->write);
     self->write = NULL;
     self->spoiled = (lade_error_t){0};
+    lade_buf_clear(&self->batch);
+    lade_error_t error;
+    uint64_t count = self->wal ? lade_wal_count(self->wal) : 0;
+    if (count && s_take_up(self, lade_wal_generation(self->wal), count, &error))
+        self->broken = error;
 }
 
 lade_code_t
 lade_store_commit(lade_store_t *self, lade_error_t *error)
 {
-    if (!self->write)
+    if (!lade_store_dirty(self))
         return LADE_OK;
     lade_code_t code = s_check_spoiled(self, error);
-    if (code) {
+    if (!code && self->batch.len <= S_LOGGED_BYTES && lade_wal_fits(self->wal, self->batch.len))
+        code = lade_wal_append(self->wal, self->batch.data, self->batch.len, error);
+    else if (!code)
+        code = s_checkpoint(self, error);
+    if (code)
         lade_store_abort(self);
-        return code;
-    }
-    int rc = mdb_txn_commit(self->write); // frees it, whatever it returns
-    self->write = NULL;
-    self->grow = self->grow || rc == MDB_MAP_FULL;
-    return rc ? s_error(self, rc, "committing", error) : LADE_OK;
+    lade_buf_clear(&self->batch);
+    return code;
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -267,6 +355,27 @@ lade_store_get(lade_store_t *self, lade_db_t db, const void *key, size_t len, la
     return LADE_OK;
 }
 
+// Adds an operation to the batch that the log will take.
+static lade_code_t
+s_log(lade_store_t *self, bool put, lade_db_t db, const void *key, size_t key_len,
+      const void *value, size_t value_len, lade_error_t *error)
+{
+    if (!self->logging)
+        return LADE_OK;
+    s_operation_t op = {put, (uint8_t)db, (uint16_t)key_len, (uint32_t)value_len};
+    lade_code_t code = value_len > UINT32_MAX
+                           ? lade_error_set(&self->spoiled, LADE_TOO_LARGE,
+                                            "a value of %zu bytes in %s", value_len, s_tables[db])
+                           : lade_buf_add(&self->batch, &op, sizeof op, &self->spoiled);
+    if (!code)
+        code = lade_buf_add(&self->batch, key, key_len, &self->spoiled);
+    if (!code)
+        code = lade_buf_add(&self->batch, value, value_len, &self->spoiled);
+    if (code && error)
+        *error = self->spoiled;
+    return code;
+}
+
 lade_code_t
 lade_store_put(lade_store_t *self, lade_db_t db, const void *key, size_t key_len, const void *value,
                size_t value_len, bool append, lade_error_t *error)
@@ -281,7 +390,8 @@ lade_store_put(lade_store_t *self, lade_db_t db, const void *key, size_t key_len
     int rc = mdb_put(self->write, self->tables[db], &name, &data, append ? MDB_APPEND : 0);
     if (rc == MDB_KEYEXIST) // it was not the highest after all
         rc = mdb_put(self->write, self->tables[db], &name, &data, 0);
-    return rc ? s_spoil(self, rc, s_tables[db], error) : LADE_OK;
+    return rc ? s_spoil(self, rc, s_tables[db], error)
+              : s_log(self, true, db, key, key_len, value, value_len, error);
 }
 
 lade_code_t
@@ -294,7 +404,10 @@ lade_store_del(lade_store_t *self, lade_db_t db, const void *key, size_t len, la
         return code;
     MDB_val name = {len, (void *)key};
     int rc = mdb_del(self->write, self->tables[db], &name, NULL);
-    return rc && rc != MDB_NOTFOUND ? s_spoil(self, rc, s_tables[db], error) : LADE_OK;
+    if (rc == MDB_NOTFOUND)
+        return LADE_OK;
+    return rc ? s_spoil(self, rc, s_tables[db], error)
+              : s_log(self, false, db, key, len, NULL, 0, error);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -544,6 +657,15 @@ s_check_schema(lade_store_t *self, const lade_store_options_t *options, lade_err
     return schema < options->schema ? s_migrate(self, options, schema, error) : LADE_OK;
 }
 
+// What a broker that did not end cleanly left in the log.
+static lade_code_t
+s_take_up_last(lade_store_t *self, lade_error_t *error)
+{
+    uint64_t generation = 0; // of a keyspace that never had a log
+    lade_code_t code = lade_store_get_number(self, "wal", &generation, error);
+    return code && code != LADE_NOT_FOUND ? code : s_take_up(self, generation, UINT64_MAX, error);
+}
+
 lade_code_t
 lade_store_open_with(const char *folder, const lade_store_options_t *options, lade_store_t **self_p,
                      lade_error_t *error)
@@ -561,15 +683,21 @@ lade_store_open_with(const char *folder, const lade_store_options_t *options, la
     }
     self->folder = name;
     self->lock_fd = -1;
+    self->batch = LADE_BUF(SIZE_MAX / 2);
     code = s_lock(self, error);
     if (!code)
         code = s_open_env(self, options, error);
     if (!code)
         code = s_open_tables(self, error);
     if (!code)
+        code = lade_wal_open(folder, S_WAL_BYTES, &self->wal, error);
+    if (!code)
+        code = s_take_up_last(self, error);
+    if (!code)
         code = s_check_schema(self, options, error);
     if (!code)
-        code = lade_store_commit(self, error);
+        code = s_checkpoint(self, error);
+    self->logging = !code;
     if (code)
         lade_store_close(&self);
     *self_p = self;
@@ -588,9 +716,17 @@ lade_store_close(lade_store_t **self_p)
     lade_store_t *self = *self_p;
     if (!self)
         return;
-    lade_store_abort(self);
+    if (self->logging) {
+        lade_store_abort(self);
+        if (lade_wal_count(self->wal))
+            s_checkpoint(self, NULL); // if it fails, opening takes the log up
+    }
+    if (self->write)
+        mdb_txn_abort(self->write);
     if (self->read)
         mdb_txn_abort(self->read);
+    lade_wal_close(&self->wal);
+    lade_buf_free(&self->batch);
     if (self->env)
         mdb_env_close(self->env);
     if (self->lock_fd >= 0)

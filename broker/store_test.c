@@ -447,6 +447,116 @@ test_full_disk_fails_the_batch_and_keeps_the_rest(void **state)
     free(value);
 }
 
+// ---------------------------------------------------------------------------------------------------
+// The log
+
+// What a process leaves that is killed after that many small batches ("0", "1", …), each
+// acknowledged.
+static void
+s_leave_log(s_place_t *place, int batches)
+{
+    lade_store_close(&place->store);
+    pid_t child = fork();
+    if (child == 0) {
+        char name[16];
+        lade_code_t code = lade_store_open(place->folder, &place->store, NULL);
+        for (int i = 0; i < batches && !code; i++) {
+            snprintf(name, sizeof name, "%d", i);
+            code = s_put(place, LADE_DB_JOBS, name, "there");
+            if (!code && i % 10 == 9) { // and some that are gone again
+                snprintf(name, sizeof name, "%d", i - 5);
+                code = lade_store_del(place->store, LADE_DB_JOBS, name, strlen(name), NULL);
+            }
+            if (!code)
+                code = lade_store_commit(place->store, NULL);
+        }
+        _exit(code ? 1 : 0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
+static void
+s_remove_file(const s_place_t *place, const char *name)
+{
+    char *path = lade_path_join(place->folder, name);
+    PASS(lade_path_remove(path, (lade_error_t *)&place->error));
+    free(path);
+}
+
+static void
+test_batches_of_a_killed_process_are_taken_up(void **state)
+{
+    s_place_t *place = *state;
+    const int counts[] = {7, 4000}; // the second fills the log several times
+    for (size_t i = 0; i < 2; i++) {
+        int count = counts[i];
+        char last[16];
+        snprintf(last, sizeof last, "%d", count - 1);
+        s_leave_log(place, count);
+        PASS(lade_store_open(place->folder, &place->store, &place->error));
+        assert_int_equal(lade_store_count(place->store, LADE_DB_JOBS), count - count / 10);
+        s_expect(place, LADE_DB_JOBS, last, "there");
+        s_expect(place, LADE_DB_JOBS, "4", count > 9 ? NULL : "there");
+    }
+}
+
+static void
+test_taking_up_twice_changes_nothing(void **state)
+{
+    s_place_t *place = *state;
+    s_leave_log(place, 25);
+    for (int i = 0; i < 2; i++) { // the second time the log is of an older generation
+        PASS(lade_store_open(place->folder, &place->store, &place->error));
+        assert_int_equal(lade_store_count(place->store, LADE_DB_JOBS), 23);
+        PASS(lade_store_del(place->store, LADE_DB_JOBS, "20", 2, &place->error));
+        PASS(lade_store_put(place->store, LADE_DB_JOBS, "20", 2, "again", 5, false, &place->error));
+        PASS(lade_store_commit(place->store, &place->error));
+        lade_store_close(&place->store);
+    }
+    PASS(lade_store_open(place->folder, &place->store, &place->error));
+    s_expect(place, LADE_DB_JOBS, "20", "again");
+}
+
+static void
+test_clean_end_leaves_nothing_in_the_log(void **state)
+{
+    s_place_t *place = *state;
+    PASS(s_put(place, LADE_DB_JOBS, "a", "1"));
+    PASS(lade_store_commit(place->store, &place->error));
+    lade_store_close(&place->store);
+    s_remove_file(place, "wal");
+    PASS(lade_store_open(place->folder, &place->store, &place->error));
+    s_expect(place, LADE_DB_JOBS, "a", "1");
+}
+
+static void
+test_log_of_another_keyspace_is_not_taken_up(void **state)
+{
+    s_place_t *place = *state;
+    s_leave_log(place, 5);
+    s_remove_file(place, "data.mdb");
+    PASS(lade_store_open(place->folder, &place->store, &place->error));
+    assert_int_equal(lade_store_count(place->store, LADE_DB_JOBS), 0);
+}
+
+static void
+test_abort_keeps_what_was_logged(void **state)
+{
+    s_place_t *place = *state;
+    for (int i = 0; i < 3; i++) {
+        PASS(s_put(place, LADE_DB_JOBS, "a", i ? "2" : "1"));
+        PASS(lade_store_commit(place->store, &place->error));
+        PASS(s_put(place, LADE_DB_JOBS, "a", "never"));
+        PASS(lade_store_del(place->store, LADE_DB_META, "schema", 6, &place->error));
+        lade_store_abort(place->store);
+        s_expect(place, LADE_DB_JOBS, "a", i ? "2" : "1");
+    }
+    s_reopen(place);
+    s_expect(place, LADE_DB_JOBS, "a", "2");
+}
+
 static void
 s_damage(const s_place_t *place, const char *bytes, off_t length)
 {
@@ -559,6 +669,11 @@ main(void)
         TEST(test_map_grows_between_batches),
         TEST(test_batch_too_large_for_the_map_fails_whole_and_fits_later),
         TEST(test_full_disk_fails_the_batch_and_keeps_the_rest),
+        TEST(test_batches_of_a_killed_process_are_taken_up),
+        TEST(test_taking_up_twice_changes_nothing),
+        TEST(test_clean_end_leaves_nothing_in_the_log),
+        TEST(test_log_of_another_keyspace_is_not_taken_up),
+        TEST(test_abort_keeps_what_was_logged),
         TEST(test_file_that_was_cut_is_corrupt_and_no_crash),
         TEST(test_file_of_something_else_is_corrupt),
         TEST(test_killed_process_loses_nothing_it_committed),
