@@ -480,6 +480,9 @@ s_check_clocks(lade_t *self)
             nobody ? "nobody listens on %s: start a broker with `lade up`"
             : self->connected
                 ? "the broker at %s does not answer: look at its log, or start one with `lade up`"
+            : strncmp(self->endpoint, "tcp://", 6) == 0
+                ? "no broker can be reached at %s: it does not run, or it does not know the public "
+                  "key of curve.key, or curve.server is not its own"
                 : "no broker can be reached at %s: start one with `lade up`",
             self->endpoint);
         s_end(request);

@@ -145,7 +145,11 @@ lade_endpoint_connect(zsock_t *socket, const char *endpoint, const lade_config_t
         if (code)
             return code;
     }
-    if (zsock_connect(socket, "%s", endpoint) < 0)
+    // A broker at tcp://*:PORT is there for its own host as well.
+    static const char everywhere[] = "tcp://*:";
+    bool here = strncmp(endpoint, everywhere, strlen(everywhere)) == 0;
+    if (zsock_connect(socket, "%s%s", here ? "tcp://127.0.0.1:" : "",
+                      endpoint + (here ? strlen(everywhere) : 0)) < 0)
         return lade_error_set(error, LADE_CONFIG_ERROR, "cannot connect to %s: %s", endpoint,
                               zmq_strerror(zmq_errno()));
     return LADE_OK;

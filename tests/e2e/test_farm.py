@@ -1,0 +1,127 @@
+"""A farm as README.md describes it: three 'hosts' with keys of their own, tcp between them, one models folder.
+
+The hosts are data folders: a broker's, a worker's and a user's, who has a configuration and no processes.
+"""
+import json
+import os
+import socket
+
+from lib import weights
+from lib.world import BUILD, DAEMONS, PATIENCE_S, QUICK, World
+
+
+def free_ports(count):
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+class Farm:
+    """world.data is the broker's host."""
+
+    def __init__(self, world):
+        self.world, self.ports = world, free_ports(3)
+        self.keys, self.known = os.path.join(world.folder, "keys"), os.path.join(world.folder, "known")
+        self.models_dir = os.path.join(world.folder, "shared")
+        os.mkdir(self.known)
+        self.make_key("broker", listed=False)
+        world.configure(**self.settings("*", key=self.key("broker"), clients=self.known,
+                                        server=self.key("broker") + ".pub"))
+
+    def key(self, name):
+        return os.path.join(self.keys, name)
+
+    def make_key(self, name, listed=True):
+        self.world.lade("keys", name, "--dest", self.keys)
+        if listed:
+            os.rename(self.key(name) + ".pub", os.path.join(self.known, name + ".pub"))
+
+    def settings(self, address, **curve):
+        names = ("clients", "workers", "events")
+        return {**QUICK, "models_dir": self.models_dir, **{f"curve.{key}": value for key, value in curve.items()},
+                **{f"endpoints.{name}": f"tcp://{address}:{port}" for name, port in zip(names, self.ports)}}
+
+    def host(self, name, server="broker"):
+        """A data folder with a configuration that leads to the broker."""
+        data, broker_data = os.path.join(self.world.folder, name), self.world.data
+        os.makedirs(data, 0o700)
+        self.world.data = data
+        self.world.configure(**self.settings("127.0.0.1", key=self.key(name), server=self.key(server) + ".pub"))
+        self.world.data = broker_data
+        return data
+
+    def start(self, daemon, data):
+        return self.world.spawn(daemon, [os.path.join(BUILD, DAEMONS[daemon]), "--data", data])
+
+    def lade(self, data, *args, status=0):
+        return self.world.lade("--data", data, *args, "--json", status=status, data=False)
+
+    def workers(self, data):
+        return json.loads(self.lade(data, "workers").stdout)
+
+
+def test_install_and_load_over_tcp_with_keys():
+    with World() as world:
+        path = weights.lora(os.path.join(world.hub.repo("org/name"), "style.safetensors"), 1)
+        farm = Farm(world)
+        farm.make_key("farm1")
+        farm.make_key("user")
+        farm1, user = farm.host("farm1"), farm.host("user")
+        farm.start("broker", world.data)
+        for daemon in ("download", "install", "gpu"):
+            farm.start(daemon, farm1)
+        watch = world.spawn("watch", [os.path.join(BUILD, "lade"), "--data", user, "watch", "worker_", "--since", "0",
+                                      "--count", "3"])
+        assert watch.popen.wait(PATIENCE_S) == 0, watch.tail()
+        watch.ended = True
+        assert {kind for worker in farm.workers(user) for kind in worker["kinds"]} >= {"download", "install", "load"}
+        (job,) = json.loads(farm.lade(user, "install", "org/name::style.safetensors").stdout)
+        record = job["config_out"]
+        assert weights.sha256(os.path.join(farm.models_dir, record["path"])) == weights.sha256(path)
+        loaded = json.loads(farm.lade(user, "load", record["key"]).stdout)
+        assert loaded["location"] == "host", loaded
+        assert os.listdir(farm.models_dir) == [record["base"]], os.listdir(farm.models_dir)
+
+
+def test_up_and_the_command_on_the_host_of_the_broker():
+    with World() as world:
+        farm = Farm(world)
+        os.symlink(farm.key("broker") + ".pub", os.path.join(farm.known, "broker.pub"))
+        path = weights.lora(os.path.join(world.folder, "style.safetensors"), 1)
+        world.spawn("up", [os.path.join(BUILD, "lade"), "up", "--data", world.data]).line("lade is up")
+        (job,) = world.lade_json("install", path)
+        assert job["status"] == "completed", job
+
+
+def test_a_stranger_is_refused():
+    with World() as world:
+        farm = Farm(world)
+        farm.make_key("user")
+        farm.make_key("stranger", listed=False)
+        farm.make_key("impostor", listed=False)
+        user, stranger = farm.host("user"), farm.host("stranger")
+        deceived = farm.host("elsewhere", server="impostor")
+        os.symlink(farm.key("user"), farm.key("elsewhere"))
+        farm.start("broker", world.data)
+        assert farm.workers(user) == []
+        for data in (stranger, deceived):
+            error = json.loads(farm.lade(data, "ls", status=4).stdout)["error"]
+            assert error["code"] == "broker_unreachable" and "curve" in error["message"], error
+        outside = farm.start("download", stranger)
+        farm.lade(user, "status")
+        farm.lade(stranger, "ls", status=4)  # takes as long as a worker had to get in
+        assert farm.workers(user) == []
+        outside.stop()
+
+
+def test_tcp_without_keys_is_refused():
+    with World() as world:
+        ports = free_ports(3)
+        world.configure(**{f"endpoints.{name}": f"tcp://127.0.0.1:{port}"
+                           for name, port in zip(("clients", "workers", "events"), ports)})
+        broker = world.launch("broker")
+        assert broker.popen.wait(PATIENCE_S) == 2, broker.tail()
+        assert "curve" in broker.text() and "insecure" in broker.text(), broker.tail()
+        broker.ended = broker.killed = True
