@@ -199,6 +199,13 @@ s_put_transfer(const lade_job_t *job, lade_buf_t *buf)
     s_put_bytes(job, buf);
 }
 
+static void
+s_put_stopped(const lade_job_t *job, lade_buf_t *buf)
+{
+    s_put_source(job, buf);
+    s_put_download_path(job, buf);
+}
+
 // What the caller of a load wants repeated in its events.
 static size_t
 s_context_pairs(const lade_job_t *job)
@@ -258,6 +265,7 @@ static const s_payload_t s_job_error = {4, s_put_job_error, NULL};
 static const s_payload_t s_downloading = {5, s_put_downloading, NULL};
 static const s_payload_t s_installed = {3, s_put_installed, NULL};
 static const s_payload_t s_transfer = {4, s_put_transfer, NULL};
+static const s_payload_t s_stopped = {2, s_put_stopped, NULL};
 static const s_payload_t s_load = {5, s_put_load, s_context_pairs};
 static const s_payload_t s_load_error = {4, s_put_load_error, NULL};
 
@@ -328,7 +336,7 @@ static const lade_surface_t s_surfaces[] = {
         [LADE_JOB_PAUSED]    = {"paused",      "download_paused",           &s_source},
         [LADE_JOB_COMPLETED] = {"completed",   "download_completed",        &s_transfer},
         [LADE_JOB_ERROR]     = {"error",       "download_error",            &s_source_error},
-        [LADE_JOB_CANCELLED] = {"cancelled",   "download_cancelled",        &s_source},
+        [LADE_JOB_CANCELLED] = {"cancelled",   "download_cancelled",        &s_stopped},
         [LADE_JOB_DEAD]      = {"dead",        "download_error",            &s_source_error},
     }, LADE_JOB_RUNNING, 4, s_put_download_extra},
     {"load", NULL, {

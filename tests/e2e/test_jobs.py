@@ -78,6 +78,38 @@ def test_pause_and_resume_with_the_download_service():
         assert sorted(os.listdir(os.path.dirname(destination))) == ["y.safetensors"]
 
 
+def test_cancel_a_paused_download_leaves_nothing():
+    """Nobody holds a paused job, so nobody is told to stop; what it had fetched goes all the same."""
+    with World() as world:
+        big_lora(world.hub.file("x.safetensors"))
+        world.up()
+        world.hub.settings(throttle=RATE)
+        events = world.events()
+        events.ready()
+        folder = os.path.join(world.folder, "out")
+        for place in ({"destination": os.path.join(folder, "y.safetensors")}, {"destdir": folder}):
+            job = world.call("download", "create_download_job", source=f"{world.hub.url}/files/x.safetensors", **place)
+            events.until(moving(job["id"], 100000), 30)
+            world.call("download", "pause_job", id=job["id"])
+            events.until(is_event("download_paused", job["id"]), 20)
+            # Paused at once; the worker has let go when its slot is free.
+            world.eventually(lambda: any(name.endswith(".journal") for name in os.listdir(folder)), 20)
+            world.call("download", "cancel_job", id=job["id"])
+            world.eventually(lambda: os.listdir(folder) == [], 20)
+
+
+def test_cancel_a_paused_install_leaves_nothing():
+    with World() as world:
+        big_lora(world.hub.file("x.safetensors"))
+        world.up()
+        job, child, events, _ = start_slow_install(world, f"{world.hub.url}/files/x.safetensors")
+        world.call("jobs", "pause", id=job["id"])
+        events.until(is_event("download_paused", child), 20)
+        assert f"tmpinstall_{job['id']}" in os.listdir(world.models_dir)
+        world.call("jobs", "cancel", id=job["id"])
+        world.eventually(lambda: not [name for name in os.listdir(world.models_dir) if name.startswith("tmp")], 20)
+
+
 def test_cancel_an_install():
     with World() as world:
         big_lora(world.hub.file("x.safetensors"))

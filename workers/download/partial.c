@@ -361,6 +361,26 @@ s_sweep(const lade_partial_t *self)
         closedir(folder);
 }
 
+// Whether somebody has one of the partials open, or it cannot be told.
+static bool
+s_is_in_use(const lade_partial_t *self)
+{
+    DIR *folder = opendir(self->folder);
+    bool used = false;
+    for (struct dirent *entry; folder && !used && (entry = readdir(folder));) {
+        if (!s_is_leftover(self, entry->d_name) ||
+            strncmp(entry->d_name, self->prefix, strlen(self->prefix)) != 0)
+            continue;
+        int fd = openat(dirfd(folder), entry->d_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        used = fd < 0 || !s_lease(fd);
+        if (fd >= 0)
+            close(fd); // the lease goes with it
+    }
+    if (folder)
+        closedir(folder);
+    return used;
+}
+
 static int64_t
 s_mtime_ns(const struct stat *st)
 {
@@ -558,6 +578,24 @@ lade_partial_remove(lade_partial_t *self)
     s_sweep(self);
     if (!s_overtaken(self))
         unlink(self->journal_path);
+}
+
+void
+lade_partial_discard(const lade_partial_where_t *where)
+{
+    lade_partial_where_t any = *where;
+    any.attempt = INT64_MAX; // later than those that left something
+    lade_partial_t *self = s_new(&any);
+    lade_journal_t journal = {0};
+    bool other =
+        access(self->journal_path, F_OK) == 0 && (!s_journal_read(self->journal_path, &journal) ||
+                                                  strcmp(journal.source, self->source) != 0);
+    if (!other && !s_is_in_use(self)) {
+        s_sweep(self);
+        unlink(self->journal_path);
+    }
+    lade_journal_free(&journal);
+    lade_partial_close(&self);
 }
 
 void

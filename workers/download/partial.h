@@ -85,6 +85,10 @@ lade_code_t lade_partial_publish(lade_partial_t *self, lade_journal_t *journal,
 // Removes partial and journal (the latter not, if a later attempt has it).
 void lade_partial_remove(lade_partial_t *self);
 
+// Removes what all attempts of a job left, unless somebody has a partial of it open or its journal
+// is of another source. For a job that nobody works on any more; where->attempt does not matter.
+void lade_partial_discard(const lade_partial_where_t *where);
+
 // Closes; the files stay.
 void lade_partial_close(lade_partial_t **self_p);
 

@@ -340,6 +340,31 @@ test_restart_forgets(void **state)
 }
 
 static void
+test_what_nobody_works_on_is_discarded(void **state)
+{
+    s_fixture_t *f = *state;
+    s_open(f, 2);
+    s_append(f, "hello");
+    assert_int_equal(s_checkpoint(f), LADE_OK);
+    lade_partial_where_t where = f->where;
+    lade_partial_discard(&where); // somebody has it open
+    assert_true(s_there(f, ".m.bin.7-2.part"));
+    lade_partial_close(&f->partial);
+    where.source = "http://b/m.bin"; // the job of another broker
+    lade_partial_discard(&where);
+    where.source = f->where.source;
+    where.id = 71;
+    lade_partial_discard(&where);
+    assert_true(s_there(f, ".m.bin.7-2.part"));
+    assert_true(s_there(f, ".m.bin.7.journal"));
+    where.id = 7;
+    lade_partial_discard(&where);
+    lade_partial_discard(&where); // nothing is left
+    assert_false(s_there(f, ".m.bin.7-2.part"));
+    assert_false(s_there(f, ".m.bin.7.journal"));
+}
+
+static void
 test_long_names_are_cut(void **state)
 {
     s_fixture_t *f = *state;
@@ -373,6 +398,7 @@ main(void)
         S_TEST(test_crash_before_the_rename_goes_on),
         S_TEST(test_stop_while_kept_bytes_are_read),
         S_TEST(test_restart_forgets),
+        S_TEST(test_what_nobody_works_on_is_discarded),
         S_TEST(test_long_names_are_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

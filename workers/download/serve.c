@@ -4,6 +4,8 @@
 #include "common/log.h"
 #include "common/wire.h"
 #include "workers/download/engine.h"
+#include "workers/download/transfer.h"
+#include "workers/worker/ended.h"
 
 #include <czmq.h>
 #include <inttypes.h>
@@ -19,6 +21,7 @@ struct lade_serve {
     const lade_config_t *config;
     lade_worker_t *worker;
     lade_engine_t *engine;
+    zactor_t *ended; // NULL if the events cannot be heard
 };
 
 // One job: the engine's arg.
@@ -153,6 +156,17 @@ s_end(void *arg, const lade_outcome_t *outcome)
     free(job);
 }
 
+// A download that was cancelled while it was paused or waited for its turn.
+static void
+s_on_cancelled(void *arg, int64_t id, const json_t *event)
+{
+    (void)arg;
+    const char *url = lade_json_text(event, "source", ""),
+               *path = lade_json_text(event, "download_path", "");
+    if (*path == '/')
+        lade_transfer_discard(id, url, path);
+}
+
 // ---------------------------------------------------------------------------------------------------
 
 static const char *const s_kinds[] = {"download", NULL};
@@ -166,6 +180,7 @@ lade_serve_new(lade_serve_t **self_p, const lade_config_t *config, lade_error_t 
     lade_serve_t *self = zmalloc(sizeof *self);
     self->config = config;
     self->worker = lade_worker_new(config, &s_worker_ops, self, config->download_slots);
+    self->ended = lade_ended_new(config, "download_cancelled", s_on_cancelled, NULL);
     lade_code_t code = lade_engine_new(&self->engine, config, &s_engine_ops, error);
     if (code)
         lade_serve_destroy(&self);
@@ -185,6 +200,7 @@ lade_serve_destroy(lade_serve_t **self_p)
     lade_serve_t *self = *self_p;
     if (!self)
         return;
+    zactor_destroy(&self->ended);
     lade_engine_destroy(&self->engine); // answers what is open, so before the worker
     lade_worker_destroy(&self->worker);
     free(self);

@@ -11,6 +11,9 @@
 #include <strings.h>
 #include <sys/stat.h>
 
+// In the hidden names, while neither the request nor the URL gives one.
+static const char s_nameless[] = "download";
+
 static char *
 s_dup(const char *text)
 {
@@ -235,7 +238,7 @@ s_open_partial(lade_transfer_t *self, lade_error_t *error)
         .folder = self->destdir,
         .base = self->filename ? self->filename
                 : from_url     ? from_url
-                               : "download",
+                               : s_nameless,
         .source = self->urls[0],
         .id = self->id,
         .attempt = self->attempt,
@@ -252,6 +255,23 @@ s_open_partial(lade_transfer_t *self, lade_error_t *error)
         free(name);
     }
     return code;
+}
+
+void
+lade_transfer_discard(int64_t id, const char *url, const char *path)
+{
+    char *folder = lade_path_folder(path), *name = lade_path_name(path),
+         *from_url = s_url_name(url);
+    const char *bases[] = {name, from_url, s_nameless}; // s_open_partial chose one of them
+    for (size_t i = 0; i < sizeof bases / sizeof *bases; i++) {
+        const lade_partial_where_t where = {
+            .folder = folder, .base = bases[i], .source = url, .id = id};
+        if (bases[i])
+            lade_partial_discard(&where);
+    }
+    free(folder);
+    free(name);
+    free(from_url);
 }
 
 static lade_code_t

@@ -106,6 +106,10 @@ lade_answer_t lade_transfer_judge(lade_transfer_t *self);
 // Forgets all bytes fetched.
 lade_code_t lade_transfer_restart(lade_transfer_t *self, lade_error_t *error);
 
+// Removes what a download of the URL that nobody works on any more left beside path, the file it
+// was to become.
+void lade_transfer_discard(int64_t id, const char *url, const char *path);
+
 // The host of a URL in lower case, "" if it has none.
 void lade_transfer_host(const char *url, char *host, size_t size);
 

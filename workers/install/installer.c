@@ -133,6 +133,18 @@ lade_installer_new(const lade_config_t *config, lade_installer_t **self_p, lade_
 }
 
 void
+lade_installer_discard(void *arg, int64_t job, const json_t *event)
+{
+    const lade_config_t *config = arg;
+    (void)event;
+    char *temp = lade_place_temp(config->models_dir, job);
+    lade_error_t error = {0};
+    if (lade_place_discard(config->models_dir, temp, &error))
+        lade_log(LADE_LOG_WARNING, "install", "job %" PRId64 ": %s", job, error.message);
+    free(temp);
+}
+
+void
 lade_installer_destroy(lade_installer_t **self_p)
 {
     lade_installer_t *self = *self_p;

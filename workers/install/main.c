@@ -1,6 +1,6 @@
 // lade-install: the worker that turns sources into installed models.
 #include "workers/install/installer.h"
-#include "workers/install/sweep.h"
+#include "workers/worker/ended.h"
 
 #include "common/log.h"
 
@@ -25,9 +25,10 @@ main(int argc, char **argv)
     if (!code) {
         lade_worker_t *worker =
             lade_worker_new(&config, &lade_installer_ops, installer, config.install_slots);
-        zactor_t *sweep = lade_sweep_new(&config);
+        zactor_t *ended =
+            lade_ended_new(&config, "model_install_cancelled", lade_installer_discard, &config);
         code = lade_worker_run(worker, S_GRACE_MS, &error);
-        zactor_destroy(&sweep);
+        zactor_destroy(&ended);
         lade_installer_destroy(&installer);
         lade_worker_destroy(&worker);
     }
