@@ -26,6 +26,86 @@ s_service(const char *name, size_t len)
     return NULL;
 }
 
+// What an argument is, in every op that takes it. A wrong one that counted as missing could do more
+// than was meant: purge every kind instead of one.
+enum { S_TEXT = 1, S_INT = 2, S_REAL = 4, S_BOOL = 8, S_MAP = 16, S_ARRAY = 32 };
+static const struct {
+    const char *name;
+    unsigned types;
+} s_args[] = {
+    // clang-format off
+    {"access_token", S_TEXT},   {"all", S_BOOL},      {"base", S_TEXT},      {"base_model", S_TEXT},
+    {"closed_for_s", S_REAL},   {"config", S_MAP},    {"context", S_MAP},    {"destdir", S_TEXT},
+    {"destination", S_TEXT},    {"dry_run", S_BOOL},  {"filename", S_TEXT},  {"force", S_BOOL},
+    {"format", S_TEXT},         {"gate", S_TEXT},     {"gates", S_ARRAY},    {"id", S_INT},
+    {"ids", S_ARRAY},           {"inplace", S_BOOL},  {"job", S_MAP},        {"key", S_TEXT},
+    {"kind", S_TEXT},           {"lease", S_TEXT},    {"limit", S_INT},      {"lock", S_BOOL},
+    {"model_format", S_TEXT},   {"model_type", S_TEXT}, {"name", S_TEXT},    {"offset", S_INT},
+    {"parent", S_INT},          {"partial", S_BOOL},  {"path", S_TEXT},      {"pid", S_INT},
+    {"prefixes", S_ARRAY},      {"priority", S_INT},  {"requires", S_MAP},   {"seq", S_INT},
+    {"sha256", S_TEXT},         {"size", S_INT},      {"source", S_TEXT | S_MAP | S_ARRAY},
+    {"spec", S_MAP},            {"start", S_BOOL},    {"status", S_TEXT},    {"submodel", S_TEXT},
+    {"tags", S_ARRAY},          {"timeout_s", S_REAL}, {"token", S_TEXT},    {"ttl_s", S_REAL},
+    {"type", S_TEXT},
+    // clang-format on
+};
+enum { S_ARGS = sizeof s_args / sizeof *s_args };
+
+static unsigned
+s_types(const msgpack_object *value)
+{
+    switch (value->type) {
+    case MSGPACK_OBJECT_NIL:
+        return ~0u; // the same as not given
+    case MSGPACK_OBJECT_BOOLEAN:
+        return S_BOOL;
+    case MSGPACK_OBJECT_POSITIVE_INTEGER:
+        return value->via.u64 <= INT64_MAX ? S_INT | S_REAL : S_REAL;
+    case MSGPACK_OBJECT_NEGATIVE_INTEGER:
+        return S_INT | S_REAL;
+    case MSGPACK_OBJECT_FLOAT32:
+    case MSGPACK_OBJECT_FLOAT64:
+        return S_REAL;
+    case MSGPACK_OBJECT_STR:
+        return S_TEXT;
+    case MSGPACK_OBJECT_ARRAY:
+        return S_ARRAY;
+    case MSGPACK_OBJECT_MAP:
+        return S_MAP;
+    default:
+        return 0;
+    }
+}
+
+static lade_code_t
+s_refuse_type(const char *name, unsigned types, lade_error_t *error)
+{
+    static const char *const words[] = {"text",          "a whole number", "a number",
+                                        "true or false", "a map",          "an array"};
+    char wanted[64] = "";
+    for (size_t i = 0, len = 0; i < sizeof words / sizeof *words; i++)
+        if (types & 1u << i)
+            len += (size_t)snprintf(wanted + len, sizeof wanted - len, "%s%s", len ? " or " : "",
+                                    words[i]);
+    return lade_error_set(error, LADE_VALUE_ERROR, "%s: has to be %s", name, wanted);
+}
+
+lade_code_t
+lade_call_check_args(const msgpack_object *args, lade_error_t *error)
+{
+    for (uint32_t i = 0; args && i < args->via.map.size; i++) {
+        const msgpack_object_kv *pair = &args->via.map.ptr[i];
+        if (pair->key.type != MSGPACK_OBJECT_STR)
+            continue;
+        for (size_t a = 0; a < S_ARGS; a++)
+            if (strlen(s_args[a].name) == pair->key.via.str.size &&
+                memcmp(s_args[a].name, pair->key.via.str.ptr, pair->key.via.str.size) == 0 &&
+                !(s_args[a].types & s_types(&pair->val)))
+                return s_refuse_type(s_args[a].name, s_args[a].types, error);
+    }
+    return LADE_OK;
+}
+
 static lade_code_t
 s_run(lade_call_t *call, const lade_service_t *service, const msgpack_object *body,
       lade_error_t *error)
@@ -36,6 +116,8 @@ s_run(lade_call_t *call, const lade_service_t *service, const msgpack_object *bo
     if (args && args->type != MSGPACK_OBJECT_MAP && args->type != MSGPACK_OBJECT_NIL)
         return lade_error_set(error, LADE_BAD_REQUEST, "args: a map");
     call->args = args && args->type == MSGPACK_OBJECT_MAP ? args : NULL;
+    if (lade_call_check_args(call->args, error))
+        return error->code;
     if (!lade_wire_text(body, "op", &op, &len))
         return lade_error_set(error, LADE_BAD_REQUEST, "the request names no op");
     for (const lade_op_t *at = service->ops; at->op; at++)
@@ -324,17 +406,6 @@ lade_call_ended_kind(lade_broker_t *broker, const lade_wait_t *wait, lade_buf_t 
     lade_job_filter_t filter = {
         .kind = wait->kind, .status = LADE_JOB_STATUS_COUNT, .limit = S_DEFAULT_LIMIT};
     return s_put_jobs(broker->jobs, &filter, s_own(wait), buf, error);
-}
-
-lade_code_t
-lade_call_ended_nil(lade_broker_t *broker, const lade_wait_t *wait, lade_buf_t *buf,
-                    lade_error_t *error)
-{
-    (void)broker;
-    (void)wait;
-    (void)error;
-    lade_put_nil(buf);
-    return LADE_OK;
 }
 
 // ---------------------------------------------------------------------------------------------------

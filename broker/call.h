@@ -78,12 +78,15 @@ lade_code_t lade_call_purge(const lade_call_t *call, const char *kind, lade_erro
 lade_code_t lade_call_wait(const lade_call_t *call, uint64_t *ids, size_t count, lade_kind_t *kind,
                            lade_wait_answer_fn *answer, lade_error_t *error);
 
-// Answers of waits: the one job; all jobs as an array; all jobs of the kind; nil.
-lade_wait_answer_fn lade_call_ended_job, lade_call_ended_jobs, lade_call_ended_kind,
-    lade_call_ended_nil;
+// Answers of waits: the one job; all jobs as an array; all jobs of the kind.
+lade_wait_answer_fn lade_call_ended_job, lade_call_ended_jobs, lade_call_ended_kind;
 
 // ---------------------------------------------------------------------------------------------------
 // Arguments. Wrong ones are LADE_VALUE_ERROR that names them.
+
+// Whether each known argument of the map is of its type; done for every request before its handler.
+// Unknown ones are nobody's business.
+lade_code_t lade_call_check_args(const msgpack_object *args, lade_error_t *error);
 
 // A text that has to be there (not empty); as a string you free.
 lade_code_t lade_call_need_text(const lade_call_t *call, const char *key, char **text_p,

@@ -316,6 +316,71 @@ test_worker_must_say_hello_properly(void **state)
     assert_int_equal(json_array_size(t_call(t, "broker", "workers", NULL)), 1);
 }
 
+// A wrong argument is named, and not taken for a missing one: that would mean everything.
+static void
+test_arguments_of_a_wrong_type_are_refused(void **state)
+{
+    static const struct {
+        const char *service, *op, *args, *names;
+    } rows[] = {
+        // clang-format off
+        {"jobs",     "cancel",              "{'all': true, 'kind': 5}",               "kind: has to be text"},
+        {"jobs",     "purge",               "{'kind': ['k']}",                        "kind: has to be text"},
+        {"jobs",     "list",                "{'parent': '1'}",                        "parent: has to be a whole number"},
+        {"jobs",     "wait",                "{'id': 1, 'timeout_s': '5'}",            "timeout_s: has to be a number"},
+        {"store",    "search_by_name",      "{'name': 5}",                            "name: has to be text"},
+        {"broker",   "set",                 "{'gate': 'g', 'closed_for_s': 'x'}",     "closed_for_s: has to be a number"},
+        {"jobs",     "submit",              "{'kind': 'k', 'start': 0}",              "start: has to be true or false"},
+        {"install",  "heuristic_import",    "{'source': 5}",                          "source: has to be text or a map or an array"},
+        {"download", "submit_download_job", "{'job': {'source': 'u', 'start': 1}}",   "start: has to be true or false"},
+        // clang-format on
+    };
+    t_broker_t *t = *state;
+    int64_t id = t_submit_kind(t, "k");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char text[128];
+        snprintf(text, sizeof text, "%s", rows[i].args);
+        for (char *at = text; (at = strchr(at, '\''));)
+            *at = '"';
+        int64_t request = t_send(t, rows[i].service, rows[i].op, json_loads(text, 0, NULL));
+        t_turn(t);
+        const json_t *error = json_object_get(t_answer(t, request), "error");
+        assert_string_equal(lade_json_text(error, "code", ""), "ValueError");
+        assert_string_equal(lade_json_text(error, "message", ""), rows[i].names);
+    }
+    assert_string_equal(t_status(t, id), "enqueued");
+    assert_non_null(t_call(t, "jobs", "list", json_pack("{s:n, s:n}", "kind", "limit")));
+}
+
+static void
+test_dry_run_is_no_install(void **state)
+{
+    t_broker_t *t = *state;
+    const char *op = "heuristic_import";
+    int64_t dry = lade_json_int(
+        t_call(t, "install", op, json_pack("{s:s, s:b}", "source", "a/b", "dry_run", 1)), "id", 0);
+    int64_t real =
+        lade_json_int(t_call(t, "install", op, json_pack("{s:s}", "source", "a/b")), "id", 0);
+    assert_int_not_equal(dry, real);
+    assert_int_equal(
+        lade_json_int(t_call(t, "install", op, json_pack("{s:s}", "source", "a/b")), "id", 0),
+        real);
+}
+
+static void
+test_gate_can_be_closed_for_a_shorter_time_by_hand(void **state)
+{
+    t_broker_t *t = *state;
+    t_call(t, "broker", "set", json_pack("{s:s, s:i}", "gate", "g", "closed_for_s", 3600));
+    double until = lade_json_real(
+        t_call(t, "broker", "set", json_pack("{s:s, s:i}", "gate", "g", "closed_for_s", 60)),
+        "closed_until", 0);
+    double longer = lade_json_real(
+        t_call(t, "broker", "set", json_pack("{s:s, s:i}", "gate", "g", "closed_for_s", 600)),
+        "closed_until", 0);
+    assert_true(until > 0 && longer - until > 500 && longer - until < 600);
+}
+
 int
 main(void)
 {
@@ -333,6 +398,9 @@ main(void)
         T_TEST(test_mmi_answers_in_bare_bytes),
         T_TEST(test_too_large_a_body_is_refused),
         T_TEST(test_worker_must_say_hello_properly),
+        T_TEST(test_arguments_of_a_wrong_type_are_refused),
+        T_TEST(test_dry_run_is_no_install),
+        T_TEST(test_gate_can_be_closed_for_a_shorter_time_by_hand),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

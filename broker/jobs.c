@@ -309,12 +309,13 @@ s_add_host_gate(lade_job_t *job)
 }
 
 // What makes two jobs that are not ended the same one: an install's source, a download's source and
-// destination.
+// destination. A dry run is no install.
 static void
 s_set_equal(lade_job_t *job, const msgpack_object *spec)
 {
     bool download = strcmp(job->kind->name, "download") == 0;
-    if (!job->source || job->parent || (!download && strcmp(job->kind->name, "install") != 0))
+    if (!job->source || job->parent || (!download && strcmp(job->kind->name, "install") != 0) ||
+        lade_wire_bool(spec, "dry_run", false))
         return;
     lade_buf_t key = LADE_BUF(SIZE_MAX / 2);
     lade_put_raw(&key, job->kind->name, strlen(job->kind->name) + 1);

@@ -186,9 +186,12 @@ s_set(lade_call_t *call, lade_error_t *error)
     lade_gate_t *gate = lade_gates_need(broker->gates, name);
     if (limit >= 0)
         gate->limit = limit;
-    if (closed)
+    if (closed) {
+        // By hand it may also be closed for a shorter time than it was.
+        lade_gate_close(gate, 0, NULL, broker->mono_ms);
         lade_gate_close(gate, lade_wire_real(call->args, "closed_for_s", 0), "closed by hand",
                         broker->mono_ms);
+    }
     lade_gate_put(gate, broker, lade_call_begin(call));
     lade_call_end(call);
     lade_jobs_gate_changed(broker->jobs, gate); // which may remove it

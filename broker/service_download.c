@@ -111,6 +111,8 @@ s_submit_download_job(lade_call_t *call, lade_error_t *error)
     if (!job || job->type != MSGPACK_OBJECT_MAP)
         return lade_error_set(error, LADE_VALUE_ERROR,
                               "job: a map with source and destination is needed");
+    if (lade_call_check_args(job, error))
+        return error->code;
     return s_submit(call, job, lade_wire_bool(call->args, "start", true), error);
 }
 
