@@ -300,8 +300,16 @@ s_claim(lade_partial_t *self, const lade_journal_t *journal, lade_error_t *error
     return s_journal_write(self, &claim, error);
 }
 
-// Takes the bytes a journal tells of. LADE_CANCELLED if stopped; any other failure means: begin
-// anew.
+// A failure that says nothing against the kept bytes: they are for a later attempt, or one has
+// them.
+static bool
+s_keeps(lade_code_t code)
+{
+    return code == LADE_NO_SPACE || code == LADE_NO_MEMORY || code == LADE_STALE_LEASE;
+}
+
+// Takes the bytes a journal tells of. LADE_CANCELLED if stopped. Of the other failures some keep
+// the bytes where they were (s_keeps), the rest mean: begin anew.
 static lade_code_t
 s_adopt(lade_partial_t *self, const lade_partial_where_t *where, const lade_journal_t *journal,
         lade_error_t *error)
@@ -312,9 +320,11 @@ s_adopt(lade_partial_t *self, const lade_partial_where_t *where, const lade_jour
         code = s_take_over(self, old, where, error);
     else if ((self->fd = open(old, O_RDWR | O_CLOEXEC | O_NOFOLLOW)) < 0)
         code = lade_error_errno(error, errno, "cannot open %s", old);
-    free(old);
     if (!code)
         code = s_claim(self, journal, error);
+    if (s_keeps(code) && strcmp(old, self->path) != 0 && access(old, F_OK) == 0)
+        unlink(self->path); // the second name, or what was copied before the disk was full
+    free(old);
     if (!code)
         code = s_hash_fd(self->fd, journal->bytes, self->hash, where, self->path, error);
     if (!code)
@@ -456,7 +466,7 @@ lade_partial_open(lade_partial_t **self_p, const lade_partial_where_t *where,
         return LADE_OK;
     }
     lade_code_t code = ours ? s_adopt(self, where, journal, &why) : LADE_NOT_FOUND;
-    if (code && code != LADE_CANCELLED) {
+    if (code && code != LADE_CANCELLED && !s_keeps(code)) {
         if (ours)
             lade_log(LADE_LOG_INFO, "download", "%s; beginning anew", why.message);
         lade_journal_free(journal);

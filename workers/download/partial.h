@@ -55,7 +55,7 @@ typedef struct {
 // older attempts left otherwise. If the earlier attempt had published already, *self_p is NULL,
 // LADE_OK is returned and journal->publishing is true. Blocks. LADE_CANCELLED if stop said so:
 // *self_p is then there with no bytes, to be removed or closed. LADE_STALE_LEASE if a later attempt
-// has the journal.
+// has the journal. LADE_NO_SPACE and LADE_NO_MEMORY leave what was there for another try.
 lade_code_t lade_partial_open(lade_partial_t **self_p, const lade_partial_where_t *where,
                               lade_journal_t *journal, lade_error_t *error);
 

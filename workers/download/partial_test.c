@@ -340,6 +340,29 @@ test_restart_forgets(void **state)
 }
 
 static void
+test_full_disk_costs_no_kept_bytes(void **state)
+{
+    s_fixture_t *f = *state;
+    s_open(f, 1);
+    s_append(f, "hello");
+    assert_int_equal(s_checkpoint(f), LADE_OK);
+    lade_partial_close(&f->partial);
+    // The journal cannot be written: its temporary name leads to a full device.
+    char name[64];
+    snprintf(name, sizeof name, ".m.bin.7.journal.tmp-%d", (int)getpid());
+    char *path = lade_path_join(f->folder, name);
+    assert_int_equal(symlink("/dev/full", path), 0);
+    free(path);
+    lade_journal_free(&f->journal);
+    f->where.attempt = 2;
+    assert_int_equal(lade_partial_open(&f->partial, &f->where, &f->journal, NULL), LADE_NO_SPACE);
+    assert_null(f->partial);
+    assert_false(s_there(f, ".m.bin.7-2.part"));
+    s_open(f, 3);
+    assert_int_equal(lade_partial_bytes(f->partial), 5);
+}
+
+static void
 test_what_nobody_works_on_is_discarded(void **state)
 {
     s_fixture_t *f = *state;
@@ -398,6 +421,7 @@ main(void)
         S_TEST(test_crash_before_the_rename_goes_on),
         S_TEST(test_stop_while_kept_bytes_are_read),
         S_TEST(test_restart_forgets),
+        S_TEST(test_full_disk_costs_no_kept_bytes),
         S_TEST(test_what_nobody_works_on_is_discarded),
         S_TEST(test_long_names_are_cut),
     };
