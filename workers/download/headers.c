@@ -12,8 +12,10 @@
 #include <strings.h>
 
 enum { S_MAX_VALUE = 4096, S_DAY_S = 86400 };
+static const int64_t S_MAX_NUMBER = (int64_t)1 << 60;
 
-// A whole non-negative decimal number; -1 if it is none.
+// A whole non-negative decimal number; -1 if it is none, or too large for a file's bytes: sums of
+// two such numbers fit.
 static int64_t
 s_number(const char *text, const char **end_p)
 {
@@ -24,7 +26,7 @@ s_number(const char *text, const char **end_p)
     long long value = strtoll(text, &end, 10);
     if (end_p)
         *end_p = end;
-    return errno || (!end_p && *end) ? -1 : value;
+    return errno || value > S_MAX_NUMBER || (!end_p && *end) ? -1 : value;
 }
 
 // Keeps printable ASCII only: these values are sent back, written into journals and shown.
