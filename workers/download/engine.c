@@ -365,9 +365,10 @@ s_easy_new(lade_transfer_t *self)
     curl_easy_setopt(easy, CURLOPT_XFERINFODATA, self);
     curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
     // As libcurl's own bearer, not as a header line: it never goes to another origin.
-    if (self->token) {
+    const char *token = lade_transfer_token(self);
+    if (token) {
         curl_easy_setopt(easy, CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER);
-        curl_easy_setopt(easy, CURLOPT_XOAUTH2_BEARER, self->token);
+        curl_easy_setopt(easy, CURLOPT_XOAUTH2_BEARER, token);
     }
     s_set_limits(self, easy);
     s_set_headers(self, easy);
@@ -380,6 +381,7 @@ s_fetch(lade_transfer_t *self)
     lade_part_t *part = &self->part;
     self->state = LADE_TRANSFER_FETCHING;
     self->error = (lade_error_t){0};
+    self->retry_after_s = -1; // of another mirror
     lade_headers_free(&part->headers);
     part->answer = LADE_ANSWER_NONE;
     part->from = lade_partial_bytes(self->partial);
@@ -553,7 +555,7 @@ s_judge_curl(lade_transfer_t *self)
         .host = *self->answer_host ? self->answer_host : self->host,
         .detail = self->part.curl_words,
         .connected = self->part.connected,
-        .token = self->token != NULL,
+        .token = lade_transfer_token(self) != NULL,
         .stall_s = config->stall_s,
         .connect_timeout_s = config->connect_timeout_s,
     };

@@ -28,7 +28,7 @@ typedef struct {
     const char *filename;     // in destdir; NULL: the server's
     const char *sha256;       // 64 hex digits, NULL: not checked
     int64_t size;             // -1: not checked
-    const char *access_token; // NULL: none
+    const char *access_token; // for the origin of the first URL; NULL: none
     bool preserve_partial; // keep the partial even after a failure that another try would not mend
 } lade_request_t;
 

@@ -922,6 +922,21 @@ test_next_mirror_is_tried(void **state)
     s_check_file(f, "small.json", f->hub->small_sha256);
 }
 
+static void
+test_mirror_elsewhere_gets_no_token(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2], *mirrors[3] = {"http://127.0.0.1:1/small.json", NULL, NULL};
+    lade_request_t request = s_wanted(f, "small.json", urls);
+    mirrors[1] = f->url;
+    request.urls = mirrors;
+    request.access_token = "hf_good";
+    S_OK(f, s_fetch(f, &request));
+    json_t *asked = s_request(f, -1, NULL);
+    assert_false(lade_json_bool(asked, "authorization", true));
+    json_decref(asked);
+}
+
 // A server with a certificate of its own making; it prints its port.
 static const char s_https[] =
     "import http.server, ssl, sys, os\n"
@@ -1022,6 +1037,7 @@ main(void)
         S_TEST(test_stalled_transfer_is_noticed_and_kept),
         S_TEST(test_nobody_there),
         S_TEST(test_next_mirror_is_tried),
+        S_TEST(test_mirror_elsewhere_gets_no_token),
         S_TEST(test_certificates_are_checked),
     };
     return cmocka_run_group_tests(tests, s_start_hub, s_stop_hub);

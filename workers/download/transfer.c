@@ -93,6 +93,28 @@ s_url_name(const char *url)
     return safe;
 }
 
+// Whether scheme, host and port are the same.
+static bool
+s_same_origin(const char *a, const char *b)
+{
+    static const CURLUPart parts[] = {CURLUPART_SCHEME, CURLUPART_HOST, CURLUPART_PORT};
+    bool same = true;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts && same; i++) {
+        char *of_a = s_url_part(a, parts[i], CURLU_DEFAULT_PORT);
+        char *of_b = s_url_part(b, parts[i], CURLU_DEFAULT_PORT);
+        same = of_a && of_b && strcasecmp(of_a, of_b) == 0;
+        curl_free(of_a);
+        curl_free(of_b);
+    }
+    return same;
+}
+
+const char *
+lade_transfer_token(const lade_transfer_t *self)
+{
+    return s_same_origin(self->urls[0], lade_transfer_url(self)) ? self->token : NULL;
+}
+
 static lade_code_t
 s_check_url(const char *url, lade_error_t *error)
 {
@@ -432,6 +454,18 @@ s_is_strong(const char *etag)
     return etag && etag[0] == '"';
 }
 
+// Whether the answer is of another version than the bytes we have: by the ETags if both are strong,
+// else by the dates. A server that knows no If-Range sends the rest of any version.
+static bool
+s_is_other_version(const lade_transfer_t *self)
+{
+    const lade_headers_t *headers = &self->part.headers;
+    const char *had = self->journal.last_modified, *has = headers->last_modified;
+    if (s_is_strong(self->journal.etag) && s_is_strong(headers->etag))
+        return strcmp(self->journal.etag, headers->etag) != 0;
+    return had && has && strcmp(had, has) != 0;
+}
+
 // 206: only good if it is exactly the rest of the version we have.
 static lade_answer_t
 s_judge_rest(lade_transfer_t *self)
@@ -445,8 +479,7 @@ s_judge_rest(lade_transfer_t *self)
                                            : -1;
     bool other = headers->range_start != from ||
                  (self->journal.total >= 0 && total >= 0 && total != self->journal.total) ||
-                 (s_is_strong(self->journal.etag) && s_is_strong(headers->etag) &&
-                  strcmp(self->journal.etag, headers->etag) != 0);
+                 s_is_other_version(self);
     if (other)
         return LADE_ANSWER_ANEW;
     if (total >= 0)
@@ -472,8 +505,10 @@ s_judge_past_end(lade_transfer_t *self)
 static lade_answer_t
 s_judge_failure(lade_transfer_t *self)
 {
-    const lade_verdict_facts_t facts = {
-        .host = self->host, .detail = "", .connected = true, .token = self->token != NULL};
+    const lade_verdict_facts_t facts = {.host = self->host,
+                                        .detail = "",
+                                        .connected = true,
+                                        .token = lade_transfer_token(self) != NULL};
     lade_verdict_status(&self->part.headers, &facts, &self->error);
     self->retry_after_s = self->part.headers.retry_after_s;
     return LADE_ANSWER_REFUSED;

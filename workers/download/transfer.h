@@ -88,6 +88,9 @@ lade_code_t lade_transfer_check(lade_transfer_t *self, lade_error_t *error);
 
 const char *lade_transfer_url(const lade_transfer_t *self);
 
+// The access token for the present URL: NULL for a mirror at another origin than the first URL's.
+const char *lade_transfer_token(const lade_transfer_t *self);
+
 // Chores. Each leaves its outcome in chore_error.
 void lade_transfer_open(void *self);       // partial, journal, resumed_from; or found
 void lade_transfer_checkpoint(void *self); // of snapshot
