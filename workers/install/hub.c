@@ -19,6 +19,8 @@ enum {
     S_MAX_REDIRECTS = 5,
 };
 
+static const int64_t S_MAX_SIZE = (int64_t)1 << 50; // of a file; a repository's sum fits
+
 // What one request brought.
 typedef struct {
     lade_hub_request_t *request;
@@ -371,7 +373,7 @@ s_read_file(const json_t *item, lade_hub_file_t *file)
     file->path = lade_json_text(item, "rfilename", "");
     file->size = lade_json_int(item, "size", lade_json_int(lfs, "size", -1));
     file->sha256 = s_is_hex(digest, 64) ? digest : "";
-    if (file->size < -1)
+    if (file->size < -1 || file->size > S_MAX_SIZE)
         file->size = -1;
 }
 

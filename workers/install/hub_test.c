@@ -14,6 +14,7 @@ static const char s_info[] =
     "\",\"size\":99}},"
     "{\"rfilename\":\"old.bin\",\"lfs\":{\"oid\":\"sha256:" DIGEST "\",\"size\":7}},"
     "{\"rfilename\":\"odd.bin\",\"size\":-5,\"lfs\":{\"sha256\":\"XYZ\"}},"
+    "{\"rfilename\":\"vast.bin\",\"size\":9223372036854775807},"
     "{\"rfilename\":7},{},\"x\"]}";
 
 #define API "/api/models/"
@@ -70,7 +71,7 @@ test_the_list_of_files_is_read(void **state)
     assert_non_null(strstr(server->last, "Authorization: Bearer hf_secret\r\n"));
     assert_non_null(strstr(server->last, "User-Agent: lade/test\r\n"));
     assert_string_equal(repo->revision, SHA);
-    assert_int_equal(repo->count, 4);
+    assert_int_equal(repo->count, 5);
     assert_string_equal(repo->files[0].path, "a.json");
     assert_int_equal(repo->files[0].size, 12);
     assert_string_equal(repo->files[0].sha256, "");
@@ -79,6 +80,7 @@ test_the_list_of_files_is_read(void **state)
     assert_string_equal(repo->files[2].sha256, DIGEST);
     assert_int_equal(repo->files[3].size, -1);
     assert_string_equal(repo->files[3].sha256, "");
+    assert_int_equal(repo->files[4].size, -1); // no file; sums of it would not fit
     char *text = lade_hub_describe(repo, 100000);
     assert_non_null(strstr(text, "u/w.safetensors"));
     free(text);
