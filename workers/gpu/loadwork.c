@@ -117,7 +117,8 @@ s_load(lade_loadwork_t *self, lade_task_t *task, json_t **result_p, lade_error_t
     if (code)
         return code;
     if (lade_task_stop(task) != LADE_STOP_NONE) { // nobody would learn of the lease
-        lade_cache_unlock(self->cache, answer.lease);
+        if (!request.lease || strcmp(request.lease, answer.lease)) // one that was renewed is known
+            lade_cache_unlock(self->cache, answer.lease);
         return lade_error_set(error, LADE_CANCELLED, "stopped when it was loaded");
     }
     *result_p = s_load_result(self, &request, &answer);
