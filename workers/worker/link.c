@@ -6,6 +6,7 @@
 #include "common/wire.h"
 
 #include <czmq.h>
+#include <limits.h>
 
 struct lade_link {
     const lade_config_t *config;
@@ -30,7 +31,10 @@ lade_link_renew(lade_link_t *self, lade_error_t *error)
                               zmq_strerror(errno));
     zsock_set_linger(self->socket, 0);
     zsock_set_immediate(self->socket, 1);
-    zsock_set_maxmsgsize(self->socket, LADE_WIRE_MAX_BODY);
+    // A JOB holds what came to the broker in several messages: spec, state, results of children.
+    int64_t most = 4 * self->config->max_message_bytes;
+    most = most > LADE_WIRE_MAX_BODY ? most : LADE_WIRE_MAX_BODY;
+    zsock_set_maxmsgsize(self->socket, most < INT_MAX ? (int)most : INT_MAX);
     return lade_endpoint_connect(self->socket, self->config->workers, self->config, error);
 }
 

@@ -96,8 +96,8 @@ void lade_task_progress(lade_task_t *self, int64_t bytes, int64_t total_bytes, c
 // Answers. Each consumes the task (*task_p is NULL afterwards) and the json values (NULL is allowed
 // for each).
 void lade_task_done(lade_task_t **task_p, json_t *result, json_t *effects);
-// retry_after_s: 0, the code decides (lade_code_retry); above, try again then; below, never,
-// whatever the code says.
+// The code decides whether it is tried again (lade_code_retry). retry_after_s: above 0, then and
+// not before; below, never, whatever the code says.
 void lade_task_fail(lade_task_t **task_p, const lade_error_t *error, double retry_after_s);
 // state is handed back at the next stage; jobs is an array of {"kind","source","spec",…}, empty for
 // a checkpoint.
