@@ -30,7 +30,7 @@ typedef struct {
 static const s_row_t s_rows[] = {
     // clang-format off
     {"models_dir",          S_TEXT,   AT(models_dir),        0, 0, "", NULL, "where installed models live; empty: DATA/models"},
-    {"log_level",           S_TEXT,   AT(log_level),         0, 0, "info", NULL, "error, warning, info or debug"},
+    {"log_level",           S_TEXT,   AT(log_level),         0, 0, "", NULL, "error, warning, info or debug; empty: info, under `lade up` warning"},
 
     {"endpoints.clients",   S_TEXT,   AT(clients),           0, 0, "", NULL, "where the broker takes requests; empty: ipc://DATA/clients"},
     {"endpoints.workers",   S_TEXT,   AT(workers),           0, 0, "", NULL, "where workers connect; empty: ipc://DATA/workers"},
@@ -292,7 +292,7 @@ lade_config_load(lade_config_t *self, const char *file, const char *data, lade_e
     free(beside);
     if (!code)
         code = s_read_environment(self, error);
-    if (!code && lade_log_level(self->log_level) < 0)
+    if (!code && *self->log_level && lade_log_level(self->log_level) < 0)
         code =
             lade_error_set(error, LADE_CONFIG_ERROR,
                            "log_level: '%s' is not error, warning, info or debug", self->log_level);

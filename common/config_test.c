@@ -93,7 +93,7 @@ test_presets_need_no_file(void **state)
     char expected[512];
     assert_int_equal(s_load(place, NULL), LADE_OK);
     assert_int_equal(place->config.download_slots, 5);
-    assert_string_equal(place->config.log_level, "info");
+    assert_string_equal(place->config.log_level, "");
     assert_string_equal(place->config.data, place->root);
     snprintf(expected, sizeof expected, "ipc://%s/clients", place->root);
     assert_string_equal(place->config.clients, expected);
@@ -148,6 +148,9 @@ test_wrong_files_are_told_with_their_line(void **state)
     s_expect_refused(place, "download:\n  slots: 'unended\n", "lade.yaml:");
     s_expect_refused(place, "[a]: b\n", "a key has to be a word");
     s_expect_refused(place, "log_level: loud\n", "log_level: 'loud'");
+    s_expect_refused(place, "install:\n  hash: md5\n", "lade.yaml:2: install.hash: 'md5'");
+    s_expect_refused(place, "install:\n  precision: float8\n", "install.precision: 'float8'");
+    s_expect_refused(place, "a: &a\n  b: *a\n", "a.b takes one value"); // a map within itself
     assert_int_equal(s_load(place, "# nothing\n"), LADE_OK);
     setenv("LADE_DOWNLOAD_SLOTS", "none", 1);
     s_expect_refused(place, "{}\n", "environment variable LADE_DOWNLOAD_SLOTS");
@@ -177,6 +180,10 @@ test_relative_folders_become_absolute(void **state)
     assert_true(strncmp(place->config.data, here, strlen(here)) == 0);
     assert_int_equal(place->config.models_dir[0], '/');
     free(here);
+    lade_config_free(&place->config);
+    setenv("LADE_MODELS_DIR", "/m/models//", 1);
+    assert_int_equal(s_load(place, NULL), LADE_OK);
+    assert_string_equal(place->config.models_dir, "/m/models");
 }
 
 static void

@@ -46,6 +46,7 @@ typedef struct {
     sigset_t old_mask;
     int signals; // SIGCHLD, SIGINT, SIGTERM
     int lock;
+    int64_t seq; // of the last event that was told; -1: none
     bool ready, stop, hurry;
 } s_up_t;
 
@@ -409,11 +410,11 @@ s_bring_up(s_up_t *self, lade_error_t *error)
 // ---------------------------------------------------------------------------------------------------
 // While it runs, and its end
 
-// Starts what is due; returns how long nothing else is, at most a minute.
+// Starts what is due; returns how long nothing else is, at most most_ms.
 static int
-s_restart_due(s_up_t *self)
+s_restart_due(s_up_t *self, int64_t most_ms)
 {
-    int64_t now = lade_mono_ms(), least = 60000;
+    int64_t now = lade_mono_ms(), least = most_ms;
     for (size_t i = 0; i < S_CHILDREN; i++) {
         s_child_t *child = &self->children[i];
         if (!child->name || child->pid)
@@ -431,13 +432,44 @@ s_restart_due(s_up_t *self)
     return (int)least;
 }
 
+static bool
+s_on_event(void *arg, const char *text)
+{
+    s_up_t *self = arg;
+    json_t *event = json_loads(text, JSON_ALLOW_NUL, NULL);
+    if (event) {
+        lade_cmd_watch_print(self->cli, event);
+        fflush(stdout);
+        self->seq = lade_json_int(event, "seq", self->seq);
+    }
+    json_decref(event);
+    return true;
+}
+
+// Tells what came of the models until a signal comes. False if there is no broker to tell of it.
+static bool
+s_tell_events(s_up_t *self)
+{
+    static const char *const telling[] = {"model_record_",    "model_install_error",
+                                          "model_load_error", "worker_lost",
+                                          "job_dead",         NULL};
+    lade_code_t code = lade_watch(self->client, telling, self->seq, s_on_event, self, 0, NULL);
+    if (code != LADE_CANCELLED)
+        self->seq = -1; // from the newest on: the journal may not hold what was missed
+    return code == LADE_CANCELLED;
+}
+
 static void
 s_keep_up(s_up_t *self)
 {
+    enum { S_LONG_MS = 60000, S_RETRY_MS = 1000 };
     char words[96];
     while (!self->stop) {
-        int wait_ms = s_restart_due(self);
-        poll(&(struct pollfd){.fd = self->signals, .events = POLLIN}, 1, wait_ms);
+        int wait_ms = s_restart_due(self, S_LONG_MS);
+        bool tell = wait_ms == S_LONG_MS && !self->cli->json && !self->cli->quiet;
+        if (!tell || !s_tell_events(self))
+            poll(&(struct pollfd){.fd = self->signals, .events = POLLIN}, 1,
+                 tell ? S_RETRY_MS : wait_ms);
         s_take_signals(self);
         s_reap(self, words, sizeof words);
     }
@@ -503,6 +535,9 @@ s_prepare(s_up_t *self, lade_error_t *error)
 {
     const lade_args_t *args = &self->cli->args;
     lade_code_t code = s_take_settings(self, error);
+    // We say what came of the models; of the processes people want to know what is wrong.
+    if (!code && !*self->config.log_level)
+        setenv("LADE_LOG_LEVEL", "warning", 1);
     if (!code)
         code = s_find_programs(self, error);
     if (!code)
@@ -520,7 +555,7 @@ s_prepare(s_up_t *self, lade_error_t *error)
 lade_code_t
 lade_cmd_up_run(lade_cli_t *cli, lade_error_t *error)
 {
-    s_up_t self = {.cli = cli, .signals = -1, .lock = -1};
+    s_up_t self = {.cli = cli, .signals = -1, .lock = -1, .seq = -1};
     lade_code_t code = s_prepare(&self, error);
     if (!code) {
         code = s_bring_up(&self, error);

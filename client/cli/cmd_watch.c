@@ -31,9 +31,9 @@ s_add(char *line, size_t size, const char *text)
 
 // Keys are shortened for people who look on; the beginning is enough to name one.
 static void
-s_shorten(const s_watch_t *self, char *text)
+s_shorten(const lade_cli_t *cli, char *text)
 {
-    if (self->cli->width && strlen(text) == 32 && strspn(text, "0123456789abcdef") == 32)
+    if (cli->width && strlen(text) == 32 && strspn(text, "0123456789abcdef") == 32)
         text[8] = '\0';
 }
 
@@ -66,23 +66,23 @@ s_join(const json_t *event, const char *names, char *text, size_t size)
     }
 }
 
-static void
-s_print(const s_watch_t *self, const json_t *event)
+void
+lade_cmd_watch_print(const lade_cli_t *cli, const json_t *event)
 {
     char when[LADE_SHOW_SIZE], line[4096], text[1024];
     char *id = lade_cli_member(event, "id");
-    s_shorten(self, id);
+    s_shorten(cli, id);
     snprintf(line, sizeof line, "%s  %-25s  %s",
              lade_show_time(lade_json_real(event, "timestamp", 0), when),
              lade_json_text(event, "event", "?"), id);
     s_add_bytes(line, sizeof line, event);
     for (size_t i = 0; s_telling[i]; i++) {
         s_join(event, s_telling[i], text, sizeof text);
-        s_shorten(self, text);
+        s_shorten(cli, text);
         if (strcmp(text, id) != 0)
             s_add(line, sizeof line, text);
     }
-    char *clean = lade_show_clean(line, self->cli->width, false);
+    char *clean = lade_show_clean(line, cli->width, false);
     puts(clean);
     free(clean);
     free(id);
@@ -98,7 +98,7 @@ s_on_event(void *arg, const char *text)
         if (self->cli->json)
             puts(text);
         else
-            s_print(self, event);
+            lade_cmd_watch_print(self->cli, event);
         fflush(stdout);
         self->left -= self->left > 0;
     }

@@ -45,6 +45,8 @@ lade_code_t lade_cmd_load_unload(lade_cli_t *cli, lade_error_t *error);
 lade_code_t lade_cmd_load_cache(lade_cli_t *cli, lade_error_t *error);
 
 lade_code_t lade_cmd_watch_run(lade_cli_t *cli, lade_error_t *error);
+// An event as a line for people.
+void lade_cmd_watch_print(const lade_cli_t *cli, const json_t *event);
 
 lade_code_t lade_cmd_status_run(lade_cli_t *cli, lade_error_t *error);
 lade_code_t lade_cmd_status_workers(lade_cli_t *cli, lade_error_t *error);

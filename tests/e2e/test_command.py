@@ -203,6 +203,21 @@ def test_up_ends_in_order_and_refuses_to_run_twice():
         assert world.lade("status", status=4, timeout_s=30)
 
 
+def test_up_tells_of_models_and_of_what_is_wrong():
+    with World() as world:
+        world.configure(**{"broker.beat_ms": 200})  # and no log_level
+        process = world.up()
+        process.line("lade is up")
+        world.install(weights.lora(os.path.join(world.folder, "style.safetensors"), 1))
+        process.line("model_record_added")
+        bad = os.path.join(world.folder, "bad.safetensors")
+        with open(bad, "wb") as file:
+            file.write(bytes(100))
+        world.install(bad)
+        assert bad in process.line("model_install_error")
+        assert " info " not in process.text(), process.tail()
+
+
 def test_up_restarts_what_dies():
     with World() as world:
         world.up()

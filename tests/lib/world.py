@@ -33,7 +33,7 @@ DAEMONS = {"broker": "lade-broker", "download": "lade-download", "install": "lad
 KINDS = {"broker": set(), "download": {"download"}, "install": {"install"}, "gpu": {"load"}}
 COMPLAINTS = ("ERROR: AddressSanitizer", "runtime error:", "WARNING: ThreadSanitizer", "ERROR: LeakSanitizer",
               "Assertion `", "stack smashing")
-QUICK = {"broker.beat_ms": 200, "broker.retry_base_ms": 50, "broker.retry_max_ms": 400, "download.stall_s": 3}
+QUICK = {"log_level": "info", "broker.beat_ms": 200, "broker.retry_base_ms": 50, "broker.retry_max_ms": 400, "download.stall_s": 3}
 
 
 def environment(home, **more):
