@@ -78,6 +78,15 @@ static const s_row_t s_rows[] = {
 };
 enum { S_ROWS = sizeof s_rows / sizeof *s_rows };
 
+// Settings that take one of a few words.
+static const struct {
+    const char *key, *words[6]; // ended by NULL
+} s_choices[] = {
+    {"log_level", {"", "error", "warning", "info", "debug"}},
+    {"install.hash", {"imohash", "sha256", "none"}},
+    {"install.precision", {"float16", "float32"}},
+};
+
 static const s_row_t *
 s_find(const char *key)
 {
@@ -88,12 +97,30 @@ s_find(const char *key)
 }
 
 static lade_code_t
+s_check_choice(const s_row_t *row, const char *value, lade_error_t *error)
+{
+    for (size_t i = 0; i < sizeof s_choices / sizeof *s_choices; i++) {
+        const char *const *word = s_choices[i].words;
+        if (strcmp(s_choices[i].key, row->key) != 0)
+            continue;
+        while (*word && strcmp(*word, value) != 0)
+            word++;
+        if (!*word)
+            return lade_error_set(error, LADE_CONFIG_ERROR, "%s: '%s' does not do (%s)", row->key,
+                                  value, row->help);
+    }
+    return LADE_OK;
+}
+
+static lade_code_t
 s_assign(lade_config_t *self, const s_row_t *row, const char *value, lade_error_t *error)
 {
     void *where = (char *)self + row->where;
     char *end;
     switch (row->type) {
     case S_TEXT:
+        if (s_check_choice(row, value, error))
+            return LADE_CONFIG_ERROR;
         free(*(char **)where);
         *(char **)where = strdup(value);
         return LADE_OK;
@@ -152,7 +179,7 @@ s_node(lade_config_t *self, yaml_document_t *doc, const char *file, const char *
         char name[128];
         snprintf(name, sizeof name, "%s%s%s", prefix, *prefix ? "." : "",
                  (const char *)key->data.scalar.value);
-        if (value->type == YAML_MAPPING_NODE) {
+        if (value->type == YAML_MAPPING_NODE && !*prefix) { // sections do not nest
             lade_code_t code = s_node(self, doc, file, name, value, error);
             if (code)
                 return code;
@@ -232,15 +259,16 @@ s_default_data(void)
     return len < 0 ? NULL : data;
 }
 
+// Absolute, and without a slash at its end: what lies inside is told by its beginning.
 static char *
 s_absolute(const char *path)
 {
-    if (*path == '/')
-        return strdup(path);
-    char *here = getcwd(NULL, 0), *whole = NULL;
-    if (asprintf(&whole, "%s/%s", here ? here : "", path) < 0)
+    char *here = *path == '/' ? NULL : getcwd(NULL, 0), *whole = NULL;
+    if (asprintf(&whole, "%s%s%s", here ? here : "", here ? "/" : "", path) < 0)
         whole = NULL;
     free(here);
+    for (size_t len = whole ? strlen(whole) : 0; len > 1 && whole[len - 1] == '/';)
+        whole[--len] = '\0';
     return whole;
 }
 
@@ -265,11 +293,9 @@ s_derive(lade_config_t *self)
         free(*derived[i].where);
         *derived[i].where = text;
     }
-    if (self->models_dir[0] != '/') {
-        char *whole = s_absolute(self->models_dir);
-        free(self->models_dir);
-        self->models_dir = whole;
-    }
+    char *whole = s_absolute(self->models_dir);
+    free(self->models_dir);
+    self->models_dir = whole;
 }
 
 lade_code_t
@@ -292,10 +318,6 @@ lade_config_load(lade_config_t *self, const char *file, const char *data, lade_e
     free(beside);
     if (!code)
         code = s_read_environment(self, error);
-    if (!code && *self->log_level && lade_log_level(self->log_level) < 0)
-        code =
-            lade_error_set(error, LADE_CONFIG_ERROR,
-                           "log_level: '%s' is not error, warning, info or debug", self->log_level);
     s_derive(self);
     return code;
 }
