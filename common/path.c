@@ -60,6 +60,16 @@ lade_path_folder(const char *path)
     return strndup(path, len);
 }
 
+// A new folder is there after a power loss only once the folder it is in is synced; whoever may write
+// but not read that one does without.
+static void
+s_sync_above(const char *path)
+{
+    char *folder = lade_path_folder(path);
+    lade_path_sync_folder(folder, NULL);
+    free(folder);
+}
+
 lade_code_t
 lade_path_mkdirs(const char *path, mode_t mode, lade_error_t *error)
 {
@@ -71,8 +81,9 @@ lade_path_mkdirs(const char *path, mode_t mode, lade_error_t *error)
         char end = *at;
         *at = '\0';
         struct stat st;
-        if (mkdir(copy, mode) != 0 &&
-            (errno != EEXIST || stat(copy, &st) != 0 || !S_ISDIR(st.st_mode)))
+        if (mkdir(copy, mode) == 0)
+            s_sync_above(copy);
+        else if (errno != EEXIST || stat(copy, &st) != 0 || !S_ISDIR(st.st_mode))
             code = lade_error_errno(error, errno == EEXIST ? ENOTDIR : errno,
                                     "cannot create the folder %s", copy);
         *at = end;

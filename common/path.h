@@ -17,7 +17,7 @@ char *lade_path_name(const char *path);
 // The folder a path lies in ("." for a bare name); you free it.
 char *lade_path_folder(const char *path);
 
-// Creates a folder and those above it. LADE_OK if it is there already as a folder.
+// Creates a folder and those above it, durably. LADE_OK if it is there already as a folder.
 lade_code_t lade_path_mkdirs(const char *path, mode_t mode, lade_error_t *error);
 
 // LADE_OK if name can be one file name: not empty, ".", "..", no slash, backslash, control
