@@ -142,8 +142,8 @@ lade_job_next(const lade_job_t *self, lade_job_trigger_t trigger, lade_job_statu
             *then_p = s_steps[i].then;
             return LADE_OK;
         }
-    return lade_error_set(error, LADE_VALUE_ERROR, "job %" PRIu64 " is %s and cannot %s", self->id,
-                          s_statuses[self->status], s_triggers[trigger]);
+    return lade_error_set(error, LADE_VALUE_ERROR, "job %" PRIu64 " is in status %s and cannot %s",
+                          self->id, s_statuses[self->status], s_triggers[trigger]);
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ s_first_url(const msgpack_object *source, lade_submission_t *submission, lade_er
     }
     if (!url || url->type != MSGPACK_OBJECT_STR || url->via.str.size == 0)
         return lade_error_set(error, LADE_VALUE_ERROR,
-                              "source: an URL, or an array of 1 to %d mirrors", S_MOST);
+                              "source: a URL, or an array of 1 to %d mirrors", S_MOST);
     submission->source = url->via.str.ptr;
     submission->source_len = url->via.str.size;
     return LADE_OK;

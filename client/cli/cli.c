@@ -31,19 +31,41 @@ lade_cli_say(const lade_cli_t *cli, const char *format, ...)
     fputc('\n', stderr);
 }
 
+// Whether a code's help tells more than the sentences said with it.
+static bool
+s_helps(lade_code_t code)
+{
+    static const lade_code_t telling[] = {
+        LADE_UNKNOWN_MODEL, LADE_UNKNOWN_JOB_ID,  LADE_MODEL_NOT_FOUND, LADE_TIMEOUT,
+        LADE_QUEUE_FULL,    LADE_PAUSED,          LADE_WORKER_LOST,     LADE_CHILD_FAILED,
+        LADE_AUTH_REQUIRED, LADE_DIGEST_MISMATCH, LADE_SIZE_MISMATCH,   LADE_NOT_A_MODEL,
+        LADE_UNSAFE_FILE,   LADE_NO_SPACE,        LADE_NO_MEMORY,       LADE_INTERNAL};
+    for (size_t i = 0; i < sizeof telling / sizeof *telling; i++)
+        if (telling[i] == code)
+            return true;
+    return false;
+}
+
 void
 lade_cli_complain(const char *about, const lade_error_t *error)
 {
-    char *sentence = lade_show_clean(error->message, 0, false);
-    char *subject = lade_show_clean(about ? about : "", 0, false);
-    fprintf(stderr, "lade: %s%s%s\n", subject, about ? ": " : "", sentence);
-    // These say all of it themselves.
-    bool whole = error->code == LADE_USAGE || error->code == LADE_CANCELLED ||
-                 error->code == LADE_BROKER_UNREACHABLE;
-    if (!whole)
-        fprintf(stderr, "  %s\n", lade_code_help(error->code));
+    enum { S_INDENT = 6 }; // the columns of "lade: "
+    const char *message = error->message;
+    size_t len = about ? strlen(about) : 0;
+    if (len && strncmp(message, about, len) == 0)
+        about = NULL; // it names it itself
+    char *sentence = NULL;
+    if (asprintf(&sentence, "%s%s%s", about ? about : "", about ? ": " : "", message) < 0)
+        abort();
+    size_t width = isatty(STDERR_FILENO) ? lade_show_columns(STDERR_FILENO) : 0;
+    char *wrapped = lade_show_wrap(sentence, width, S_INDENT);
+    char *help = lade_show_wrap(lade_code_help(error->code), width, S_INDENT);
+    fprintf(stderr, "lade: %s\n", wrapped);
+    if (s_helps(error->code))
+        fprintf(stderr, "%*s%s\n", S_INDENT, "", help);
+    free(help);
+    free(wrapped);
     free(sentence);
-    free(subject);
 }
 
 void
@@ -120,7 +142,7 @@ s_member_shown(const json_t *map, const char *key)
 }
 
 void
-lade_cli_print_members(const json_t *map, const char *const *keys)
+lade_cli_print_members(const lade_cli_t *cli, const json_t *map, const char *const *keys)
 {
     size_t width = 0;
     for (size_t i = 0; keys[i]; i++) {
@@ -131,8 +153,10 @@ lade_cli_print_members(const json_t *map, const char *const *keys)
     }
     for (size_t i = 0; keys[i]; i++) {
         char *text = s_member_shown(map, keys[i]);
+        char *wrapped = lade_show_wrap(text, cli->width, width + 2);
         if (*text)
-            printf("%-*s  %s\n", (int)width, keys[i], text);
+            printf("%-*s  %s\n", (int)width, keys[i], wrapped);
+        free(wrapped);
         free(text);
     }
 }

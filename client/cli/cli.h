@@ -72,7 +72,7 @@ lade_code_t lade_cli_set_member(json_t *map, const char *text, lade_error_t *err
 char *lade_cli_member(const json_t *map, const char *key);
 
 // "Key  value" lines of the members that keys (ended by NULL) name and that are there.
-void lade_cli_print_members(const json_t *map, const char *const *keys);
+void lade_cli_print_members(const lade_cli_t *cli, const json_t *map, const char *const *keys);
 
 // The key of the record that text means: a key, an unambiguous beginning of one, or a name only one
 // record has.

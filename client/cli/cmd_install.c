@@ -134,9 +134,10 @@ s_print_installed(const lade_follow_t *follow, size_t i)
     }
     char *path = lade_show_clean(lade_json_text(record, "path", "-"), 0, false);
     char *name = lade_show_clean(lade_json_text(record, "name", "-"), 0, false);
-    printf("%s  %s  %s/%s/%s  %s\n", lade_json_text(record, "key", "-"), name,
-           lade_json_text(record, "type", "-"), lade_json_text(record, "base", "-"),
-           lade_json_text(record, "format", "-"), path);
+    // A pipe gets the whole key: it is likely to be used.
+    printf("%.*s  %s  %s/%s/%s  %s\n", lade_follow_terminal(follow) ? 8 : 32,
+           lade_json_text(record, "key", "-"), name, lade_json_text(record, "type", "-"),
+           lade_json_text(record, "base", "-"), lade_json_text(record, "format", "-"), path);
     free(path);
     free(name);
 }
@@ -185,8 +186,7 @@ s_print_plan(const json_t *plan)
                lade_json_text(plan, "path", "-"));
     else
         printf("%s  would be fetched (%s) and then identified\n", source,
-               strcmp(lade_json_text(plan, "kind", ""), "url") == 0 ? "an URL"
-                                                                    : "a hub repository");
+               strcmp(lade_json_text(plan, "kind", ""), "url") == 0 ? "a URL" : "a hub repository");
     free(source);
 }
 

@@ -3,6 +3,7 @@
 #include "client/cli/show.h"
 #include "client/cli/table.h"
 #include "client/outcome.h"
+#include "common/buf.h"
 #include "common/wire.h"
 
 #include <errno.h>
@@ -79,6 +80,16 @@ s_print_jobs(const lade_cli_t *cli, const json_t *jobs)
     lade_table_destroy(&table);
 }
 
+// The downloads of an install say little beside it: they are listed with it alone, or when asked
+// for.
+static void
+s_drop_parts(json_t *jobs)
+{
+    for (size_t i = json_array_size(jobs); i-- > 0;)
+        if (lade_json_int(json_array_get(jobs, i), "parent", 0) > 0)
+            json_array_remove(jobs, i);
+}
+
 static void
 s_add_option(const lade_cli_t *cli, const char *option, const char *key, json_t *args)
 {
@@ -96,6 +107,10 @@ lade_cmd_jobs_list(lade_cli_t *cli, lade_error_t *error)
     lade_code_t code = lade_cli_list(cli, "jobs", "list", args, &jobs, error);
     if (code)
         return code;
+    const lade_args_t *given = &cli->args;
+    if (!lade_args_flag(given, "--all") && !lade_args_flag(given, "--kind") &&
+        !lade_args_flag(given, "--status"))
+        s_drop_parts(jobs);
     size_t last = (size_t)lade_args_number(&cli->args, "--last", INT32_MAX);
     while (json_array_size(jobs) > last)
         json_array_remove(jobs, 0);
@@ -118,13 +133,27 @@ s_set_text(json_t *map, const char *key, const char *text)
     json_object_set_new(map, key, json_stringn_nocheck(text, strlen(text)));
 }
 
-static void
-s_print_job(const json_t *job, const json_t *why)
+// {"host": "a", "gpu": "h100"} as "host=a, gpu=h100". You free it.
+static char *
+s_labels(const json_t *labels)
 {
-    static const char *const keys[] = {
-        "id",       "kind",      "status",  "why",    "source",     "bytes",    "priority",
-        "attempt",  "failures",  "deaths",  "worker", "parent",     "children", "gates",
-        "requires", "submitted", "started", "ended",  "error_type", "error",    NULL};
+    lade_buf_t list = LADE_BUF(1 << 20);
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)labels, key, value)
+        lade_buf_addf(&list, NULL, "%s%s=%s", list.len ? ", " : "", key,
+                      json_is_string(value) ? json_string_value(value) : "?");
+    return list.data ? lade_buf_take(&list) : strdup("");
+}
+
+static void
+s_print_job(const lade_cli_t *cli, const json_t *job, const json_t *why)
+{
+    static const char *const keys[] = {"id",     "kind",       "status",   "why",       "source",
+                                       "bytes",  "priority",   "failures", "deaths",    "worker",
+                                       "parent", "gates",      "requires", "submitted", "started",
+                                       "ended",  "error_type", "error",    NULL};
+    static const char *const zeros[] = {"failures", "deaths"}; // not worth a line
     static const char *const times[][2] = {
         {"job_submitted", "submitted"}, {"job_started", "started"}, {"job_ended", "ended"}};
     char text[LADE_SHOW_SIZE], all[LADE_SHOW_SIZE], both[2 * LADE_SHOW_SIZE + 8];
@@ -137,9 +166,16 @@ s_print_job(const json_t *job, const json_t *why)
     lade_outcome_bytes(job, &bytes, &total);
     snprintf(both, sizeof both, "%s of %s", lade_show_bytes(bytes, text),
              total ? lade_show_bytes(total, all) : "an unknown number");
-    s_set_text(shown, "bytes", bytes || total ? both : "");
+    bool all_there = lade_outcome_ended(job) && bytes >= total;
+    s_set_text(shown, "bytes", bytes || total ? all_there ? text : both : "");
+    for (size_t i = 0; i < sizeof zeros / sizeof *zeros; i++)
+        if (lade_json_int(job, zeros[i], 0) == 0)
+            json_object_del(shown, zeros[i]);
+    char *labels = s_labels(json_object_get(job, "requires"));
+    s_set_text(shown, "requires", labels);
+    free(labels);
     s_set_text(shown, "why", lade_outcome_ended(job) ? "" : lade_json_text(why, "why", ""));
-    lade_cli_print_members(shown, keys);
+    lade_cli_print_members(cli, shown, keys);
     json_decref(shown);
 }
 
@@ -147,7 +183,7 @@ lade_code_t
 lade_cmd_jobs_show(lade_cli_t *cli, lade_error_t *error)
 {
     json_int_t id;
-    json_t *job = NULL, *why = NULL;
+    json_t *job = NULL, *why = NULL, *children = NULL;
     lade_code_t code = s_id(cli->words[0], &id, error);
     if (!code)
         code = lade_cli_call(cli, "jobs", "get", json_pack("{s:I}", "id", id), &job, error);
@@ -156,8 +192,15 @@ lade_cmd_jobs_show(lade_cli_t *cli, lade_error_t *error)
     if (!code && cli->json) {
         json_object_set(job, "why", why);
         lade_cli_print_json(json_incref(job));
-    } else if (!code)
-        s_print_job(job, why);
+    } else if (!code) {
+        s_print_job(cli, job, why);
+        code =
+            lade_cli_list(cli, "jobs", "list", json_pack("{s:I}", "parent", id), &children, error);
+        if (json_array_size(children))
+            puts("its parts");
+        s_print_jobs(cli, children);
+    }
+    json_decref(children);
     json_decref(job);
     json_decref(why);
     return code;

@@ -34,8 +34,10 @@ s_print_records(const lade_cli_t *cli, const json_t *records)
         {"TYPE", LADE_TABLE_LEFT},     {"BASE", LADE_TABLE_LEFT},
         {"FORMAT", LADE_TABLE_LEFT},   {"VARIANT", LADE_TABLE_LEFT},
         {"PATH", LADE_TABLE_CUT_HEAD}, {0}};
+    enum { S_NARROW = 100 }; // columns that leave a path no room beside the name
     // A pipe gets whole keys: they are likely to be used.
     int digits = cli->width ? (int)s_key_digits(records) : 32;
+    bool paths = !cli->width || cli->width >= S_NARROW;
     lade_table_t *table = lade_table_new(columns);
     for (size_t i = 0; i < json_array_size(records); i++) {
         const json_t *record = json_array_get(records, i);
@@ -43,7 +45,8 @@ s_print_records(const lade_cli_t *cli, const json_t *records)
         for (size_t c = 1; columns[c].title; c++) {
             static const char *const keys[] = {"",       "name",    "type", "base",
                                                "format", "variant", "path"};
-            lade_table_add(table, lade_json_text(record, keys[c], ""));
+            bool left_out = !paths && strcmp(keys[c], "path") == 0;
+            lade_table_add(table, left_out ? "" : lade_json_text(record, keys[c], ""));
         }
     }
     if (json_array_size(records))
@@ -153,7 +156,7 @@ lade_cmd_models_find(lade_cli_t *cli, lade_error_t *error)
 // The telling fields first, then the others in the order they came. The hub's whole answer is pages
 // long: --json has it.
 static void
-s_print_record(const json_t *record)
+s_print_record(const lade_cli_t *cli, const json_t *record)
 {
     static const char *const first[] = {
         "key",  "name",   "type", "base", "format", "variant", "prediction_type",
@@ -172,7 +175,7 @@ s_print_record(const json_t *record)
             keys[count++] = key;
     }
     keys[count] = NULL;
-    lade_cli_print_members(record, keys);
+    lade_cli_print_members(cli, record, keys);
 }
 
 static lade_code_t
@@ -181,7 +184,7 @@ s_show_record(const lade_cli_t *cli, json_t *record)
     if (cli->json)
         lade_cli_print_json(json_incref(record));
     else
-        s_print_record(record);
+        s_print_record(cli, record);
     json_decref(record);
     return LADE_OK;
 }

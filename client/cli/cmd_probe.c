@@ -69,14 +69,14 @@ s_whole(const char *path, const json_t *found)
 }
 
 static void
-s_print(const json_t *whole)
+s_print(const lade_cli_t *cli, const json_t *whole)
 {
     const char *keys[128], *key;
     size_t count = 0;
     json_t *value;
     json_object_foreach((json_t *)whole, key, value) if (count < 127) keys[count++] = key;
     keys[count] = NULL;
-    lade_cli_print_members(whole, keys);
+    lade_cli_print_members(cli, whole, keys);
 }
 
 lade_code_t
@@ -98,7 +98,7 @@ lade_cmd_probe_run(lade_cli_t *cli, lade_error_t *error)
     if (!code && cli->json)
         lade_cli_print_json(json_incref(whole));
     else if (!code)
-        s_print(whole);
+        s_print(cli, whole);
     json_decref(whole);
     json_decref(found);
     free(real);

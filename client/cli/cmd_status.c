@@ -59,10 +59,8 @@ s_print_status(const lade_cli_t *cli, const json_t *status)
         puts("jobs");
     json_object_foreach((json_t *)jobs, kind, counts)
     {
-        if (json_is_object(counts))
+        if (json_object_size(counts))
             s_print_counts(kind, counts);
-        else
-            printf("  %-10s%" JSON_INTEGER_FORMAT "\n", kind, json_integer_value(counts));
     }
 }
 

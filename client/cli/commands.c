@@ -68,6 +68,7 @@ static const lade_option_t s_jobs[] = {
     KIND,
     {"--status", "STATUS", LADE_ARG_TEXT,   false, 0, 0, "only these: enqueued, running, error, …", 0},
     {"--last",   "N",      LADE_ARG_NUMBER, false, 1, 1000000, "only the newest N", 0},
+    {"--all",    NULL,     LADE_ARG_FLAG,   false, 0, 0, "those that are part of another too (as with --kind and --status)", 0},
     {0},
 };
 static const lade_option_t s_change[] = {
@@ -117,7 +118,8 @@ static const lade_command_t s_commands[] = {
     {"up", "", "run a broker and one worker of each kind in the foreground", 0, 0, s_up, lade_cmd_up_run,
         "Everything lives in the data folder. Ctrl-C ends it; unfinished jobs go on at the next start."},
     {"install", "SOURCE…", "install models: files, folders, URLs, hub repositories", 1, S_MANY, s_install, lade_cmd_install_run,
-        "SOURCE is a path, an URL, or NAME/REPO[:VARIANT[:SUBFOLDER]] of the hub (NAME/REPO::FILE for one file)."},
+        "SOURCE is a path, a URL, or OWNER/REPO[:VARIANT[:FOLDER]] of the hub (OWNER/REPO::FILE for one file).\n"
+        "VARIANT is fp16, fp32, onnx, openvino or flax."},
     {"download", "URL… --dest DIR", "download files", 1, S_MANY, s_download, lade_cmd_install_download, NULL},
     {"probe", "PATH", "identify a file or folder; needs no broker", 1, 1, s_probe, lade_cmd_probe_run, NULL},
     {"ls", "", "list the models", 0, 0, s_none, lade_cmd_models_ls, NULL},
@@ -126,8 +128,8 @@ static const lade_command_t s_commands[] = {
     {"edit", "KEY NAME=VALUE…", "change fields of a record (NAME=null removes one)", 2, S_MANY, s_none, lade_cmd_models_edit, NULL},
     {"rm", "KEY…", "remove models: the record, and its files in the models folder", 1, S_MANY, s_rm, lade_cmd_models_rm, NULL},
     {"find", "", "list the models that are like that", 0, 0, s_find, lade_cmd_models_find, NULL},
-    {"jobs", "", "list jobs", 0, 0, s_jobs, lade_cmd_jobs_list, NULL},
-    {"job", "ID", "show a job, and what it waits for", 1, 1, s_none, lade_cmd_jobs_show, NULL},
+    {"jobs", "", "list jobs, the newest last", 0, 0, s_jobs, lade_cmd_jobs_list, NULL},
+    {"job", "ID", "show a job, its parts, and what it waits for", 1, 1, s_none, lade_cmd_jobs_show, NULL},
     {"pause", "ID…|--all", "pause jobs", 0, S_MANY, s_change, lade_cmd_jobs_change, NULL},
     {"resume", "ID…|--all", "let paused jobs go on", 0, S_MANY, s_change, lade_cmd_jobs_change, NULL},
     {"cancel", "ID…|--all", "cancel jobs", 0, S_MANY, s_change, lade_cmd_jobs_change, NULL},

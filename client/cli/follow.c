@@ -345,6 +345,12 @@ lade_follow_print(lade_follow_t *self, lade_follow_print_t *print)
     fflush(stdout);
 }
 
+bool
+lade_follow_terminal(const lade_follow_t *self)
+{
+    return self->cli->terminal;
+}
+
 size_t
 lade_follow_count(const lade_follow_t *self)
 {

@@ -27,6 +27,9 @@ lade_code_t lade_follow_run(lade_follow_t *self, lade_follow_print_t *print, lad
 // Calls print, in order, for what went well and is not printed yet.
 void lade_follow_print(lade_follow_t *self, lade_follow_print_t *print);
 
+// Whether results go to a terminal.
+bool lade_follow_terminal(const lade_follow_t *self);
+
 size_t lade_follow_count(const lade_follow_t *self);
 const char *lade_follow_name(const lade_follow_t *self, size_t index);
 // The job as last seen, NULL if it was refused; stays the follower's.

@@ -1,6 +1,8 @@
 // Formatting for people.
 #include "client/cli/show.h"
 
+#include "common/buf.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,6 +134,26 @@ lade_show_clean(const char *text, size_t width, bool keep_end)
     }
     free(clean);
     return cut;
+}
+
+char *
+lade_show_wrap(const char *text, size_t width, size_t indent)
+{
+    lade_buf_t lines = LADE_BUF(1 << 20);
+    char *clean = lade_show_clean(text, 0, false), *rest = clean;
+    if (width == 0 || indent + lade_show_width(clean) <= width)
+        return clean;
+    size_t at = indent;
+    for (char *word = strsep(&rest, " "); word; word = strsep(&rest, " ")) {
+        size_t columns = lade_show_width(word);
+        bool begin = at == indent, over = at + 1 + columns > width;
+        if (!begin && over)
+            lade_buf_addf(&lines, NULL, "\n%*s", (int)indent, "");
+        lade_buf_addf(&lines, NULL, "%s%s", begin || over ? "" : " ", word);
+        at = (begin || !over ? at + !begin : indent) + columns;
+    }
+    free(clean);
+    return lade_buf_take(&lines);
 }
 
 size_t

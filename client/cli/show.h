@@ -25,6 +25,10 @@ size_t lade_show_width(const char *text);
 // cut; from the front if the end tells more, as of a path). You free it. width 0: not cut.
 char *lade_show_clean(const char *text, size_t width, bool keep_end);
 
+// The text made harmless too, its words in lines of at most width columns: those after the first
+// begin with indent spaces, where the first is expected to stand. You free it. width 0: one line.
+char *lade_show_wrap(const char *text, size_t width, size_t indent);
+
 // Columns of the terminal on descriptor: COLUMNS, else what it says, else 80.
 size_t lade_show_columns(int descriptor);
 

@@ -111,6 +111,30 @@ test_texts_are_cut_to_columns(void **state)
 }
 
 static void
+test_sentences_are_wrapped_between_words(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        size_t width, indent;
+        const char *wrapped;
+    } rows[] = {{"one two three", 0, 2, "one two three"},
+                {"one two three", 15, 2, "one two three"},
+                {"one two three", 14, 2, "one two\n  three"},
+                {"one two three", 9, 2, "one two\n  three"},
+                {"one two three", 3, 2, "one\n  two\n  three"},
+                {"a-word-that-is-too-long b", 8, 0, "a-word-that-is-too-long\nb"},
+                {"äöü äöü", 6, 0, "äöü\näöü"},
+                {"a\nb", 3, 2, "a?b"},
+                {"", 3, 2, ""}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char *wrapped = lade_show_wrap(rows[i].text, rows[i].width, rows[i].indent);
+        assert_string_equal(wrapped, rows[i].wrapped);
+        free(wrapped);
+    }
+}
+
+static void
 test_sizes_and_spans_read_well(void **state)
 {
     (void)state;
@@ -148,6 +172,7 @@ main(void)
         cmocka_unit_test(test_a_wide_table_is_cut_where_it_tells_least),
         cmocka_unit_test(test_cells_cannot_steer_the_terminal),
         cmocka_unit_test(test_texts_are_cut_to_columns),
+        cmocka_unit_test(test_sentences_are_wrapped_between_words),
         cmocka_unit_test(test_sizes_and_spans_read_well),
     };
     return cmocka_run_group_tests(tests, s_set_up, NULL);

@@ -64,7 +64,8 @@ def test_failed_work_is_status_1():
             file.write(b"no model" * 100)
         good = weights.embedding(os.path.join(world.folder, "good.safetensors"), 1)
         world.up()
-        world.lade("install", path, status=1)
+        said = world.lade("install", path, status=1).stderr
+        assert said.startswith("lade: ") and said.count(path) == 1 and "Traceback" not in said, said
         jobs = world.lade_json("install", path, good, status=1)
         assert [job["status"] for job in jobs] == ["error", "completed"], jobs
 
@@ -146,6 +147,10 @@ def test_jobs_and_what_is_done_to_them():
         world.lade("cancel", number)
         jobs = world.lade_json("jobs", "--kind", "install")
         assert [(one["id"], one["status"]) for one in jobs] == [(job["id"], "cancelled")]
+        assert [one["kind"] for one in world.lade_json("jobs")] == ["install"]
+        assert {one["kind"] for one in world.lade_json("jobs", "--all")} == {"install", "download"}
+        parts = world.lade("job", number).stdout.split("its parts\n")[1]
+        assert "download" in parts and "cancelled" in parts, parts
         world.hub.settings(throttle=0)
         world.lade("prune")
         assert world.lade_json("jobs") == []
