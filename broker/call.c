@@ -1,6 +1,7 @@
 // Requests: taken apart once, here; handlers begin with their own work.
 #include "broker/call.h"
 
+#include "broker/effects.h"
 #include "broker/outbox.h"
 #include "broker/packer.h"
 #include "broker/surface.h"
@@ -406,6 +407,23 @@ lade_call_ended_kind(lade_broker_t *broker, const lade_wait_t *wait, lade_buf_t 
     lade_job_filter_t filter = {
         .kind = wait->kind, .status = LADE_JOB_STATUS_COUNT, .limit = S_DEFAULT_LIMIT};
     return s_put_jobs(broker->jobs, &filter, s_own(wait), buf, error);
+}
+
+lade_code_t
+lade_call_del_model(lade_call_t *call, lade_error_t *error)
+{
+    json_t *removed = NULL;
+    char *key;
+    lade_code_t code = lade_call_need_text(call, "key", &key, error);
+    if (!code)
+        code = lade_records_del(call->broker->records, key, &removed, error);
+    free(key);
+    if (code)
+        return code;
+    lade_effects_tell(call->broker, "model_record_deleted", removed);
+    json_decref(removed);
+    lade_call_answer_nil(call);
+    return LADE_OK;
 }
 
 // ---------------------------------------------------------------------------------------------------

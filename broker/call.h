@@ -81,6 +81,9 @@ lade_code_t lade_call_wait(const lade_call_t *call, uint64_t *ids, size_t count,
 // Answers of waits: the one job; all jobs as an array; all jobs of the kind.
 lade_wait_answer_fn lade_call_ended_job, lade_call_ended_jobs, lade_call_ended_kind;
 
+// The op that removes the record named by `key`, and no file: store.del_model, install.unregister.
+lade_code_t lade_call_del_model(lade_call_t *call, lade_error_t *error);
+
 // ---------------------------------------------------------------------------------------------------
 // Arguments. Wrong ones are LADE_VALUE_ERROR that names them.
 

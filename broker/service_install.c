@@ -1,6 +1,5 @@
 // install: the seed's installer over jobs of the kind `install`.
 #include "broker/call.h"
-#include "broker/effects.h"
 #include "broker/packer.h"
 #include "common/wire.h"
 
@@ -157,23 +156,6 @@ s_prune_jobs(lade_call_t *call, lade_error_t *error)
 // ---------------------------------------------------------------------------------------------------
 // Records and files
 
-static lade_code_t
-s_unregister(lade_call_t *call, lade_error_t *error)
-{
-    json_t *removed = NULL;
-    char *key;
-    lade_code_t code = lade_call_need_text(call, "key", &key, error);
-    if (!code)
-        code = lade_records_del(call->broker->records, key, &removed, error);
-    free(key);
-    if (code)
-        return code;
-    lade_effects_tell(call->broker, "model_record_deleted", removed);
-    json_decref(removed);
-    lade_call_answer_nil(call);
-    return LADE_OK;
-}
-
 // A worker removes the files; the record goes with its DONE.
 static lade_code_t
 s_delete(lade_call_t *call, lade_error_t *error)
@@ -222,7 +204,7 @@ static const lade_op_t s_ops[] = {
     {"prune_jobs",        s_prune_jobs},
     {"wait_for_job",      s_wait_for_job},
     {"wait_for_installs", s_wait_for_installs},
-    {"unregister",        s_unregister},
+    {"unregister",        lade_call_del_model},
     {"delete",            s_delete},
     {NULL,                NULL},
     // clang-format on

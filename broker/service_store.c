@@ -76,23 +76,6 @@ s_update_model(lade_call_t *call, lade_error_t *error)
 }
 
 static lade_code_t
-s_del_model(lade_call_t *call, lade_error_t *error)
-{
-    json_t *removed = NULL;
-    char *key;
-    lade_code_t code = lade_call_need_text(call, "key", &key, error);
-    if (!code)
-        code = lade_records_del(call->broker->records, key, &removed, error);
-    free(key);
-    if (code)
-        return code;
-    lade_effects_tell(call->broker, "model_record_deleted", removed);
-    json_decref(removed);
-    lade_call_answer_nil(call);
-    return LADE_OK;
-}
-
-static lade_code_t
 s_get_model(lade_call_t *call, lade_error_t *error)
 {
     json_t *record = NULL;
@@ -190,7 +173,7 @@ static const lade_op_t s_ops[] = {
     // clang-format off
     {"add_model",          s_add_model},
     {"update_model",       s_update_model},
-    {"del_model",          s_del_model},
+    {"del_model",          lade_call_del_model},
     {"get_model",          s_get_model},
     {"exists",             s_exists},
     {"search_by_path",     s_search_by_path},
