@@ -515,8 +515,23 @@ lade_jobs_takeover(lade_jobs_t *self, lade_worker_t *worker, const msgpack_objec
     lade_buf_free(&ids);
 }
 
+// Gives up a running job that its worker lost; one that was lost too often is dead.
+static void
+s_lose(lade_jobs_t *self, lade_job_t *job, const char *why)
+{
+    if (++job->deaths >= self->broker->config->max_deaths) {
+        s_set_error(job, "worker_lost", strlen("worker_lost"), why, strlen(why));
+        lade_jobs_move(self, job, LADE_JOB_DIE, NULL);
+        lade_surface_tell_dead(self->broker, job, why);
+    } else {
+        lade_job_set_text(&job->progress.phase, NULL, 0);
+        lade_jobs_move(self, job, LADE_JOB_LOSE, NULL);
+        lade_surface_tell_requeued(self->broker, job, why);
+    }
+}
+
 // A hold the worker does not name although its JOB was sent a lease ago is not there: the JOB was
-// lost on the way.
+// lost on the way, or is one that no worker can read. So it counts as a death.
 void
 lade_jobs_beat(lade_jobs_t *self, lade_worker_t *worker, const msgpack_object *held)
 {
@@ -530,7 +545,7 @@ lade_jobs_beat(lade_jobs_t *self, lade_worker_t *worker, const msgpack_object *h
         lade_job_t *job = hold->job;
         lade_jobs_release(self, worker, hold);
         if (job && job->status == LADE_JOB_RUNNING)
-            s_put_back(self, job, "its worker does not know of it");
+            s_lose(self, job, "its worker does not know of it");
     }
 }
 
@@ -543,17 +558,9 @@ lade_jobs_lost(lade_jobs_t *self, lade_worker_t *worker, bool at_fault, const ch
         lade_jobs_release(self, worker, hold);
         if (!job || job->status != LADE_JOB_RUNNING)
             continue;
-        job->deaths += at_fault;
-        if (at_fault && job->deaths >= self->broker->config->max_deaths) {
-            s_set_error(job, "worker_lost", strlen("worker_lost"), why, strlen(why));
-            lade_jobs_move(self, job, LADE_JOB_DIE, NULL);
-            lade_surface_tell_dead(self->broker, job, why);
-        } else if (at_fault) {
-            lade_job_set_text(&job->progress.phase, NULL, 0);
-            lade_jobs_move(self, job, LADE_JOB_LOSE, NULL);
-            lade_surface_tell_requeued(self->broker, job, why);
-        } else {
+        if (at_fault)
+            s_lose(self, job, why);
+        else
             s_put_back(self, job, why);
-        }
     }
 }

@@ -259,6 +259,23 @@ test_job_whose_workers_die_is_dead(void **state)
     assert_string_equal(t_status(t, id), "completed");
 }
 
+// A worker that lives and beats but never has the job: no worker can read it.
+static void
+test_job_no_worker_knows_of_is_dead(void **state)
+{
+    t_broker_t *t = *state;
+    int64_t id = t_submit_kind(t, "k");
+    t_hello(t, "w", "k", 1);
+    for (int i = 0; i < 100 && strcmp(t_status(t, id), "dead") != 0; i++) {
+        lade_router_skip(t->router, 500);
+        t_feed(t, NULL, "w", LADE_W_BEAT, json_pack("{s:[]}", "jobs"));
+        t_turn(t);
+    }
+    assert_string_equal(t_status(t, id), "dead");
+    assert_int_equal(t_events(t, "worker_lost/w/", NULL), 0);
+    assert_int_equal(t_count_told(t, "w", LADE_W_JOB), 3);
+}
+
 static void
 test_late_report_changes_nothing(void **state)
 {
@@ -891,6 +908,7 @@ main(void)
         T_TEST(test_wrong_arguments_are_named),
         T_TEST(test_lost_worker_gives_its_jobs_back),
         T_TEST(test_job_whose_workers_die_is_dead),
+        T_TEST(test_job_no_worker_knows_of_is_dead),
         T_TEST(test_late_report_changes_nothing),
         T_TEST(test_report_sent_twice_counts_once),
         T_TEST(test_bye_blames_nobody),

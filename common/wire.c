@@ -27,7 +27,7 @@ lade_worker_command_name(int command)
 typedef struct {
     size_t fixed; // bytes of the value itself after its head
     size_t items; // values it contains
-    bool container;
+    bool container, text;
 } s_head_t;
 
 // Reads an unsigned big-endian number of width bytes; false if they are not all there.
@@ -66,6 +66,7 @@ s_head(const uint8_t *bytes, size_t len, size_t *at, s_head_t *head)
     *head = (s_head_t){0};
     if (first < 0x80 || first >= 0xe0)
         return true;
+    head->text = (first >= 0xa0 && first < 0xc0) || (first >= 0xd9 && first <= 0xdb);
     if (first < 0xa0) {
         head->container = true;
         head->items = (size_t)(first & 0x0f) << (first < 0x90); // a map pair is two values
@@ -97,7 +98,8 @@ static lade_code_t
 s_check(const void *data, size_t len, size_t max_depth, lade_error_t *error)
 {
     const uint8_t *bytes = data;
-    size_t left[LADE_WIRE_MAX_DEPTH + 1] = {1}; // values still to come at each depth
+    size_t left[LADE_WIRE_MAX_DEPTH + 1] = {1};  // values still to come at each depth
+    bool map[LADE_WIRE_MAX_DEPTH + 1] = {false}; // of those, every second is a key
     size_t depth = 0, at = 0, items = 0;
     while (true) {
         while (left[depth] == 0) {
@@ -109,12 +111,17 @@ s_check(const void *data, size_t len, size_t max_depth, lade_error_t *error)
             }
             depth--;
         }
+        bool key = map[depth] && left[depth] % 2 == 0;
         left[depth]--;
+        uint8_t first = at < len ? bytes[at] : 0;
         s_head_t head;
         if (at >= len || !s_head(bytes, len, &at, &head) || head.fixed > len - at ||
             head.items > len - at)
             return lade_error_set(error, LADE_BAD_REQUEST,
                                   "the body is no whole msgpack value (byte %zu of %zu)", at, len);
+        if (key && (!head.text || memchr(bytes + at, 0, head.fixed)))
+            return lade_error_set(error, LADE_BAD_REQUEST,
+                                  "the body has a map key that is no text (byte %zu)", at);
         at += head.fixed;
         if (++items > LADE_WIRE_MAX_ITEMS)
             return lade_error_set(error, LADE_TOO_LARGE, "more than %d values in one body",
@@ -124,6 +131,7 @@ s_check(const void *data, size_t len, size_t max_depth, lade_error_t *error)
                 return lade_error_set(error, LADE_TOO_LARGE, "the body is nested deeper than %zu",
                                       max_depth);
             left[++depth] = head.items;
+            map[depth] = (first & 0xf0) == 0x80 || first == 0xde || first == 0xdf;
         }
     }
 }

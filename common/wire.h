@@ -56,7 +56,8 @@ enum {
 };
 
 // LADE_OK if the bytes are exactly one msgpack value within the ceilings: LADE_WIRE_MAX_DEPTH deep,
-// LADE_WIRE_MAX_ITEMS values, every string, array and map whole. Else LADE_BAD_REQUEST or
+// LADE_WIRE_MAX_ITEMS values, every string, array and map whole, every map's keys text without NUL
+// (so that lade_wire_to_json takes what passes). Else LADE_BAD_REQUEST or
 // LADE_TOO_LARGE. Reads each byte at most once, allocates nothing.
 lade_code_t lade_wire_check(const void *bytes, size_t len, lade_error_t *error);
 
