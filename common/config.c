@@ -6,6 +6,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <getopt.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -322,66 +323,93 @@ lade_config_load(lade_config_t *self, const char *file, const char *data, lade_e
     return code;
 }
 
+// What a daemon's command line says.
+typedef struct {
+    const char *file, *data;
+    char *sets[64];
+    size_t set_count;
+} s_args_t;
+
+static const struct option s_options[] = {
+    // clang-format off
+    {"config-file", required_argument, NULL, 'f'},
+    {"data",        required_argument, NULL, 'd'},
+    {"set",         required_argument, NULL, 's'},
+    {"help",        no_argument,       NULL, 'h'},
+    {"version",     no_argument,       NULL, 'v'},
+    {0},
+    // clang-format on
+};
+
+static int
+s_usage(FILE *out, const char *program, const char *about, int status)
+{
+    fprintf(out,
+            "%s: %s\n\nusage: %s [--config-file FILE] [--data DIR] [--set KEY=VALUE]...\n"
+            "Settings are those of configs/lade.yaml.\n",
+            program, about, program);
+    return status;
+}
+
+// -1 if the program goes on, else its exit status. getopt says what is wrong with an option.
+static int
+s_read_args(s_args_t *args, const char *program, const char *about, int argc, char **argv)
+{
+    enum { S_MOST = sizeof args->sets / sizeof *args->sets };
+    optind = 1;
+    for (int option; (option = getopt_long(argc, argv, "h", s_options, NULL)) != -1;) {
+        if (option == 'f')
+            args->file = optarg;
+        else if (option == 'd')
+            args->data = optarg;
+        else if (option == 's' && args->set_count < S_MOST)
+            args->sets[args->set_count++] = optarg;
+        else if (option == 'h')
+            return s_usage(stdout, program, about, 0);
+        else if (option == 'v')
+            return printf("%s %s\n", program, LADE_VERSION) < 0;
+        else
+            return s_usage(stderr, program, about, 2);
+    }
+    if (optind < argc)
+        fprintf(stderr, "%s: '%s' is not an option\n", program, argv[optind]);
+    return optind < argc ? s_usage(stderr, program, about, 2) : -1;
+}
+
+// Applies one --set KEY=VALUE.
+static lade_code_t
+s_apply_set(lade_config_t *self, const char *set, lade_error_t *error)
+{
+    char *key = strdup(set), *equals = strchr(key, '=');
+    if (equals)
+        *equals = '\0';
+    lade_code_t code =
+        equals ? lade_config_set(self, key, equals + 1, error)
+               : lade_error_set(error, LADE_CONFIG_ERROR, "--set %s: wants KEY=VALUE", set);
+    free(key);
+    return code;
+}
+
 bool
 lade_config_from_args(lade_config_t *self, const char *program, const char *about, int argc,
                       char **argv, int *exit_status_p)
 {
-    const char *file = NULL, *data = NULL;
-    const char *sets[64];
-    size_t set_count = 0;
+    s_args_t args = {0};
     *self = (lade_config_t){0};
-    for (int i = 1; i < argc; i++) {
-        const struct {
-            const char *name;
-            const char **where;
-        } options[] = {{"--config-file", &file}, {"--data", &data}, {"--set", NULL}};
-        const char *value = NULL;
-        size_t which;
-        for (which = 0; which < 3 && !value; which++) {
-            size_t len = strlen(options[which].name);
-            if (strcmp(argv[i], options[which].name) == 0)
-                value = i + 1 < argc ? argv[++i] : "";
-            else if (strncmp(argv[i], options[which].name, len) == 0 && argv[i][len] == '=')
-                value = argv[i] + len + 1;
-        }
-        if (value && *value && options[which - 1].where) {
-            *options[which - 1].where = value;
-        } else if (value && *value && set_count < sizeof sets / sizeof *sets) {
-            sets[set_count++] = value;
-        } else if (strcmp(argv[i], "--version") == 0) {
-            printf("%s %s\n", program, LADE_VERSION);
-            *exit_status_p = 0;
-            return false;
-        } else {
-            bool help = strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0;
-            fprintf(
-                help ? stdout : stderr,
-                "%s%s%s%s: %s\n\nusage: %s [--config-file FILE] [--data DIR] [--set KEY=VALUE]...\n"
-                "Settings are those of configs/lade.yaml.\n",
-                help ? "" : "unknown or incomplete option '", help ? "" : argv[i],
-                help ? "" : "'\n\n", program, about, program);
-            *exit_status_p = help ? 0 : 2;
-            return false;
-        }
-    }
+    *exit_status_p = s_read_args(&args, program, about, argc, argv);
+    if (*exit_status_p >= 0)
+        return false;
     lade_error_t error = {0};
-    lade_code_t code = lade_config_load(self, file, data, &error);
-    for (size_t i = 0; i < set_count && !code; i++) {
-        char *key = strdup(sets[i]), *equals = strchr(key, '=');
-        if (equals)
-            *equals = '\0';
-        code = equals ? lade_config_set(self, key, equals + 1, &error)
-                      : lade_error_set(&error, LADE_CONFIG_ERROR, "--set %s: wants KEY=VALUE",
-                                       sets[i]);
-        free(key);
-    }
+    lade_code_t code = lade_config_load(self, args.file, args.data, &error);
+    for (size_t i = 0; i < args.set_count && !code; i++)
+        code = s_apply_set(self, args.sets[i], &error);
     if (code) {
         fprintf(stderr, "%s: %s\n", program, error.message);
         *exit_status_p = lade_code_exit(code);
         return false;
     }
     s_derive(self);
-    int level = lade_log_level(self->log_level);
+    int level = lade_log_level(self->log_level); // -1 for the empty one
     lade_log_open(program, level < 0 ? LADE_LOG_INFO : (lade_log_level_t)level);
     return true;
 }
