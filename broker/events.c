@@ -335,12 +335,18 @@ s_value_of(const lade_events_t *self, uint64_t seq)
     return self->firsts[self->first + low];
 }
 
+uint64_t
+lade_events_oldest(const lade_events_t *self)
+{
+    return self->count ? self->firsts[self->first] : self->committed + 1;
+}
+
 lade_code_t
 lade_events_since(lade_events_t *self, uint64_t seq, const char *const *prefixes,
                   size_t prefix_count, size_t limit, size_t max_bytes, lade_buf_t *buf,
                   lade_error_t *error)
 {
-    uint64_t oldest = self->count ? self->firsts[self->first] : self->committed + 1;
+    uint64_t oldest = lade_events_oldest(self);
     if (seq + 1 < oldest)
         return lade_error_set(error, LADE_TOO_OLD,
                               "the journal begins with seq %" PRIu64 ", events after %" PRIu64

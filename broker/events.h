@@ -19,6 +19,8 @@ lade_code_t lade_events_open(lade_store_t *store, int64_t max_events, lade_event
 
 uint64_t lade_events_seq(const lade_events_t *self);
 uint64_t lade_events_epoch(const lade_events_t *self);
+// The number of the oldest event in the journal; of the next one if it is empty.
+uint64_t lade_events_oldest(const lade_events_t *self);
 
 // Begins an event about a job, or about a thing with a name. Exactly `pairs` pairs go into the
 // buffer that is returned, then lade_events_end. name is static text.

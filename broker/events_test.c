@@ -91,6 +91,14 @@ test_old_events_go_and_are_said_to_be_gone(void **state)
     for (int i = 0; i < 60; i++)
         t_done(t, "w", t_submit_kind(t, "k"), 1);
     assert_string_equal(t_refused(t, "events", "since", json_pack("{s:i}", "seq", 0)), "too_old");
+    int64_t from = lade_json_int(t_call(t, "broker", "status", NULL), "journal_from", 0);
+    assert_true(from > 1);
+    json_t *all = t_call(t, "events", "since", json_pack("{s:I}", "seq", (json_int_t)from - 1));
+    assert_int_equal(lade_json_int(json_array_get(json_object_get(all, "events"), 0), "seq", 0),
+                     from);
+    assert_string_equal(
+        t_refused(t, "events", "since", json_pack("{s:I}", "seq", (json_int_t)from - 2)),
+        "too_old");
     int64_t newest = lade_json_int(t_call(t, "events", "snapshot", NULL), "seq", 0);
     assert_int_equal(newest, 181);
     json_t *page = s_since(t, newest - 90, 1000);

@@ -56,7 +56,7 @@ s_status(lade_call_t *call, lade_error_t *error)
     (void)error;
     const lade_broker_t *broker = call->broker;
     lade_buf_t *buf = lade_call_begin(call);
-    lade_put_map(buf, 13);
+    lade_put_map(buf, 14);
     LADE_PUT_KEY(buf, "uptime");
     lade_put_real(buf, broker->now - broker->started);
     LADE_PUT_KEY(buf, "version");
@@ -67,6 +67,8 @@ s_status(lade_call_t *call, lade_error_t *error)
     lade_put_uint(buf, lade_events_epoch(broker->events));
     LADE_PUT_KEY(buf, "seq");
     lade_put_uint(buf, lade_events_seq(broker->events));
+    LADE_PUT_KEY(buf, "journal_from");
+    lade_put_uint(buf, lade_events_oldest(broker->events));
     LADE_PUT_KEY(buf, "jobs");
     s_put_jobs(broker, buf);
     LADE_PUT_KEY(buf, "workers");

@@ -106,17 +106,33 @@ s_on_event(void *arg, const char *text)
     return self->left != 0;
 }
 
+// --since 0 is all there is, wherever the journal begins by now.
+static lade_code_t
+s_since(lade_cli_t *cli, int64_t *since_p, lade_error_t *error)
+{
+    json_t *status = NULL;
+    *since_p = lade_args_number(&cli->args, "--since", -1);
+    if (*since_p != 0)
+        return LADE_OK;
+    lade_code_t code = lade_cli_call(cli, "broker", "status", NULL, &status, error);
+    *since_p = lade_json_int(status, "journal_from", 1) - 1;
+    json_decref(status);
+    return code;
+}
+
 lade_code_t
 lade_cmd_watch_run(lade_cli_t *cli, lade_error_t *error)
 {
     s_watch_t self = {.cli = cli, .left = lade_args_number(&cli->args, "--count", -1)};
     for (size_t i = 0; i < cli->word_count; i++)
         self.beats = self.beats || strncmp(cli->words[i], "broker", 6) == 0;
+    int64_t since;
     lade_code_t code = lade_cli_catch(cli, error);
+    if (!code)
+        code = s_since(cli, &since, error);
     if (code)
         return code;
-    code = lade_watch(cli->client, cli->word_count ? cli->words : NULL,
-                      lade_args_number(&cli->args, "--since", -1), s_on_event, &self,
+    code = lade_watch(cli->client, cli->word_count ? cli->words : NULL, since, s_on_event, &self,
                       lade_args_real(&cli->args, "--timeout", 0), error);
     // Both are the ends one asked for.
     return code == LADE_CANCELLED ||

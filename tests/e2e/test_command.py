@@ -133,6 +133,16 @@ def test_watch_prints_one_event_a_line():
         assert [json.loads(line)["event"] for line in some] == ["model_install_running", "model_install_completed"]
 
 
+def test_watch_since_0_begins_where_the_journal_does():
+    with World(settings={"broker.journal_events": 100}) as world:
+        world.start("broker")
+        for _ in range(300):
+            world.call("jobs", "submit", kind="k")
+        (line,) = world.lade("watch", "--since", "0", "--count", "1", "--json").stdout.splitlines()
+        assert json.loads(line)["seq"] == world.lade_json("status")["journal_from"] > 1
+        world.lade("watch", "--since", "1", "--count", "1", status=1)
+
+
 def test_jobs_and_what_is_done_to_them():
     with World() as world:
         weights.lora(world.hub.file("x.safetensors"), 1, rank=64)
