@@ -115,12 +115,6 @@ lade_task_attempt(const lade_task_t *self)
 }
 
 int64_t
-lade_task_stage(const lade_task_t *self)
-{
-    return lade_json_int(self->body, "stage", 0);
-}
-
-int64_t
 lade_task_failures(const lade_task_t *self)
 {
     return lade_json_int(self->body, "failures", 0);

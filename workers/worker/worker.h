@@ -72,7 +72,6 @@ void lade_worker_destroy(lade_worker_t **self_p);
 
 int64_t lade_task_id(const lade_task_t *self);
 int64_t lade_task_attempt(const lade_task_t *self);
-int64_t lade_task_stage(const lade_task_t *self);
 int64_t lade_task_failures(const lade_task_t *self);
 const char *lade_task_kind(const lade_task_t *self);
 const char *lade_task_source(const lade_task_t *self);

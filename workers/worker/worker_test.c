@@ -338,7 +338,6 @@ test_job_is_done_and_reported_until_acknowledged(void **state)
     lade_task_t *task = s_give(f, 7, 2);
     assert_int_equal(lade_task_id(task), 7);
     assert_int_equal(lade_task_attempt(task), 2);
-    assert_int_equal(lade_task_stage(task), 2);
     assert_int_equal(lade_task_failures(task), 1);
     assert_string_equal(lade_task_kind(task), "test");
     assert_string_equal(lade_task_source(task), "from");
