@@ -503,13 +503,11 @@ s_has_mirror(const lade_transfer_t *self)
 static void
 s_failed(lade_transfer_t *self)
 {
-    if (!s_has_mirror(self) || lade_transfer_restart(self, NULL)) {
+    if (!s_has_mirror(self) || lade_transfer_next(self)) {
         s_settle(self);
         return;
     }
     lade_log(LADE_LOG_INFO, "download", "%s; trying the next mirror", self->error.message);
-    self->url_at++;
-    lade_transfer_host(lade_transfer_url(self), self->host, sizeof self->host);
     s_fetch(self);
 }
 

@@ -38,7 +38,7 @@ typedef struct {
     const char *gates[3]; // hosts that asked to wait, ended by NULL
     const char *path;     // NULL while unknown
     int64_t bytes, total; // total -1 if unknown
-    int64_t resumed_from; // bytes an earlier attempt had fetched
+    int64_t resumed_from; // bytes an earlier attempt or another mirror had sent
     const char *sha256, *etag, *url, *final_url, *content_type; // NULL if unknown
 } lade_outcome_t;
 

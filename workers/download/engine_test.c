@@ -923,6 +923,32 @@ test_next_mirror_is_tried(void **state)
 }
 
 static void
+test_next_mirror_goes_on_if_a_digest_can_tell(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2], *mirrors[3] = {NULL, NULL, NULL};
+    char mirror[300];
+    lade_request_t request = s_wanted(f, "big.safetensors", urls);
+    snprintf(mirror, sizeof mirror, "%s?mirror", f->url);
+    mirrors[0] = f->url;
+    mirrors[1] = mirror;
+    request.urls = mirrors;
+    request.sha256 = f->hub->big_sha256;
+    s_fault(f, "{\"path\": \"/files/*\", \"action\": \"close\", \"bytes\": 2000000, \"count\": 1}");
+    S_OK(f, s_fetch(f, &request));
+    s_check_file(f, "big.safetensors", f->hub->big_sha256);
+    assert_true(f->resumed_from > 0);
+    json_t *asked = s_request(f, -1, NULL);
+    assert_int_equal(lade_json_int(asked, "status", 0), 206);
+    json_decref(asked);
+    lade_path_remove(f->path, NULL);
+    request.sha256 = NULL; // nothing tells that both have the same file
+    s_fault(f, "{\"path\": \"/files/*\", \"action\": \"close\", \"bytes\": 2000000, \"count\": 1}");
+    S_OK(f, s_fetch(f, &request));
+    assert_int_equal(f->resumed_from, 0);
+}
+
+static void
 test_mirror_elsewhere_gets_no_token(void **state)
 {
     s_fixture_t *f = *state;
@@ -1037,6 +1063,7 @@ main(void)
         S_TEST(test_stalled_transfer_is_noticed_and_kept),
         S_TEST(test_nobody_there),
         S_TEST(test_next_mirror_is_tried),
+        S_TEST(test_next_mirror_goes_on_if_a_digest_can_tell),
         S_TEST(test_mirror_elsewhere_gets_no_token),
         S_TEST(test_certificates_are_checked),
     };

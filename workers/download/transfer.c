@@ -426,6 +426,28 @@ lade_transfer_restart(lade_transfer_t *self, lade_error_t *error)
     return code;
 }
 
+lade_code_t
+lade_transfer_next(lade_transfer_t *self)
+{
+    lade_code_t code = LADE_OK;
+    if (self->sha256 && lade_partial_bytes(self->partial) > 0) {
+        // Of these bytes the digest will tell, not what this mirror called its version.
+        char **versions[] = {&self->journal.etag, &self->journal.last_modified};
+        for (size_t i = 0; i < sizeof versions / sizeof *versions; i++) {
+            free(*versions[i]);
+            *versions[i] = NULL;
+        }
+        self->resumed_from = lade_partial_bytes(self->partial);
+    } else {
+        code = lade_transfer_restart(self, NULL);
+    }
+    if (code)
+        return code;
+    self->url_at++;
+    lade_transfer_host(lade_transfer_url(self), self->host, sizeof self->host);
+    return LADE_OK;
+}
+
 // ---------------------------------------------------------------------------------------------------
 // Answers
 

@@ -113,6 +113,10 @@ lade_code_t lade_transfer_restart(lade_transfer_t *self, lade_error_t *error);
 // was to become.
 void lade_transfer_discard(int64_t id, const char *url, const char *path);
 
+// Turns to the next mirror, which there has to be. With a digest to check by it goes on from the
+// bytes there are, else it begins at the start.
+lade_code_t lade_transfer_next(lade_transfer_t *self);
+
 // The host of a URL in lower case, "" if it has none.
 void lade_transfer_host(const char *url, char *host, size_t size);
 
