@@ -1,9 +1,9 @@
 // Two lists under one mutex.
 #include "workers/download/crew.h"
 
+#include "common/thread.h"
+
 #include <czmq.h>
-#include <pthread.h>
-#include <signal.h>
 
 typedef struct {
     lade_chore_t *first, *last;
@@ -73,13 +73,8 @@ lade_crew_new(size_t threads, void (*wake)(void *arg), void *arg)
     self->arg = arg;
     pthread_mutex_init(&self->lock, NULL);
     pthread_cond_init(&self->more, NULL);
-    sigset_t all, before; // signals are not for these threads
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    for (; self->count < threads; self->count++)
-        if (pthread_create(&self->threads[self->count], NULL, s_thread, self) != 0)
-            abort();
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    self->count = threads;
+    lade_thread_start_all(self->threads, threads, s_thread, self);
     return self;
 }
 

@@ -2,6 +2,7 @@
 #include "workers/download/engine.h"
 
 #include "common/log.h"
+#include "common/thread.h"
 #include "common/wire.h"
 #include "workers/download/crew.h"
 #include "workers/download/transfer.h"
@@ -9,8 +10,6 @@
 
 #include <czmq.h>
 #include <inttypes.h>
-#include <pthread.h>
-#include <signal.h>
 
 enum {
     S_BUFFER_BYTES = 512 << 10, // collected before it is hashed and written
@@ -756,11 +755,7 @@ lade_engine_new(lade_engine_t **self_p, const lade_config_t *config, const lade_
     int64_t crew = config->download_slots < S_MAX_CREW ? config->download_slots : S_MAX_CREW;
     if (self->multi) {
         self->crew = lade_crew_new((size_t)crew, s_wake, self);
-        sigset_t all, before; // signals are not for this thread
-        sigfillset(&all);
-        pthread_sigmask(SIG_BLOCK, &all, &before);
-        self->started = pthread_create(&self->thread, NULL, s_thread, self) == 0;
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        self->started = lade_thread_start(&self->thread, s_thread, self);
     }
     if (!self->started) {
         lade_engine_destroy(&self);

@@ -3,6 +3,7 @@
 
 #include "common/log.h"
 #include "common/segment.h"
+#include "common/thread.h"
 #include "common/wire.h"
 
 #include <dirent.h>
@@ -289,7 +290,7 @@ lade_attach_new(const char *folder, const lade_attach_ops_t *ops, void *arg, lad
     self->quit = eventfd(0, EFD_CLOEXEC);
     lade_code_t code = self->quit < 0 ? lade_error_errno(error, errno, "cannot make an eventfd")
                                       : s_listen(self, folder, error);
-    if (!code && pthread_create(&self->thread, NULL, s_thread, self))
+    if (!code && !lade_thread_start(&self->thread, s_thread, self))
         code = lade_error_set(error, LADE_NO_MEMORY, "cannot start the attach server's thread");
     self->started = !code;
     if (code)

@@ -1,6 +1,7 @@
 // The table of leases and the thread that watches their processes (pidfd) and times.
 #include "workers/gpu/leases.h"
 
+#include "common/thread.h"
 #include "common/wire.h"
 
 #include <assert.h>
@@ -185,7 +186,7 @@ lade_leases_new(pthread_mutex_t *lock, void (*ended)(void *arg, void *holds), vo
     self->ended = ended;
     self->arg = arg;
     self->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (self->wake < 0 || pthread_create(&self->thread, NULL, s_thread, self))
+    if (self->wake < 0 || !lade_thread_start(&self->thread, s_thread, self))
         abort();
     return self;
 }

@@ -5,6 +5,8 @@
 // it is read into a SIGBUS.
 #include "workers/gpu/reader.h"
 
+#include "common/thread.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -166,7 +168,7 @@ lade_reader_read(const lade_reader_part_t *parts, size_t count, size_t threads,
     pthread_t helpers[S_MAX_THREADS];
     size_t started = 0, wanted = s_helpers(parts, count, threads);
     pthread_mutex_init(&self.lock, NULL);
-    while (started < wanted && !pthread_create(&helpers[started], NULL, s_thread, &self))
+    while (started < wanted && lade_thread_start(&helpers[started], s_thread, &self))
         started++;
     s_work(&self, step, arg);
     for (size_t i = 0; i < started; i++)

@@ -1,9 +1,8 @@
 // Threads that run one job each at a time.
+#include "common/thread.h"
 #include "workers/worker/worker.h"
 
 #include <czmq.h>
-#include <pthread.h>
-#include <signal.h>
 
 typedef struct s_item {
     struct s_item *next;
@@ -75,14 +74,8 @@ lade_pool_new(size_t threads, void (*run)(void *arg, lade_task_t *task), void *a
     self->arg = arg;
     pthread_mutex_init(&self->lock, NULL);
     pthread_cond_init(&self->more, NULL);
-    // Signals are the loop's; a thread that could take one would end the process.
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    for (; self->count < threads; self->count++)
-        if (pthread_create(&self->threads[self->count], NULL, s_thread, self) != 0)
-            abort();
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    self->count = threads;
+    lade_thread_start_all(self->threads, threads, s_thread, self);
     return self;
 }
 
