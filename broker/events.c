@@ -112,6 +112,7 @@ s_begin(lade_events_t *self, const char *name, const char *id, size_t id_len, bo
     lade_put_raw(&self->topics, id, id_len);
     lade_put_byte(&self->topics, '/');
     event->topic_len = self->topics.len - event->topic;
+    lade_wire_mend_text(self->topics.data + event->topic, event->topic_len);
     self->seq += journaled;
     return event;
 }
@@ -172,6 +173,7 @@ lade_events_end(lade_events_t *self)
 {
     s_event_t *event = &self->events[self->event_count - 1];
     event->len = self->bodies.len - event->body;
+    lade_wire_mend(self->bodies.data + event->body, event->len);
     if (event->journaled)
         lade_put_raw(&self->journal, self->bodies.data + event->body, event->len);
 }

@@ -125,6 +125,10 @@ lade_outbox_end(lade_outbox_t *self)
 {
     s_letter_t *letter = &self->letters[self->count - 1];
     letter->len = self->bytes.len - letter->body;
+    if (letter->to_worker || letter->bare)
+        return; // a worker gets its job as it was submitted
+    size_t after_id = letter->id + letter->id_len;
+    lade_wire_mend(self->bytes.data + after_id, self->bytes.len - after_id);
 }
 
 void

@@ -142,6 +142,59 @@ lade_wire_check(const void *bytes, size_t len, lade_error_t *error)
     return s_check(bytes, len, LADE_WIRE_MAX_DEPTH, error);
 }
 
+// Bytes of the UTF-8 character at text, of which left are there; 0 if there is none.
+static size_t
+s_character(const uint8_t *text, size_t left)
+{
+    static const struct {
+        uint8_t mask, lead;
+        uint32_t lowest; // what takes fewer bytes is not written with more
+    } forms[] = {{0x80, 0x00, 0}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
+    for (size_t more = 0; more < 4; more++) {
+        if ((*text & forms[more].mask) != forms[more].lead)
+            continue;
+        uint32_t point = *text & (uint8_t)~forms[more].mask;
+        for (size_t i = 1; i <= more; i++) {
+            if (i >= left || (text[i] & 0xc0) != 0x80)
+                return 0;
+            point = point << 6 | (text[i] & 0x3f);
+        }
+        bool surrogate = (point & ~0x7ffu) == 0xd800;
+        return point >= forms[more].lowest && point <= 0x10ffff && !surrogate ? more + 1 : 0;
+    }
+    return 0;
+}
+
+void
+lade_wire_mend_text(char *text, size_t len)
+{
+    uint8_t *bytes = (uint8_t *)text;
+    for (size_t at = 0, step; at < len; at += step) {
+        uint64_t eight = UINT64_C(1) << 63;
+        if (len - at >= sizeof eight)
+            memcpy(&eight, bytes + at, sizeof eight);
+        step =
+            eight & UINT64_C(0x8080808080808080) ? s_character(bytes + at, len - at) : sizeof eight;
+        if (step == 0) {
+            bytes[at] = '?';
+            step = 1;
+        }
+    }
+}
+
+void
+lade_wire_mend(void *msgpack, size_t len)
+{
+    uint8_t *bytes = msgpack;
+    s_head_t head;
+    for (size_t at = 0; at < len; at += head.fixed) {
+        if (!s_head(bytes, len, &at, &head) || head.fixed > len - at)
+            return;
+        if (head.text)
+            lade_wire_mend_text((char *)bytes + at, head.fixed);
+    }
+}
+
 lade_code_t
 lade_wire_unpack(const void *bytes, size_t len, msgpack_zone *zone, msgpack_object *object_p,
                  lade_error_t *error)

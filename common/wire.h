@@ -61,6 +61,13 @@ enum {
 // LADE_TOO_LARGE. Reads each byte at most once, allocates nothing.
 lade_code_t lade_wire_check(const void *bytes, size_t len, lade_error_t *error);
 
+// Text comes as it is from peers and from names of files. A strict reader of msgpack takes no text
+// that is not UTF-8, and would be lost for all else in the body: these put '?' for such bytes, in
+// place, into a text and into every text of packed values (whole ones, as lade_wire_check wants
+// them).
+void lade_wire_mend_text(char *text, size_t len);
+void lade_wire_mend(void *msgpack, size_t len);
+
 // Checks what a peer sent to the broker (lade_wire_check, and LADE_WIRE_MAX_REQUEST) and unpacks it
 // into zone. *object_p points into bytes and zone and lives as long as both. LADE_BAD_REQUEST if
 // the value is not a map.

@@ -372,6 +372,36 @@ test_msgpack_that_json_lacks_becomes_the_nearest(void **state)
 }
 
 static void
+test_text_that_is_none_is_mended(void **state)
+{
+    (void)state;
+    static const char *const rows[][2] = {
+        // clang-format off
+        {"plain text of more than eight bytes", NULL}, {"äöü €  \xf0\x9f\x98\x80", NULL}, {"", NULL},
+        {"caf\xe9", "caf?"},           {"\xff\xfe", "??"},       {"12345678\x80", "12345678?"},
+        {"\xc3", "?"},                 {"\xc0\xaf", "??"},       {"\xed\xa0\x80", "???"},
+        {"\xf4\x90\x80\x80", "????"}, {"\xe2\x82", "??"},       {"1234567\xc3\xa4 \xc3", "1234567\xc3\xa4 ?"},
+        // clang-format on
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "%s", rows[i][0]);
+        lade_wire_mend_text(text, strlen(text));
+        assert_string_equal(text, rows[i][1] ? rows[i][1] : rows[i][0]);
+    }
+    // {"a": ["\xff", bin "\xff", 1.5], "\xfe": -1}: bytes and numbers stay as they are.
+    char value[] = "\x82\xa1"
+                   "a\x93\xa1\xff\xc4\x01\xff\xcb\x3f\xf8\0\0\0\0\0\0\xd9\x01\xfe\xff";
+    static const char mended[] = "\x82\xa1"
+                                 "a\x93\xa1?\xc4\x01\xff\xcb\x3f\xf8\0\0\0\0\0\0\xd9\x01?\xff";
+    lade_wire_mend(value, sizeof value - 1);
+    assert_memory_equal(value, mended, sizeof value);
+    char cut[] = "\xa3\xff";
+    lade_wire_mend(cut, 2); // claims more than there is
+    assert_string_equal(cut, "\xa3\xff");
+}
+
+static void
 test_json_members_have_presets(void **state)
 {
     (void)state;
@@ -417,6 +447,7 @@ main(void)
         cmocka_unit_test(test_each_packer_writes_its_own_kind),
         cmocka_unit_test(test_json_comes_back_as_it_went),
         cmocka_unit_test(test_msgpack_that_json_lacks_becomes_the_nearest),
+        cmocka_unit_test(test_text_that_is_none_is_mended),
         cmocka_unit_test(test_json_members_have_presets),
         cmocka_unit_test(test_commands_have_names),
     };

@@ -3,6 +3,8 @@ import json
 import os
 import subprocess
 
+import msgpack
+
 from lib import samples
 from lib.checks import check_fields, names_of
 from lib.world import ROOT, Follower, World
@@ -163,6 +165,34 @@ def test_follower_sees_a_broker_restart():
         world.call("jobs", "submit", kind="nothing", source="after")
         second = next(event for event in stream if event["event"] == "job_enqueued")
         assert second["source"] == "after" and second["seq"] > first["seq"] and second["epoch"] != first["epoch"]
+
+
+def test_text_that_is_no_utf8_hurts_nobody():
+    """A strict reader of msgpack (this one) sees '?' for it; the worker gets what was submitted."""
+    source = b"caf\xe9"
+
+    def submit(client, kind):
+        number = next(client.ids)
+        body = msgpack.packb({"id": number, "op": "submit", "args": {"kind": kind, "source": source}}, use_bin_type=False)
+        client.socket.send_multipart([b"", b"MDPC02", b"\x01", b"jobs", body])
+        return client.receive(number)
+
+    with World() as world:
+        world.start("broker")
+        client, events = world.client(), world.events("job_", "worker_", "broker_beat")
+        events.ready()
+        assert submit(client, "k")["source"] == "caf?"
+        assert [job["source"] for job in client.call("jobs", "list")] == ["caf?"]
+        worker = world.worker("k", name="w\udce9".encode(errors="surrogateescape"))
+        worker.send = lambda command, **body: worker.socket.send_multipart(
+            [b"", b"LADEW1", command, msgpack.packb(body, use_bin_type=False)])
+        worker.hello()
+        assert events.until(lambda event: event["event"] == "worker_joined")[-1]["topic"] == "worker_joined/w?/"
+        assert [worker["name"] for worker in client.call("broker", "workers")] == ["w?"]
+        _, _, command, body = worker.socket.recv_multipart()
+        while command != b"\x0a":
+            _, _, command, body = worker.socket.recv_multipart()
+        assert source in body
 
 
 def test_cancel_reaches_the_worker():
