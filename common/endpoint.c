@@ -82,14 +82,22 @@ s_load_cert(const char *path, zcert_t **cert_p, const char *setting, lade_error_
     return LADE_OK;
 }
 
-static void
-s_set_limits(zsock_t *socket, const lade_config_t *config)
+// What both ends do first: the checks, and the limits.
+static lade_code_t
+s_prepare(zsock_t *socket, const char *endpoint, const lade_config_t *config, bool *curve_p,
+          lade_error_t *error)
 {
+    lade_code_t code = s_check_ipc(endpoint, error);
+    if (!code)
+        code = s_wants_curve(config, endpoint, curve_p, error);
+    if (code)
+        return code;
     zsock_set_linger(socket, 0);
     zsock_set_reconnect_ivl(socket, 100);
     zsock_set_reconnect_ivl_max(socket, 0);
     if (config->beat_ms > 0 && zsock_type(socket) != ZMQ_SUB && zsock_type(socket) != ZMQ_XPUB)
         zsock_set_heartbeat_ivl(socket, (int)config->beat_ms);
+    return LADE_OK;
 }
 
 lade_code_t
@@ -97,12 +105,9 @@ lade_endpoint_bind(zsock_t *socket, const char *endpoint, const lade_config_t *c
                    lade_error_t *error)
 {
     bool curve;
-    lade_code_t code = s_check_ipc(endpoint, error);
-    if (!code)
-        code = s_wants_curve(config, endpoint, &curve, error);
+    lade_code_t code = s_prepare(socket, endpoint, config, &curve, error);
     if (code)
         return code;
-    s_set_limits(socket, config);
     // A frame over the ceiling ends that peer's connection in libzmq, before it takes memory.
     zsock_set_maxmsgsize(socket, (int)(config->max_message_bytes + 4096));
     if (curve) {
@@ -125,12 +130,9 @@ lade_endpoint_connect(zsock_t *socket, const char *endpoint, const lade_config_t
                       lade_error_t *error)
 {
     bool curve;
-    lade_code_t code = s_check_ipc(endpoint, error);
-    if (!code)
-        code = s_wants_curve(config, endpoint, &curve, error);
+    lade_code_t code = s_prepare(socket, endpoint, config, &curve, error);
     if (code)
         return code;
-    s_set_limits(socket, config);
     if (curve) {
         zcert_t *own = NULL, *server = NULL;
         code = s_load_cert(config->curve_key, &own, "curve.key", error);

@@ -21,8 +21,7 @@ typedef struct {
 static void
 s_on_ended(void *arg, int64_t job, const json_t *event)
 {
-    s_fixture_t *f = arg;
-    dprintf(f->told[1], "%d %s\n", (int)job, lade_json_text(event, "source", "?"));
+    dprintf((int)(intptr_t)arg, "%d %s\n", (int)job, lade_json_text(event, "source", "?"));
 }
 
 static int
@@ -39,7 +38,8 @@ s_setup(void **state)
     zsock_set_rcvtimeo(f->events, 10000);
     assert_int_equal(pipe(f->told), 0);
     f->config = (lade_config_t){.events = f->endpoint};
-    f->listener = lade_ended_new(&f->config, "download_cancelled", s_on_ended, f);
+    f->listener =
+        lade_ended_new(&f->config, "download_cancelled", s_on_ended, (void *)(intptr_t)f->told[1]);
     assert_non_null(f->listener);
     zframe_t *subscription = zframe_recv(f->events);
     assert_non_null(subscription);
