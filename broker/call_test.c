@@ -174,6 +174,27 @@ test_load_answers_what_the_worker_did(void **state)
     assert_int_equal(t_events(t, "model_load_error/", NULL), 1);
 }
 
+// A client that asks again after a restart must not lock twice: nobody would give the first lock
+// back.
+static void
+test_load_that_is_asked_again_is_the_same_load(void **state)
+{
+    t_broker_t *t = *state;
+    t_call(t, "store", "add_model", json_pack("{s:o}", "config", s_record(S_KEY, "a")));
+    t_hello(t, "gpu", "load", 2);
+    int64_t first = s_load(t, "lock", json_pack("{s:s, s:s}", "key", S_KEY, "token", "once"));
+    int64_t id = lade_json_int(t_told(t, "gpu", LADE_W_JOB), "id", 0);
+    int64_t second = s_load(t, "lock", json_pack("{s:s, s:s}", "key", S_KEY, "token", "once"));
+    assert_int_equal(json_array_size(t_call(t, "jobs", "list", NULL)), 1);
+    t_report(t, "gpu", LADE_W_DONE, id, 1, json_pack("{s:{s:s}}", "result", "lease", "gpu/1"));
+    int64_t third = s_load(t, "lock", json_pack("{s:s, s:s}", "key", S_KEY, "token", "once"));
+    const int64_t all[] = {first, second, third};
+    for (size_t i = 0; i < 3; i++) {
+        const json_t *result = json_object_get(t_answer(t, all[i]), "result");
+        assert_string_equal(lade_json_text(result, "lease", ""), "gpu/1");
+    }
+}
+
 static void
 test_load_refuses_what_is_not_there(void **state)
 {
@@ -391,6 +412,7 @@ main(void)
         T_TEST(test_bad_effects_end_in_error),
         T_TEST(test_store_tells_of_records),
         T_TEST(test_load_answers_what_the_worker_did),
+        T_TEST(test_load_that_is_asked_again_is_the_same_load),
         T_TEST(test_load_refuses_what_is_not_there),
         T_TEST(test_unlock_goes_to_the_worker_of_the_lease),
         T_TEST(test_delete_is_a_job_with_the_record),

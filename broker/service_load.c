@@ -92,6 +92,7 @@ s_submit(lade_call_t *call, lade_submission_t *submission, lade_wait_answer_fn *
     submission->kind_len = strlen(submission->kind);
     submission->source_len = submission->source ? strlen(submission->source) : 0;
     submission->priority = lade_wire_int(call->args, "priority", 10);
+    lade_wire_text(call->args, "token", &submission->token, &submission->token_len);
     lade_code_t code = lade_jobs_submit(call->broker->jobs, submission, &job, error);
     if (code)
         return code;
