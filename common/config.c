@@ -396,8 +396,9 @@ lade_config_from_args(lade_config_t *self, const char *program, const char *abou
 {
     s_args_t args = {0};
     *self = (lade_config_t){0};
-    *exit_status_p = s_read_args(&args, program, about, argc, argv);
-    if (*exit_status_p >= 0)
+    int status = s_read_args(&args, program, about, argc, argv);
+    *exit_status_p = status < 0 ? 0 : status;
+    if (status >= 0)
         return false;
     lade_error_t error = {0};
     lade_code_t code = lade_config_load(self, args.file, args.data, &error);

@@ -211,6 +211,7 @@ test_daemon_flags(void **state)
     char *unended[] = {"p", "--data", NULL};
     int status = -1;
     assert_true(lade_config_from_args(&place->config, "p", "about", 6, set, &status));
+    assert_int_equal(status, 0); // what main starts from
     assert_int_equal(place->config.download_slots, 4);
     assert_true(place->config.insecure);
     lade_config_free(&place->config);
