@@ -217,6 +217,9 @@ lade_cmd_load_unload(lade_cli_t *cli, lade_error_t *error)
         lade_cli_print_json(json_incref(result));
     else if (!code)
         printf("models freed: %" PRId64 "\n", lade_json_int(result, "unloaded", 0));
+    if (!code && lade_json_int(result, "unloaded", 0) == 0)
+        lade_cli_say(cli,
+                     "none is in memory that nobody has locked; `lade cache` shows what is there");
     json_decref(result);
     return code;
 }
