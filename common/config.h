@@ -59,8 +59,8 @@ lade_code_t lade_config_set(lade_config_t *self, const char *key, const char *va
 
 // The options every daemon takes: --config-file F, --data DIR, --set KEY=VALUE, --help, --version.
 // Loads the configuration and opens the log under the program's name. Returns true if the program
-// goes on, with *exit_status_p 0; else *exit_status_p is what main returns (help was printed, or the
-// error was).
+// goes on, with *exit_status_p 0; else *exit_status_p is what main returns (help was printed, or
+// the error was).
 bool lade_config_from_args(lade_config_t *self, const char *program, const char *about, int argc,
                            char **argv, int *exit_status_p);
 

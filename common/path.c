@@ -60,8 +60,8 @@ lade_path_folder(const char *path)
     return strndup(path, len);
 }
 
-// A new folder is there after a power loss only once the folder it is in is synced; whoever may write
-// but not read that one does without.
+// A new folder is there after a power loss only once the folder it is in is synced; whoever may
+// write but not read that one does without.
 static void
 s_sync_above(const char *path)
 {
@@ -271,44 +271,44 @@ s_step(s_copy_t *copy, int64_t bytes)
     return !copy->step || copy->step(copy->arg, bytes);
 }
 
+// Reads a piece and writes it: how many bytes, 0 at the end, -1 with errno.
+static ssize_t
+s_copy_piece(int in, int out, char *buffer)
+{
+    ssize_t got = read(in, buffer, S_COPY_PIECE);
+    for (ssize_t done = 0; done < got;) {
+        ssize_t put = write(out, buffer + done, (size_t)(got - done));
+        if (put < 0 && errno != EINTR)
+            return -1;
+        done += put > 0 ? put : 0;
+    }
+    return got;
+}
+
+static bool
+s_kernel_cannot(int errnum)
+{
+    return errnum == EXDEV || errnum == EINVAL || errnum == ENOSYS || errnum == EOPNOTSUPP;
+}
+
 // Copies what is left of one open file to another; the kernel does it where it can.
 static lade_code_t
 s_copy_bytes(int in, int out, const char *from, s_copy_t *copy, lade_error_t *error)
 {
-    bool in_kernel = true;
-    char *buffer = NULL;
+    char *buffer = NULL; // there is one once the kernel could not
     lade_code_t code = LADE_OK;
-    while (!code) {
-        ssize_t got;
-        if (in_kernel) {
-            got = copy_file_range(in, NULL, out, NULL, S_COPY_PIECE, 0);
-            if (got < 0 &&
-                (errno == EXDEV || errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP)) {
-                in_kernel = false;
-                buffer = malloc(S_COPY_PIECE);
-                if (!buffer)
-                    return lade_error_set(error, LADE_NO_MEMORY, "no memory to copy %s", from);
-                continue;
-            }
-        } else {
-            got = read(in, buffer, S_COPY_PIECE);
-            for (ssize_t done = 0; got > 0 && done < got;) {
-                ssize_t put = write(out, buffer + done, (size_t)(got - done));
-                if (put < 0 && errno == EINTR)
-                    continue;
-                if (put < 0) {
-                    got = -1;
-                    break;
-                }
-                done += put;
-            }
-        }
-        if (got == 0)
-            break;
-        if (got < 0 && errno != EINTR)
+    for (ssize_t got = 1; got && !code;) {
+        got = buffer ? s_copy_piece(in, out, buffer)
+                     : copy_file_range(in, NULL, out, NULL, S_COPY_PIECE, 0);
+        if (got < 0 && !buffer && s_kernel_cannot(errno)) {
+            buffer = malloc(S_COPY_PIECE);
+            if (!buffer)
+                code = lade_error_set(error, LADE_NO_MEMORY, "no memory to copy %s", from);
+        } else if (got < 0 && errno != EINTR) {
             code = lade_error_errno(error, errno, "cannot copy %s", from);
-        else if (got > 0 && !s_step(copy, got))
+        } else if (got > 0 && !s_step(copy, got)) {
             code = lade_error_set(error, LADE_CANCELLED, "the copy of %s was stopped", from);
+        }
     }
     free(buffer);
     return code;
