@@ -837,7 +837,8 @@ lade_jobs_purge(lade_jobs_t *self, lade_job_t *job, lade_error_t *error)
 typedef struct {
     lade_jobs_t *jobs;
     uint64_t ids[S_PRUNE_MOST], last;
-    size_t count, seen;
+    size_t wanted, count, seen;
+    bool stopped; // before the end of the table
 } s_pruning_t;
 
 static bool
@@ -852,7 +853,8 @@ s_see_old(void *arg, lade_bytes_t key, lade_bytes_t value)
     self->last = be64toh(id);
     if (!lade_map_get(self->jobs->live, &self->last, sizeof self->last))
         self->ids[self->count++] = self->last;
-    return self->count < S_PRUNE_MOST && ++self->seen < 4 * S_PRUNE_MOST;
+    self->stopped = self->count == self->wanted || ++self->seen == 4 * S_PRUNE_MOST;
+    return !self->stopped;
 }
 
 // The oldest ended jobs over broker.keep_ended go, a few in each turn; children only after their
@@ -863,14 +865,14 @@ s_prune(lade_jobs_t *self)
     uint64_t keep = (uint64_t)self->broker->config->keep_ended;
     if (self->ended_count <= keep)
         return;
-    s_pruning_t pruning = {.jobs = self};
+    // No more is looked at than has to go: in a full table each turn prunes as many as it ended.
+    size_t over = (size_t)(self->ended_count - keep);
+    s_pruning_t pruning = {.jobs = self, .wanted = over < S_PRUNE_MOST ? over : S_PRUNE_MOST};
     uint64_t from = htobe64(self->prune_from);
     if (lade_store_scan(self->broker->store, LADE_DB_JOBS, &from, sizeof from, 0, false, s_see_old,
                         &pruning, NULL))
         return;
-    self->prune_from = pruning.count == S_PRUNE_MOST || pruning.seen == 4 * S_PRUNE_MOST
-                           ? pruning.last + 1
-                           : 0; // at the end: begin anew
+    self->prune_from = pruning.stopped ? pruning.last + 1 : 0; // at the end: begin anew
     for (size_t i = 0; i < pruning.count && self->ended_count > keep; i++) {
         lade_job_t *job;
         if (lade_jobs_get(self, pruning.ids[i], &job, NULL) == LADE_OK && lade_job_ended(job) &&

@@ -87,8 +87,8 @@ static const lade_store_options_t s_options = {
 // messages of a few MiB, so that it does not fill in the middle of one.
 enum {
     S_MAP_BYTES = 1 << 30,
-    S_WAL_BYTES = 1 << 20,     // of the log: what a crash leaves to take up
-    S_LOGGED_BYTES = 64 << 10, // largest batch that is logged
+    S_WAL_BYTES = 64 << 10, // of the log; more makes checkpoints rarer, and the wait for one longer
+    S_LOGGED_BYTES = 16 << 10, // largest batch that is logged
     S_LITTLE_ROOM = 64 << 10,  // bytes free on a disk that counts as full
 };
 
