@@ -183,58 +183,95 @@ s_set_text_of(char **text_p, const msgpack_object *body, const char *key)
         lade_job_set_text(text_p, text, len);
 }
 
+// What a HELLO says, checked.
+typedef struct {
+    char *name, **kinds;
+    size_t kind_count;
+    int64_t slots;
+    lade_labels_t labels;
+} s_hello_t;
+
+static void
+s_free_hello(s_hello_t *hello)
+{
+    s_free_kinds(hello->kinds, hello->kind_count);
+    lade_labels_free(&hello->labels);
+    free(hello->name);
+}
+
+// The caller frees what there is, also after an error.
+static lade_code_t
+s_read_hello(s_hello_t *hello, const msgpack_object *body, lade_error_t *error)
+{
+    *hello = (s_hello_t){.name = lade_wire_strdup(body, "name"),
+                         .slots = lade_wire_int(body, "slots", 1)};
+    if (!hello->name || !*hello->name || strlen(hello->name) > LADE_BROKER_MAX_NAME ||
+        hello->slots < 0)
+        return lade_error_set(error, LADE_BAD_REQUEST,
+                              "HELLO needs a `name` of 1 to %d bytes and `slots` not below 0",
+                              LADE_BROKER_MAX_NAME);
+    lade_code_t code = s_read_kinds(body, &hello->kinds, &hello->kind_count, error);
+    return code ? code : lade_labels_read(&hello->labels, lade_wire_find(body, "labels"), error);
+}
+
+// The worker of that name (NULL: it is new), if this connection may be it.
+static lade_code_t
+s_find(lade_workers_t *self, const char *name, const char *peer, size_t peer_len,
+       lade_worker_t **worker_p, lade_error_t *error)
+{
+    *worker_p = lade_workers_by_name(self, name);
+    const lade_worker_t *there = lade_workers_by_peer(self, peer, peer_len);
+    if (there && there != *worker_p)
+        return lade_error_set(error, LADE_BAD_REQUEST, "this connection said HELLO as %s before",
+                              there->name);
+    if (!*worker_p && self->count >= LADE_BROKER_MAX_WORKERS)
+        return lade_error_set(error, LADE_QUEUE_FULL, "%d workers are known already",
+                              LADE_BROKER_MAX_WORKERS);
+    return LADE_OK;
+}
+
+// The worker is what its HELLO says from here on; takes kinds and labels over.
+static void
+s_take_hello(lade_worker_t *worker, s_hello_t *hello, const msgpack_object *body)
+{
+    s_free_kinds(worker->kinds, worker->kind_count);
+    worker->kinds = hello->kinds;
+    worker->kind_count = hello->kind_count;
+    worker->slots = hello->slots < LADE_BROKER_MAX_SLOTS ? hello->slots : LADE_BROKER_MAX_SLOTS;
+    worker->pid = lade_wire_int(body, "pid", 0);
+    s_set_text_of(&worker->host, body, "host");
+    s_set_text_of(&worker->version, body, "version");
+    lade_labels_free(&worker->labels);
+    worker->labels = hello->labels;
+    s_add_label(&worker->labels, "name", worker->name);
+    s_add_label(&worker->labels, "host", worker->host);
+    hello->kinds = NULL;
+    hello->kind_count = 0;
+    hello->labels = (lade_labels_t){0};
+}
+
 lade_code_t
 lade_workers_hello(lade_workers_t *self, const char *peer, size_t peer_len,
                    const msgpack_object *body, lade_worker_t **worker_p, bool *new_p,
                    lade_error_t *error)
 {
-    int64_t slots = lade_wire_int(body, "slots", 1);
-    char *name = lade_wire_strdup(body, "name");
-    char **kinds = NULL;
-    size_t kind_count = 0;
-    lade_labels_t labels = {0};
-    lade_code_t code = LADE_OK;
-    if (!name || !*name || strlen(name) > LADE_BROKER_MAX_NAME || slots < 0)
-        code = lade_error_set(error, LADE_BAD_REQUEST,
-                              "HELLO needs a `name` of 1 to %d bytes and `slots` not below 0",
-                              LADE_BROKER_MAX_NAME);
+    s_hello_t hello;
+    lade_worker_t *worker = NULL;
+    lade_code_t code = s_read_hello(&hello, body, error);
     if (!code)
-        code = s_read_kinds(body, &kinds, &kind_count, error);
-    if (!code)
-        code = lade_labels_read(&labels, lade_wire_find(body, "labels"), error);
-    lade_worker_t *worker = code ? NULL : lade_workers_by_name(self, name);
-    lade_worker_t *there = lade_workers_by_peer(self, peer, peer_len);
-    if (!code && there && there != worker)
-        code = lade_error_set(error, LADE_BAD_REQUEST, "this connection said HELLO as %s before",
-                              there->name);
-    if (!code && !worker && self->count >= LADE_BROKER_MAX_WORKERS)
-        code = lade_error_set(error, LADE_QUEUE_FULL, "%d workers are known already",
-                              LADE_BROKER_MAX_WORKERS);
-    if (code) {
-        s_free_kinds(kinds, kind_count);
-        lade_labels_free(&labels);
-        free(name);
-        return code;
+        code = s_find(self, hello.name, peer, peer_len, &worker, error);
+    if (!code) {
+        *new_p = !worker;
+        if (!worker) {
+            worker = s_new(self, hello.name);
+            hello.name = NULL;
+        }
+        s_set_peer(self, worker, peer, peer_len);
+        s_take_hello(worker, &hello, body);
+        *worker_p = worker;
     }
-    *new_p = !worker;
-    if (worker)
-        free(name);
-    else
-        worker = s_new(self, name);
-    s_set_peer(self, worker, peer, peer_len);
-    s_free_kinds(worker->kinds, worker->kind_count);
-    worker->kinds = kinds;
-    worker->kind_count = kind_count;
-    worker->slots = slots < LADE_BROKER_MAX_SLOTS ? slots : LADE_BROKER_MAX_SLOTS;
-    worker->pid = lade_wire_int(body, "pid", 0);
-    s_set_text_of(&worker->host, body, "host");
-    s_set_text_of(&worker->version, body, "version");
-    lade_labels_free(&worker->labels);
-    worker->labels = labels;
-    s_add_label(&worker->labels, "name", worker->name);
-    s_add_label(&worker->labels, "host", worker->host);
-    *worker_p = worker;
-    return LADE_OK;
+    s_free_hello(&hello);
+    return code;
 }
 
 size_t
