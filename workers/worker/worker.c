@@ -175,8 +175,8 @@ s_send_beat(lade_worker_t *self)
     lade_buf_t body = LADE_BUF(LADE_WIRE_MAX_BODY);
     lade_pack_t pack;
     json_t *stats = self->ops->stats ? self->ops->stats(self->arg) : NULL;
-    // Who lets go still has to answer for its jobs until BYE gives them back; it names none, which is
-    // not the same as naming an empty list.
+    // Who lets go still has to answer for its jobs until BYE gives them back; it names none, which
+    // is not the same as naming an empty list.
     bool jobs = self->leaving < S_LETTING_GO;
     lade_pack_open(&pack, &body);
     lade_pack_map(&pack, (size_t)jobs + (stats != NULL));
