@@ -95,7 +95,7 @@ def test_up_and_the_command_on_the_host_of_the_broker():
         assert job["status"] == "completed", job
 
 
-def test_a_stranger_is_refused():
+def test_a_stranger_is_refused_until_its_key_is_listed():
     with World() as world:
         farm = Farm(world)
         farm.make_key("user")
@@ -113,6 +113,9 @@ def test_a_stranger_is_refused():
         farm.lade(user, "status")
         farm.lade(stranger, "ls", status=4)  # takes as long as a worker had to get in
         assert farm.workers(user) == []
+        os.rename(farm.key("stranger") + ".pub", os.path.join(farm.known, "stranger.pub"))
+        farm.lade(stranger, "watch", "worker_joined", "--since", "0", "--count", "1")
+        assert [worker["kinds"] for worker in farm.workers(user)] == [["download"]]
         outside.stop()
 
 
