@@ -22,8 +22,8 @@ lade_code_t lade_endpoint_guard(const lade_config_t *config, zactor_t **guard_p,
 lade_code_t lade_endpoint_bind(zsock_t *socket, const char *endpoint, const lade_config_t *config,
                                lade_error_t *error);
 
-// Connects; libzmq reconnects by itself afterwards (every 100 ms). Where a broker of this host listens
-// everywhere (tcp://*:PORT), that is 127.0.0.1.
+// Connects; libzmq reconnects by itself afterwards (every 100 ms). Where a broker of this host
+// listens everywhere (tcp://*:PORT), that is 127.0.0.1.
 lade_code_t lade_endpoint_connect(zsock_t *socket, const char *endpoint,
                                   const lade_config_t *config, lade_error_t *error);
 
