@@ -2,17 +2,18 @@
 // is open.
 //
 // A commit of LMDB is two waits for the disk (pages, then the page that names the new root) and
-// writes whole pages for a few bytes. A small batch is therefore made durable by the write-ahead
-// log, with one wait, and LMDB's transaction stays open and gathers what comes next; a large batch,
-// or a log that is full, is a checkpoint: LMDB commits, with all its waits, and the log begins
-// anew. A crash at any moment leaves the last checkpoint and the whole batches logged since, which
-// opening takes up. The generation of the log is a number in meta and changes in the transaction of
-// the checkpoint, so that a batch is never taken up twice.
+// writes whole pages for a few bytes. A batch is therefore made durable by the write-ahead log,
+// with one wait, and LMDB's transaction stays open and gathers what comes next. Soon after, or when
+// the log is full, comes a checkpoint: LMDB commits, with all its waits, and the log begins anew. A
+// crash at any moment leaves the last checkpoint and the whole batches logged since, which opening
+// takes up. The generation of the log is a number in meta and changes in the transaction of the
+// checkpoint, so that a batch is never taken up twice.
 #include "broker/store.h"
 
 #include "broker/wal.h"
 #include "common/buf.h"
 #include "common/path.h"
+#include "common/wire.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -38,6 +39,7 @@ struct lade_store {
     lade_wal_t *wal;
     lade_buf_t batch;     // the open batch as the log takes it
     bool logging;         // writes go to the batch; not while the log is taken up
+    int64_t logged_ms;    // when the first batch of this generation was logged
     MDB_txn *read;        // kept and renewed, as making one costs more than a look-up
     bool reading;         // read holds a snapshot
     bool grow;            // the last batch found the map full
@@ -87,9 +89,12 @@ static const lade_store_options_t s_options = {
 // messages of a few MiB, so that it does not fill in the middle of one.
 enum {
     S_MAP_BYTES = 1 << 30,
-    S_WAL_BYTES = 64 << 10, // of the log; more makes checkpoints rarer, and the wait for one longer
-    S_LOGGED_BYTES = 16 << 10, // largest batch that is logged
-    S_LITTLE_ROOM = 64 << 10,  // bytes free on a disk that counts as full
+    // A checkpoint is a wait of its own, the longer the more pages changed since the last: so one
+    // comes soon after the first batch was logged, and only a busy broker fills the log.
+    S_WAL_BYTES = 2 << 20,
+    S_LOGGED_BYTES = 512 << 10, // largest batch that is logged
+    S_CHECKPOINT_MS = 25, // age of the oldest logged batch at which the next commit is a checkpoint
+    S_LITTLE_ROOM = 64 << 10, // bytes free on a disk that counts as full
 };
 
 // ---------------------------------------------------------------------------------------------------
@@ -316,16 +321,28 @@ lade_store_abort(lade_store_t *self)
         self->broken = error;
 }
 
+// Whether the batch goes to the log; else it is time for a checkpoint.
+static bool
+s_is_for_log(const lade_store_t *self, int64_t now_ms)
+{
+    bool young = lade_wal_count(self->wal) == 0 || now_ms - self->logged_ms < S_CHECKPOINT_MS;
+    return young && self->batch.len <= S_LOGGED_BYTES && lade_wal_fits(self->wal, self->batch.len);
+}
+
 lade_code_t
 lade_store_commit(lade_store_t *self, lade_error_t *error)
 {
     if (!lade_store_dirty(self))
         return LADE_OK;
     lade_code_t code = s_check_spoiled(self, error);
-    if (!code && self->batch.len <= S_LOGGED_BYTES && lade_wal_fits(self->wal, self->batch.len))
+    int64_t now_ms = lade_mono_ms();
+    if (!code && s_is_for_log(self, now_ms)) {
+        if (lade_wal_count(self->wal) == 0)
+            self->logged_ms = now_ms;
         code = lade_wal_append(self->wal, self->batch.data, self->batch.len, error);
-    else if (!code)
+    } else if (!code) {
         code = s_checkpoint(self, error);
+    }
     if (code)
         lade_store_abort(self);
     lade_buf_clear(&self->batch);

@@ -97,7 +97,7 @@ lade_code_t lade_store_get_number(lade_store_t *self, const char *name, uint64_t
 lade_code_t lade_store_put_number(lade_store_t *self, const char *name, uint64_t value,
                                   lade_error_t *error);
 
-// Entries of a table; bytes of the keyspace on disk.
+// Entries of a table; bytes of the keyspace on disk at its last checkpoint.
 uint64_t lade_store_count(lade_store_t *self, lade_db_t db);
 uint64_t lade_store_bytes(lade_store_t *self);
 

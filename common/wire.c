@@ -218,11 +218,11 @@ lade_wire_find(const msgpack_object *map, const char *key)
 {
     if (!map || map->type != MSGPACK_OBJECT_MAP)
         return NULL;
-    size_t len = strlen(key);
     for (uint32_t i = 0; i < map->via.map.size; i++) {
         const msgpack_object_kv *pair = &map->via.map.ptr[i];
-        if (pair->key.type == MSGPACK_OBJECT_STR && pair->key.via.str.size == len &&
-            memcmp(pair->key.via.str.ptr, key, len) == 0)
+        size_t len = pair->key.via.str.size;
+        if (pair->key.type == MSGPACK_OBJECT_STR && len && pair->key.via.str.ptr[0] == key[0] &&
+            strncmp(key, pair->key.via.str.ptr, len) == 0 && key[len] == '\0')
             return &pair->val;
     }
     return NULL;
