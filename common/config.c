@@ -15,7 +15,7 @@
 #include <unistd.h>
 #include <yaml.h>
 
-typedef enum { S_TEXT, S_NUMBER, S_SWITCH } s_type_t;
+typedef enum { S_TEXT, S_NUMBER, S_SWITCH, S_TOKENS } s_type_t;
 
 typedef struct {
     const char *key;
@@ -61,6 +61,9 @@ static const s_row_t s_rows[] = {
     {"download.checkpoint_mb", S_NUMBER, AT(checkpoint_mb),  1, 65536, "64", NULL, "MiB: written between two durable checkpoints of a partial file"},
     {"download.user_agent", S_TEXT,   AT(user_agent),        0, 0, "lade/" LADE_VERSION, NULL, "what servers are told"},
     {"download.ca_file",    S_TEXT,   AT(ca_file),           0, 0, "", "CURL_CA_BUNDLE", "extra certificate authorities (PEM)"},
+    {"download.netrc",      S_TEXT,   AT(netrc),             0, 0, "", NULL, "file of users and passwords by host, as ~/.netrc; for its owner only"},
+    {"download.allow_addresses", S_TEXT, AT(allow_addresses), 0, 0, "", NULL, "addresses, ranges (10.0.0.0/8) and host names that may be reached though they are not public; `any`: all"},
+    {"download.proxy",      S_TEXT,   AT(proxy),             0, 0, "", NULL, "the proxy for every URL, over http_proxy, https_proxy and no_proxy; empty: those"},
 
     {"install.slots",       S_NUMBER, AT(install_slots),     1, 64, "2", NULL, "installs placed at once"},
     {"install.hash",        S_TEXT,   AT(hash),              0, 0, "imohash", NULL, "imohash (samples), sha256 (all bytes) or none"},
@@ -70,6 +73,8 @@ static const s_row_t s_rows[] = {
     {"hub.token",           S_TEXT,   AT(hub_token),         0, 0, "", "HF_TOKEN", "access token for the hub (better: hub.token_file)"},
     {"hub.token_file",      S_TEXT,   AT(hub_token_file),    0, 0, "", "HF_TOKEN_PATH", "file with the token; empty: HF_HOME/token"},
     {"hub.offline",         S_SWITCH, AT(hub_offline),       0, 0, "false", "HF_HUB_OFFLINE", "never ask the hub"},
+
+    {"remote_api_tokens",   S_TOKENS, AT(remote_tokens),     0, 0, "[]", NULL, "list of {url_regex, token or token_file}: the first that is found in a URL goes with it"},
 
     {"load.slots",          S_NUMBER, AT(load_slots),        1, 64, "2", NULL, "models read at once"},
     {"load.cache_mb",       S_NUMBER, AT(cache_mb),          0, 1 << 24, "0", NULL, "MiB: host memory for models; 0: half of the machine's"},
@@ -145,6 +150,12 @@ s_assign(lade_config_t *self, const s_row_t *row, const char *value, lade_error_
             return lade_error_set(error, LADE_CONFIG_ERROR, "%s: '%s' is neither true nor false",
                                   row->key, value);
         return LADE_OK;
+    case S_TOKENS:
+        if (strcmp(value, row->preset) != 0)
+            return lade_error_set(error, LADE_CONFIG_ERROR,
+                                  "%s is a list and stands in lade.yaml only", row->key);
+        lade_tokens_free(where);
+        return LADE_OK;
     }
     return LADE_OK;
 }
@@ -161,6 +172,50 @@ lade_config_set(lade_config_t *self, const char *key, const char *value, lade_er
 
 // ---------------------------------------------------------------------------------------------------
 // The file
+
+// One {url_regex, token, token_file} of the list.
+static lade_code_t
+s_token_entry(lade_remote_tokens_t *tokens, yaml_document_t *doc, const yaml_node_t *entry,
+              lade_error_t *error)
+{
+    static const char *const keys[] = {"url_regex", "token", "token_file"};
+    const char *values[3] = {NULL};
+    if (entry->type != YAML_MAPPING_NODE)
+        return lade_error_set(error, LADE_CONFIG_ERROR,
+                              "an entry has url_regex and token or token_file");
+    for (yaml_node_pair_t *pair = entry->data.mapping.pairs.start;
+         pair < entry->data.mapping.pairs.top; pair++) {
+        const yaml_node_t *key = yaml_document_get_node(doc, pair->key);
+        const yaml_node_t *value = yaml_document_get_node(doc, pair->value);
+        size_t at = 0;
+        while (at < 3 && (key->type != YAML_SCALAR_NODE ||
+                          strcmp((const char *)key->data.scalar.value, keys[at]) != 0))
+            at++;
+        if (at == 3)
+            return lade_error_set(
+                error, LADE_CONFIG_ERROR,
+                "an entry has no other keys than url_regex, token and token_file");
+        if (value->type != YAML_SCALAR_NODE)
+            return lade_error_set(error, LADE_CONFIG_ERROR, "%s is a text", keys[at]);
+        values[at] = (const char *)value->data.scalar.value;
+    }
+    return lade_tokens_add(tokens, values[0], values[1], values[2], error);
+}
+
+static lade_code_t
+s_token_list(lade_config_t *self, const s_row_t *row, yaml_document_t *doc, const char *file,
+             const yaml_node_t *list, lade_error_t *error)
+{
+    lade_remote_tokens_t *tokens = (lade_remote_tokens_t *)((char *)self + row->where);
+    lade_tokens_free(tokens);
+    for (yaml_node_item_t *item = list->data.sequence.items.start;
+         item < list->data.sequence.items.top; item++) {
+        const yaml_node_t *entry = yaml_document_get_node(doc, *item);
+        if (s_token_entry(tokens, doc, entry, error))
+            return lade_error_wrap(error, "%s:%zu: %s", file, entry->start_mark.line + 1, row->key);
+    }
+    return LADE_OK;
+}
 
 static lade_code_t
 s_node(lade_config_t *self, yaml_document_t *doc, const char *file, const char *prefix,
@@ -184,6 +239,12 @@ s_node(lade_config_t *self, yaml_document_t *doc, const char *file, const char *
             lade_code_t code = s_node(self, doc, file, name, value, error);
             if (code)
                 return code;
+            continue;
+        }
+        const s_row_t *row = s_find(name);
+        if (value->type == YAML_SEQUENCE_NODE && row && row->type == S_TOKENS) {
+            if (s_token_list(self, row, doc, file, value, error))
+                return LADE_CONFIG_ERROR;
             continue;
         }
         if (value->type != YAML_SCALAR_NODE)
@@ -433,6 +494,10 @@ s_value_text(const lade_config_t *self, const s_row_t *row, char *value, size_t 
         snprintf(value, size, "%" PRId64, *(const int64_t *)where);
     else if (row->type == S_SWITCH)
         snprintf(value, size, "%s", *(const bool *)where ? "true" : "false");
+    else if (row->type == S_TOKENS && ((const lade_remote_tokens_t *)where)->count)
+        snprintf(value, size, "[%zu entries]", ((const lade_remote_tokens_t *)where)->count);
+    else if (row->type == S_TOKENS)
+        snprintf(value, size, "%s", row->preset);
     else
         snprintf(value, size, "%s", *(char *const *)where ? *(char *const *)where : "");
 }
@@ -473,11 +538,10 @@ void
 lade_config_free(lade_config_t *self)
 {
     for (size_t i = 0; i < S_ROWS; i++)
-        if (s_rows[i].type == S_TEXT) {
-            char **where = (char **)((char *)self + s_rows[i].where);
-            free(*where);
-            *where = NULL;
-        }
+        if (s_rows[i].type == S_TEXT)
+            lade_tokens_wipe((char **)((char *)self + s_rows[i].where));
+        else if (s_rows[i].type == S_TOKENS)
+            lade_tokens_free((lade_remote_tokens_t *)((char *)self + s_rows[i].where));
     free(self->data);
     self->data = NULL;
 }

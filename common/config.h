@@ -9,6 +9,7 @@
 #define LADE_CONFIG_H
 
 #include "common/error.h"
+#include "common/tokens.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -34,7 +35,7 @@ typedef struct {
     char *worker_labels; // "gpu=h100,site=a": matched against a job's `requires`
 
     int64_t download_slots, stall_s, connect_timeout_s, low_speed_bytes, checkpoint_mb;
-    char *user_agent, *ca_file;
+    char *user_agent, *ca_file, *allow_addresses, *proxy;
 
     int64_t install_slots;
     char *hash; // imohash, sha256, none
@@ -53,7 +54,8 @@ typedef struct {
 lade_code_t lade_config_load(lade_config_t *self, const char *file, const char *data,
                              lade_error_t *error);
 
-// Sets one setting by its name, as --set KEY=VALUE does.
+// Sets one setting by its name, as --set KEY=VALUE does. remote_api_tokens is a list and stands in
+// the file only.
 lade_code_t lade_config_set(lade_config_t *self, const char *key, const char *value,
                             lade_error_t *error);
 
@@ -71,7 +73,7 @@ lade_code_t lade_config_make_folders(const lade_config_t *self, lade_error_t *er
 void lade_config_print_presets(FILE *out);
 
 // One row of the settings table as text, in table order; false past the end. For tests and `lade
-// config`.
+// config`. Of remote_api_tokens it is the number of entries; hub.token is told as it is.
 bool lade_config_each(const lade_config_t *self, size_t index, const char **key_p, char *value,
                       size_t size, const char **help_p);
 

@@ -50,6 +50,7 @@ static const struct {
     [LADE_RANGE_REFUSED]        = {"range_refused",      S_AGAIN, 1, "The server does not resume; the file is fetched from its start."},
     [LADE_NOT_A_MODEL]          = {"not_a_model",        S_NEVER, 1, "What came is a page or another thing, no model; often a token is needed."},
     [LADE_UNSAFE_FILE]          = {"unsafe_file",        S_NEVER, 1, "The file could run code when loaded; lade will not."},
+    [LADE_UNSAFE_URL]           = {"unsafe_url",         S_NEVER, 5, "The URL, or where it leads, is inside a network and not public; an operator can allow it with download.allow_addresses."},
     [LADE_EXISTS]               = {"exists",             S_NEVER, 1, "Something else has that name already; remove it or choose another."},
     [LADE_OFFLINE]              = {"offline",            S_NEVER, 1, "HF_HUB_OFFLINE is set and what is asked for is not here."},
     [LADE_NO_SPACE]             = {"no_space",           S_WAITS,  1, "The disk is full: make room; what was fetched is kept."},

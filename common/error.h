@@ -53,6 +53,7 @@ typedef enum {
     LADE_RANGE_REFUSED,
     LADE_NOT_A_MODEL,
     LADE_UNSAFE_FILE,
+    LADE_UNSAFE_URL,
     LADE_EXISTS,
     LADE_OFFLINE,
     // The machine.

@@ -39,7 +39,8 @@ s_helps(lade_code_t code)
         LADE_UNKNOWN_MODEL, LADE_UNKNOWN_JOB_ID,  LADE_MODEL_NOT_FOUND, LADE_TIMEOUT,
         LADE_QUEUE_FULL,    LADE_PAUSED,          LADE_WORKER_LOST,     LADE_CHILD_FAILED,
         LADE_AUTH_REQUIRED, LADE_DIGEST_MISMATCH, LADE_SIZE_MISMATCH,   LADE_NOT_A_MODEL,
-        LADE_UNSAFE_FILE,   LADE_NO_SPACE,        LADE_NO_MEMORY,       LADE_INTERNAL};
+        LADE_UNSAFE_FILE,   LADE_UNSAFE_URL,      LADE_NO_SPACE,        LADE_NO_MEMORY,
+        LADE_INTERNAL};
     for (size_t i = 0; i < sizeof telling / sizeof *telling; i++)
         if (telling[i] == code)
             return true;
