@@ -36,6 +36,8 @@ typedef struct {
 
     int64_t download_slots, stall_s, connect_timeout_s, low_speed_bytes, checkpoint_mb;
     char *user_agent, *ca_file, *allow_addresses, *proxy;
+    char *netrc; // "" or a path
+    lade_remote_tokens_t remote_tokens;
 
     int64_t install_slots;
     char *hash; // imohash, sha256, none
