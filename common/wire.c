@@ -11,7 +11,7 @@ static const char *const s_commands[LADE_W_END] = {
     [LADE_W_DONE] = "DONE",     [LADE_W_FAIL] = "FAIL",     [LADE_W_AWAIT] = "AWAIT",
     [LADE_W_GATE] = "GATE",     [LADE_W_BYE] = "BYE",       [LADE_W_WELCOME] = "WELCOME",
     [LADE_W_JOB] = "JOB",       [LADE_W_CANCEL] = "CANCEL", [LADE_W_PAUSE] = "PAUSE",
-    [LADE_W_RETIRE] = "RETIRE",
+    [LADE_W_RETIRE] = "RETIRE", [LADE_W_TERMS] = "TERMS",
 };
 
 const char *

@@ -41,6 +41,7 @@ typedef enum {
     LADE_W_CANCEL,
     LADE_W_PAUSE,
     LADE_W_RETIRE,
+    LADE_W_TERMS,
     LADE_W_END
 } lade_worker_command_t; // one byte on the wire, this number
 

@@ -12,10 +12,29 @@ struct lade_task {
     lade_inbox_t *inbox;  // the worker's
     _Atomic int stop;     // lade_stop_t
     void *data;           // the work's
-    pthread_mutex_t lock; // guards news, fresh
+    pthread_mutex_t lock; // guards what follows
     lade_task_news_t news;
     bool fresh; // news that were not taken yet
+    lade_terms_t terms;
+    int64_t serial; // of the terms: which of several the broker's a confirmation answers
+    int64_t kept;   // connections the work may still have open; 0: any number
 };
+
+lade_terms_t
+lade_terms_read(const json_t *map)
+{
+    enum { S_LONGEST_S = 7 * 24 * 3600 };
+    int64_t connections = lade_json_int(map, "connections", 0),
+            bytes_per_s = lade_json_int(map, "bytes_per_s", 0);
+    double hold_s = lade_json_real(map, "hold_s", 0);
+    return (lade_terms_t){
+        .connections = connections > 0 ? connections : 0,
+        .bytes_per_s = bytes_per_s > 0 ? bytes_per_s : 0,
+        .hold_s = !(hold_s > 0)          ? 0
+                  : hold_s < S_LONGEST_S ? hold_s
+                                         : S_LONGEST_S,
+    };
+}
 
 lade_code_t
 lade_task_new(lade_task_t **task_p, json_t *body, lade_inbox_t *inbox, lade_error_t *error)
@@ -39,6 +58,10 @@ lade_task_new(lade_task_t **task_p, json_t *body, lade_inbox_t *inbox, lade_erro
     self->empty_map = json_object();
     self->empty_array = json_array();
     self->inbox = inbox;
+    self->news.bytes = -1;
+    self->terms = lade_terms_read(body);
+    self->serial = lade_json_int(body, "serial", 0);
+    self->kept = self->terms.connections;
     pthread_mutex_init(&self->lock, NULL);
     *task_p = self;
     return LADE_OK;
@@ -67,11 +90,70 @@ lade_task_take_news(lade_task_t *self, lade_task_news_t *news)
     pthread_mutex_lock(&self->lock);
     bool fresh = self->fresh;
     self->fresh = false;
-    if (fresh)
-        *news = (lade_task_news_t){self->news.bytes, self->news.total_bytes,
-                                   s_dup(self->news.phase), s_dup(self->news.local_path)};
+    if (fresh) {
+        *news = self->news;
+        news->phase = s_dup(self->news.phase);
+        news->reason = s_dup(self->news.reason);
+        news->local_path = s_dup(self->news.local_path);
+        self->news.connections = 0;
+    }
     pthread_mutex_unlock(&self->lock);
     return fresh;
+}
+
+void
+lade_task_untake_news(lade_task_t *self, const lade_task_news_t *news)
+{
+    pthread_mutex_lock(&self->lock);
+    if (!self->news.connections && news->serial == self->serial)
+        self->news.connections = news->connections;
+    self->fresh = true;
+    pthread_mutex_unlock(&self->lock);
+}
+
+bool
+lade_task_is_urgent(lade_task_t *self)
+{
+    pthread_mutex_lock(&self->lock);
+    bool urgent = self->fresh && self->news.connections;
+    pthread_mutex_unlock(&self->lock);
+    return urgent;
+}
+
+// Holds the lock: what is kept to now is news.
+static void
+s_confirm(lade_task_t *self)
+{
+    self->news.connections = self->kept;
+    self->news.serial = self->serial;
+    self->fresh = true;
+}
+
+lade_terms_t
+lade_task_take_terms(lade_task_t *self, const json_t *item)
+{
+    lade_terms_t terms = lade_terms_read(item);
+    int64_t serial = lade_json_int(item, "serial", 0);
+    pthread_mutex_lock(&self->lock);
+    bool news = serial != self->serial;
+    self->terms = terms;
+    self->serial = serial;
+    self->news.connections = 0; // it answered older terms
+    if (!terms.connections || (self->kept && terms.connections > self->kept))
+        self->kept = terms.connections; // fewer are kept to when they are confirmed
+    if (news && terms.connections && self->kept == terms.connections)
+        s_confirm(self);
+    pthread_mutex_unlock(&self->lock);
+    return terms;
+}
+
+int64_t
+lade_task_kept(lade_task_t *self)
+{
+    pthread_mutex_lock(&self->lock);
+    int64_t kept = self->kept;
+    pthread_mutex_unlock(&self->lock);
+    return kept;
 }
 
 bool
@@ -93,6 +175,7 @@ lade_task_destroy(lade_task_t **self_p)
     json_decref(self->empty_map);
     json_decref(self->empty_array);
     free(self->news.phase);
+    free(self->news.reason);
     free(self->news.local_path);
     pthread_mutex_destroy(&self->lock);
     free(self);
@@ -159,6 +242,16 @@ lade_task_stop(const lade_task_t *self)
     return (lade_stop_t)atomic_load(&self->stop);
 }
 
+lade_terms_t
+lade_task_terms(const lade_task_t *self)
+{
+    pthread_mutex_t *lock = (pthread_mutex_t *)&self->lock; // looking changes nothing
+    pthread_mutex_lock(lock);
+    lade_terms_t terms = self->terms;
+    pthread_mutex_unlock(lock);
+    return terms;
+}
+
 void
 lade_task_set_data(lade_task_t *self, void *data)
 {
@@ -196,6 +289,35 @@ lade_task_progress(lade_task_t *self, int64_t bytes, int64_t total_bytes, const 
     s_replace(&self->news.local_path, local_path);
     pthread_mutex_unlock(&self->lock);
     if (first) // else the loop knows already
+        lade_inbox_wake(self->inbox);
+}
+
+void
+lade_task_phase(lade_task_t *self, const char *phase, const char *reason)
+{
+    pthread_mutex_lock(&self->lock);
+    bool first = !self->fresh;
+    self->fresh = true;
+    s_replace(&self->news.phase, phase);
+    free(self->news.reason);
+    self->news.reason = s_dup(reason);
+    pthread_mutex_unlock(&self->lock);
+    if (first)
+        lade_inbox_wake(self->inbox);
+}
+
+void
+lade_task_confirm(lade_task_t *self, int64_t connections)
+{
+    pthread_mutex_lock(&self->lock);
+    int64_t wanted = self->terms.connections, kept = connections > wanted ? connections : wanted;
+    bool news = wanted && connections > 0 && (!self->kept || kept < self->kept);
+    if (news) {
+        self->kept = kept;
+        s_confirm(self);
+    }
+    pthread_mutex_unlock(&self->lock);
+    if (news)
         lade_inbox_wake(self->inbox);
 }
 
@@ -287,6 +409,26 @@ void
 lade_task_fail(lade_task_t **task_p, const lade_error_t *error, double retry_after_s)
 {
     lade_report_t *report = s_fail(*task_p, error, retry_after_s);
+    lade_inbox_t *inbox = (*task_p)->inbox;
+    *task_p = NULL;
+    lade_inbox_put(inbox, &report);
+}
+
+void
+lade_task_fail_at(lade_task_t **task_p, const lade_error_t *error, const char *gate,
+                  double closed_for_s)
+{
+    lade_report_t *report = s_fail(*task_p, error, 0);
+    lade_pack_t pack;
+    lade_pack_open(&pack, &report->body);
+    s_key(report, &pack, "gate");
+    lade_pack_map(&pack, 3);
+    lade_pack_str(&pack, "gate");
+    lade_pack_str(&pack, gate);
+    lade_pack_str(&pack, "closed_for_s");
+    lade_pack_real(&pack, closed_for_s);
+    lade_pack_str(&pack, "reason");
+    lade_pack_str(&pack, error->message);
     lade_inbox_t *inbox = (*task_p)->inbox;
     *task_p = NULL;
     lade_inbox_put(inbox, &report);

@@ -88,20 +88,25 @@ s_now_ms(void)
 // ---------------------------------------------------------------------------------------------------
 // Packing what we say
 
+// kept: connections it keeps to, which a broker that is new does not know; 0: any number.
 static void
-s_pack_job(lade_pack_t *pack, int64_t id, int64_t attempt)
+s_pack_job(lade_pack_t *pack, int64_t id, int64_t attempt, int64_t kept)
 {
-    lade_pack_map(pack, 2);
+    lade_pack_map(pack, kept ? 3 : 2);
     lade_pack_str(pack, "id");
     lade_pack_int(pack, id);
     lade_pack_str(pack, "attempt");
     lade_pack_int(pack, attempt);
+    if (!kept)
+        return;
+    lade_pack_str(pack, "connections");
+    lade_pack_int(pack, kept);
 }
 
 // The jobs we answer for: those held and those whose answer the broker has not acknowledged.
 // Without the latter it would give an answered job to somebody else before it reads the answer.
 static void
-s_pack_jobs(lade_worker_t *self, lade_pack_t *pack)
+s_pack_jobs(lade_worker_t *self, lade_pack_t *pack, bool hello)
 {
     size_t count = 0;
     for (s_held_t *at = self->held; at; at = at->next)
@@ -112,10 +117,11 @@ s_pack_jobs(lade_worker_t *self, lade_pack_t *pack)
     lade_pack_array(pack, count);
     for (s_held_t *at = self->held; at && count; at = at->next)
         if (lade_task_stop(at->task) != LADE_STOP_STALE)
-            s_pack_job(pack, lade_task_id(at->task), lade_task_attempt(at->task));
+            s_pack_job(pack, lade_task_id(at->task), lade_task_attempt(at->task),
+                       hello ? lade_task_kept(at->task) : 0);
     for (lade_report_t *at = self->unacked; at; at = at->next)
         if (at->id)
-            s_pack_job(pack, at->id, at->attempt);
+            s_pack_job(pack, at->id, at->attempt, 0);
 }
 
 static void
@@ -143,7 +149,7 @@ s_send_hello(lade_worker_t *self)
     lade_buf_t body = LADE_BUF(LADE_WIRE_MAX_BODY);
     lade_pack_t pack;
     lade_pack_open(&pack, &body);
-    lade_pack_map(&pack, 8);
+    lade_pack_map(&pack, 8 + (self->ops->terms != NULL));
     lade_pack_str(&pack, "name");
     lade_pack_str(&pack, self->name);
     lade_pack_str(&pack, "host");
@@ -163,7 +169,11 @@ s_send_hello(lade_worker_t *self)
     s_pack_labels(self, &pack);
     lade_pack_str(&pack, "version");
     lade_pack_str(&pack, LADE_VERSION);
-    s_pack_jobs(self, &pack);
+    if (self->ops->terms) {
+        lade_pack_str(&pack, "terms");
+        lade_pack_bool(&pack, true);
+    }
+    s_pack_jobs(self, &pack, true);
     bool sent = lade_link_send(self->link, LADE_W_HELLO, body.data, body.len);
     lade_buf_free(&body);
     return sent;
@@ -181,7 +191,7 @@ s_send_beat(lade_worker_t *self)
     lade_pack_open(&pack, &body);
     lade_pack_map(&pack, (size_t)jobs + (stats != NULL));
     if (jobs)
-        s_pack_jobs(self, &pack);
+        s_pack_jobs(self, &pack, false);
     if (stats) {
         lade_pack_str(&pack, "stats");
         lade_pack_json(&pack, stats);
@@ -193,6 +203,15 @@ s_send_beat(lade_worker_t *self)
 }
 
 static void
+s_pack_text(lade_pack_t *pack, const char *key, const char *text)
+{
+    if (!text)
+        return;
+    lade_pack_str(pack, key);
+    lade_pack_str(pack, text);
+}
+
+static void
 s_send_progress(lade_worker_t *self, s_held_t *held, int64_t now_ms)
 {
     lade_task_news_t news;
@@ -201,28 +220,35 @@ s_send_progress(lade_worker_t *self, s_held_t *held, int64_t now_ms)
     lade_buf_t body = LADE_BUF(1 << 20);
     lade_pack_t pack;
     lade_pack_open(&pack, &body);
-    lade_pack_map(&pack, 4 + (news.phase != NULL) + (news.local_path != NULL));
+    lade_pack_map(&pack, 2 + 2 * (news.bytes >= 0) + 2 * (news.connections > 0) +
+                             (news.phase != NULL) + (news.reason != NULL) +
+                             (news.local_path != NULL));
     lade_pack_str(&pack, "id");
     lade_pack_int(&pack, lade_task_id(held->task));
     lade_pack_str(&pack, "attempt");
     lade_pack_int(&pack, lade_task_attempt(held->task));
-    lade_pack_str(&pack, "bytes");
-    lade_pack_int(&pack, news.bytes);
-    lade_pack_str(&pack, "total_bytes");
-    lade_pack_int(&pack, news.total_bytes);
-    if (news.phase) {
-        lade_pack_str(&pack, "phase");
-        lade_pack_str(&pack, news.phase);
+    if (news.bytes >= 0) {
+        lade_pack_str(&pack, "bytes");
+        lade_pack_int(&pack, news.bytes);
+        lade_pack_str(&pack, "total_bytes");
+        lade_pack_int(&pack, news.total_bytes);
     }
-    if (news.local_path) {
-        lade_pack_str(&pack, "local_path");
-        lade_pack_str(&pack, news.local_path);
+    if (news.connections > 0) {
+        lade_pack_str(&pack, "connections");
+        lade_pack_int(&pack, news.connections);
+        lade_pack_str(&pack, "serial");
+        lade_pack_int(&pack, news.serial);
     }
-    if (!lade_pack_failed(&pack, NULL))
-        lade_link_send(self->link, LADE_W_PROGRESS, body.data, body.len);
+    s_pack_text(&pack, "phase", news.phase);
+    s_pack_text(&pack, "reason", news.reason);
+    s_pack_text(&pack, "local_path", news.local_path);
+    if (lade_pack_failed(&pack, NULL) ||
+        !lade_link_send(self->link, LADE_W_PROGRESS, body.data, body.len))
+        lade_task_untake_news(held->task, &news);
     held->told_ms = now_ms;
     lade_buf_free(&body);
     free(news.phase);
+    free(news.reason);
     free(news.local_path);
 }
 
@@ -431,6 +457,31 @@ s_on_pause(lade_worker_t *self, json_t *body)
 }
 
 static void
+s_on_job_terms(lade_worker_t *self, const json_t *job)
+{
+    s_held_t *held = s_find(self, lade_json_int(job, "id", 0), lade_json_int(job, "attempt", 0));
+    if (!held || lade_task_stop(held->task) == LADE_STOP_STALE)
+        return;
+    const lade_terms_t terms = lade_task_take_terms(held->task, job);
+    self->ops->terms(self->arg, held->task, &terms);
+}
+
+// Those that come while a HELLO is unanswered were meant for what we said before it.
+static void
+s_on_terms(lade_worker_t *self, json_t *body)
+{
+    if (self->state != S_READY || !self->ops->terms)
+        return;
+    if (json_object_get(body, "bytes_per_s")) {
+        const lade_terms_t terms = {.bytes_per_s = lade_terms_read(body).bytes_per_s};
+        self->ops->terms(self->arg, NULL, &terms);
+    }
+    const json_t *jobs = json_object_get(body, "jobs");
+    for (size_t i = 0; i < json_array_size(jobs); i++)
+        s_on_job_terms(self, json_array_get(jobs, i));
+}
+
+static void
 s_on_beat(lade_worker_t *self, json_t *body)
 {
     if (self->state == S_READY && !lade_json_bool(body, "known", true))
@@ -460,6 +511,7 @@ static const struct {
     [LADE_W_CANCEL]  = {s_on_cancel,  true},
     [LADE_W_PAUSE]   = {s_on_pause,   true},
     [LADE_W_RETIRE]  = {s_on_retire,  true},
+    [LADE_W_TERMS]   = {s_on_terms,   false},
     // clang-format on
 };
 
@@ -576,7 +628,8 @@ s_flush(lade_worker_t *self)
     }
     int64_t now_ms = s_now_ms();
     for (s_held_t *at = self->held; at; at = at->next)
-        if (now_ms - at->told_ms >= S_PROGRESS_MS && lade_task_stop(at->task) != LADE_STOP_STALE)
+        if ((now_ms - at->told_ms >= S_PROGRESS_MS || lade_task_is_urgent(at->task)) &&
+            lade_task_stop(at->task) != LADE_STOP_STALE)
             s_send_progress(self, at, now_ms);
 }
 

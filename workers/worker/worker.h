@@ -23,6 +23,13 @@ typedef struct lade_task lade_task_t;
 
 typedef enum { LADE_STOP_NONE = 0, LADE_STOP_CANCEL, LADE_STOP_PAUSE, LADE_STOP_STALE } lade_stop_t;
 
+// What the farm allows a job, or a worker as a whole.
+typedef struct {
+    int64_t connections; // open to hosts at once; 0: no limit of the farm's
+    int64_t bytes_per_s; // 0: no limit
+    double hold_s;       // above 0: begin no new request before so many seconds have passed
+} lade_terms_t;
+
 typedef struct {
     const char *name;         // "download": the worker's name is NAME@HOST:PID-NONCE
     const char *const *kinds; // kinds of jobs served, ended by NULL
@@ -40,8 +47,17 @@ typedef struct {
     void (*stop)(void *self, lade_task_t *task);
 
     // What to tell about oneself in each beat, or NULL. Called on the loop's thread; the value is
-    // taken.
+    // taken. `rate`, bytes read from hosts in the last second, is what a worker's share of the
+    // farm's rate is measured by.
     json_t *(*stats)(void *self);
+
+    // The terms of a job are others now: all of them, each as it is from now on. task NULL: the
+    // worker's own bytes_per_s, over all its jobs. Called on the loop's thread, must not block, and
+    // may cross the answer of another thread as stop may. A number of connections that is lower
+    // than before is confirmed with lade_task_confirm once no more are open; one that is higher may
+    // be used at once. NULL for work that opens no connections; the broker then counts each of its
+    // jobs as one and sends no terms.
+    void (*terms)(void *self, lade_task_t *task, const lade_terms_t *terms);
 } lade_worker_ops_t;
 
 // Makes a worker; nothing is connected yet. config and ops are borrowed and must outlive it; arg is
@@ -82,6 +98,9 @@ const json_t *lade_task_children(const lade_task_t *self); // an array, empty if
 // Whether the job is to stop, and why. Cheap; ask often.
 lade_stop_t lade_task_stop(const lade_task_t *self);
 
+// The terms as they are now; at start, those that came with the job. Safe from any thread.
+lade_terms_t lade_task_terms(const lade_task_t *self);
+
 // A place for the worker's own data.
 void lade_task_set_data(lade_task_t *self, void *data);
 void *lade_task_data(const lade_task_t *self);
@@ -92,12 +111,25 @@ void *lade_task_data(const lade_task_t *self);
 void lade_task_progress(lade_task_t *self, int64_t bytes, int64_t total_bytes, const char *phase,
                         const char *local_path);
 
+// Tells what the job is doing ("fetching", "stalled", "resumed", "verifying", "waiting"), and why
+// if there is a reason (may be NULL). "stalled" and what comes after it become events.
+void lade_task_phase(lade_task_t *self, const char *phase, const char *reason);
+
+// The job keeps to so many connections now, after its terms asked for fewer than it had. Sent at
+// once; the broker gives the others away when it hears of it. More than the terms allow says that
+// only some were closed yet. Says nothing if nothing was asked for.
+void lade_task_confirm(lade_task_t *self, int64_t connections);
+
 // Answers. Each consumes the task (*task_p is NULL afterwards) and the json values (NULL is allowed
 // for each).
 void lade_task_done(lade_task_t **task_p, json_t *result, json_t *effects);
 // The code decides whether it is tried again (lade_code_retry). retry_after_s: above 0, then and
 // not before; below, never, whatever the code says.
 void lade_task_fail(lade_task_t **task_p, const lade_error_t *error, double retry_after_s);
+// As lade_task_fail, and closes the gate for so many seconds: the job waits there, and so does
+// whoever else names it. The gate's reason is the error's message.
+void lade_task_fail_at(lade_task_t **task_p, const lade_error_t *error, const char *gate,
+                       double closed_for_s);
 // state is handed back at the next stage; jobs is an array of {"kind","source","spec",…}, empty for
 // a checkpoint.
 void lade_task_await(lade_task_t **task_p, json_t *state, json_t *jobs, int64_t total_bytes,

@@ -34,6 +34,9 @@ typedef struct {
     size_t stops;
     bool answer_on_stop; // answers a stopped task at once
     int told;            // a figure in the stats
+    lade_terms_t terms;  // the last that came, for terms_of
+    lade_task_t *terms_of;
+    size_t terms_count;
 } s_fixture_t;
 
 static void
@@ -72,9 +75,25 @@ s_stats(void *self)
     return stats;
 }
 
+static void
+s_terms(void *self, lade_task_t *task, const lade_terms_t *terms)
+{
+    s_fixture_t *f = self;
+    pthread_mutex_lock(&f->lock);
+    f->terms = *terms;
+    f->terms_of = task;
+    f->terms_count++;
+    pthread_cond_broadcast(&f->news);
+    pthread_mutex_unlock(&f->lock);
+}
+
 static const char *const s_kinds[] = {"test", "other", NULL};
-static const lade_worker_ops_t s_ops = {
-    .name = "tester", .kinds = s_kinds, .start = s_start, .stop = s_stop, .stats = s_stats};
+static const lade_worker_ops_t s_ops = {.name = "tester",
+                                        .kinds = s_kinds,
+                                        .start = s_start,
+                                        .stop = s_stop,
+                                        .stats = s_stats,
+                                        .terms = s_terms};
 
 static void *
 s_thread(void *arg)
@@ -125,6 +144,20 @@ s_stopped(s_fixture_t *f, size_t count)
     while (f->stops < count)
         assert_int_equal(pthread_cond_timedwait(&f->news, &f->lock, &until), 0);
     pthread_mutex_unlock(&f->lock);
+}
+
+// Waits for the count-th terms; the last that came.
+static lade_terms_t
+s_told_terms(s_fixture_t *f, size_t count)
+{
+    struct timespec until;
+    s_wait_until(&until);
+    pthread_mutex_lock(&f->lock);
+    while (f->terms_count < count)
+        assert_int_equal(pthread_cond_timedwait(&f->news, &f->lock, &until), 0);
+    lade_terms_t terms = f->terms;
+    pthread_mutex_unlock(&f->lock);
+    return terms;
 }
 
 static size_t
@@ -323,6 +356,7 @@ test_hello_says_who_we_are(void **state)
     assert_string_equal(lade_json_text(labels, "site", ""), "a");
     assert_string_equal(lade_json_text(hello, "version", ""), LADE_VERSION);
     assert_int_equal(json_array_size(json_object_get(hello, "jobs")), 0);
+    assert_true(lade_json_bool(hello, "terms", false));
     json_decref(hello);
     s_welcome(f, NULL);
     json_t *beat = s_expect(f, LADE_W_BEAT);
@@ -674,6 +708,188 @@ test_gate_is_reported(void **state)
 }
 
 static void
+test_failure_at_a_gate_names_it(void **state)
+{
+    s_fixture_t *f = *state;
+    s_greet(f);
+    lade_task_t *task = s_give(f, 1, 1);
+    lade_error_t error;
+    lade_error_set(&error, LADE_NO_SPACE, "3 MB are free, 5 are needed");
+    lade_task_fail_at(&task, &error, "space:/data", 3);
+    assert_null(task);
+    json_t *fail = s_expect(f, LADE_W_FAIL), *gate = json_object_get(fail, "gate");
+    assert_string_equal(lade_json_text(fail, "code", ""), "no_space");
+    assert_string_equal(lade_json_text(gate, "gate", ""), "space:/data");
+    assert_string_equal(lade_json_text(gate, "reason", ""), "3 MB are free, 5 are needed");
+    assert_true(lade_json_real(gate, "closed_for_s", 0) == 3);
+    json_decref(fail);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Terms
+
+// A job that came with 4 connections, terms 1.
+static lade_task_t *
+s_give_with_terms(s_fixture_t *f)
+{
+    json_t *job = s_job(7, 2);
+    json_object_update_new(
+        job, json_pack("{s:i, s:i, s:i}", "connections", 4, "bytes_per_s", 1000, "serial", 1));
+    s_say(f, LADE_W_JOB, job);
+    return s_started(f, 1);
+}
+
+static void
+s_say_terms(s_fixture_t *f, int serial, int connections)
+{
+    s_say(f, LADE_W_TERMS,
+          json_pack("{s:[{s:i, s:i, s:i, s:i}]}", "jobs", "id", 7, "attempt", 2, "serial", serial,
+                    "connections", connections));
+}
+
+// The next confirmation, of those terms.
+static int64_t
+s_confirmed(s_fixture_t *f, int serial)
+{
+    int64_t connections = 0;
+    while (!connections) {
+        json_t *body;
+        int command = s_next(f, &body);
+        assert_true(command == LADE_W_PROGRESS || command == LADE_W_BEAT);
+        if (command == LADE_W_PROGRESS)
+            connections = lade_json_int(body, "connections", 0);
+        if (connections)
+            assert_int_equal(lade_json_int(body, "serial", 0), serial);
+        json_decref(body);
+    }
+    return connections;
+}
+
+static void
+test_terms_come_with_the_job_and_change(void **state)
+{
+    s_fixture_t *f = *state;
+    s_greet(f);
+    lade_task_t *task = s_give_with_terms(f);
+    lade_terms_t terms = lade_task_terms(task);
+    assert_int_equal(terms.connections, 4);
+    assert_int_equal(terms.bytes_per_s, 1000);
+    assert_true(terms.hold_s == 0);
+    s_say(f, LADE_W_TERMS,
+          json_pack("{s:[{s:i, s:i, s:f}, {s:i, s:i}, {s:i, s:i, s:i}]}", "jobs", "id", 7,
+                    "attempt", 2, "hold_s", 2.5, "id", 8, "attempt", 2, "id", 7, "attempt", 1,
+                    "connections", 9)); // the others are not ours
+    terms = s_told_terms(f, 1);
+    assert_ptr_equal(f->terms_of, task);
+    assert_true(terms.hold_s == 2.5);
+    assert_int_equal(terms.connections + terms.bytes_per_s, 0); // an item says all of them
+    assert_int_equal(lade_task_terms(task).connections, 0);
+    s_say(f, LADE_W_TERMS, json_pack("{s:i, s:[]}", "bytes_per_s", 5000, "jobs"));
+    terms = s_told_terms(f, 2);
+    assert_null(f->terms_of);
+    assert_int_equal(terms.bytes_per_s, 5000);
+    lade_task_done(&task, NULL, NULL);
+    json_decref(s_expect(f, LADE_W_DONE));
+    assert_int_equal(s_count(f, &f->terms_count), 2);
+}
+
+static void
+test_fewer_connections_are_confirmed_when_they_are_kept_to(void **state)
+{
+    s_fixture_t *f = *state;
+    s_greet(f);
+    lade_task_t *task = s_give_with_terms(f);
+    lade_task_confirm(task, 4); // nobody asked
+    s_say_terms(f, 2, 2);
+    s_told_terms(f, 1);
+    lade_task_confirm(task, 3); // one of them is closed
+    assert_int_equal(s_confirmed(f, 2), 3);
+    lade_task_confirm(task, 3);
+    lade_task_confirm(task, 2);
+    assert_int_equal(s_confirmed(f, 2), 2);
+    s_say_terms(f, 3, 5); // more are kept to at once
+    assert_int_equal(s_confirmed(f, 3), 5);
+    s_say_terms(f, 4, 5); // and so is what is kept to already
+    assert_int_equal(s_confirmed(f, 4), 5);
+    lade_task_done(&task, NULL, NULL);
+    json_decref(s_expect(f, LADE_W_DONE));
+}
+
+static void
+test_hello_says_what_is_kept_to(void **state)
+{
+    s_fixture_t *f = *state;
+    s_greet(f);
+    lade_task_t *task = s_give_with_terms(f);
+    s_say_terms(f, 2, 1);
+    s_told_terms(f, 1);
+    s_say(f, LADE_W_BEAT, json_pack("{s:i, s:b}", "acked", 0, "known", 0));
+    json_t *hello = s_expect(f, LADE_W_HELLO);
+    json_t *job = json_array_get(json_object_get(hello, "jobs"), 0);
+    assert_int_equal(lade_json_int(job, "connections", 0), 4); // 1 is not confirmed
+    json_decref(hello);
+    s_say_terms(f, 3, 1); // on the way when we said HELLO
+    lade_task_confirm(task, 1);
+    s_welcome(f, NULL);
+    s_say_terms(f, 9, 1); // a new life, new numbers
+    assert_int_equal(s_confirmed(f, 9), 1);
+    assert_int_equal(s_count(f, &f->terms_count), 2);
+    lade_task_done(&task, NULL, NULL);
+    json_decref(s_expect(f, LADE_W_DONE));
+}
+
+static void
+test_senseless_terms_are_no_limit(void **state)
+{
+    s_fixture_t *f = *state;
+    s_greet(f);
+    lade_task_t *task = s_give_with_terms(f);
+    s_say(f, LADE_W_TERMS, json_pack("{s:s, s:i}", "bytes_per_s", "x", "jobs", 1));
+    s_say(f, LADE_W_TERMS, json_pack("{s:i, s:[n, i, s, []]}", "bytes_per_s", -5, "jobs", 1, "x"));
+    assert_int_equal(s_told_terms(f, 2).bytes_per_s, 0);
+    s_say(f, LADE_W_TERMS,
+          json_pack("{s:[{s:i, s:i, s:i, s:s, s:f}]}", "jobs", "id", 7, "attempt", 2, "connections",
+                    -1, "bytes_per_s", "fast", "hold_s", -1.0));
+    lade_terms_t terms = s_told_terms(f, 3);
+    assert_true(terms.connections == 0 && terms.bytes_per_s == 0 && terms.hold_s == 0);
+    lade_task_done(&task, NULL, NULL);
+    json_decref(s_expect(f, LADE_W_DONE));
+}
+
+static void
+test_phase_and_reason_are_told(void **state)
+{
+    s_fixture_t *f = *state;
+    s_greet(f);
+    lade_task_t *task = s_give(f, 1, 1);
+    lade_task_phase(task, "stalled", "no byte for 30 s");
+    json_t *body;
+    while (s_next(f, &body) != LADE_W_PROGRESS)
+        json_decref(body);
+    assert_string_equal(lade_json_text(body, "phase", ""), "stalled");
+    assert_string_equal(lade_json_text(body, "reason", ""), "no byte for 30 s");
+    assert_null(json_object_get(body, "bytes")); // how far it is was not said
+    json_decref(body);
+    lade_task_phase(task, "resumed", NULL);
+    lade_task_progress(task, 5, 9, NULL, NULL);
+    lade_task_done(&task, NULL, NULL);
+    while (s_next(f, &body) != LADE_W_PROGRESS)
+        json_decref(body);
+    while (!json_object_get(body, "bytes")) {
+        json_decref(body);
+        while (s_next(f, &body) != LADE_W_PROGRESS)
+            json_decref(body);
+    }
+    assert_string_equal(lade_json_text(body, "phase", ""), "resumed");
+    assert_null(json_object_get(body, "reason"));
+    assert_int_equal(lade_json_int(body, "bytes", 0), 5);
+    json_decref(body);
+    json_decref(s_expect(f, LADE_W_DONE));
+}
+
+// ---------------------------------------------------------------------------------------------------
+
+static void
 test_retired_worker_finishes_and_says_bye(void **state)
 {
     s_fixture_t *f = *state;
@@ -795,6 +1011,12 @@ main(void)
         S_TEST(test_progress_is_coalesced_and_the_last_is_told),
         S_TEST(test_answer_too_large_becomes_a_failure),
         S_TEST(test_gate_is_reported),
+        S_TEST(test_failure_at_a_gate_names_it),
+        S_TEST(test_terms_come_with_the_job_and_change),
+        S_TEST(test_fewer_connections_are_confirmed_when_they_are_kept_to),
+        S_TEST(test_hello_says_what_is_kept_to),
+        S_TEST(test_senseless_terms_are_no_limit),
+        S_TEST(test_phase_and_reason_are_told),
         S_TEST(test_retired_worker_finishes_and_says_bye),
         S_TEST(test_told_to_end_gives_back_what_it_cannot_finish),
         S_TEST(test_pool_answers_every_task),
