@@ -1,8 +1,10 @@
 // Settings: one table, and the three places values come from.
 #include "common/config.h"
 
+#include "common/guard.h"
 #include "common/log.h"
 #include "common/path.h"
+#include "common/proxy.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -102,6 +104,33 @@ s_find(const char *key)
     return NULL;
 }
 
+// Settings whose text has a form of its own. None of them repeats a secret.
+static lade_code_t
+s_check_allowed(const char *value, lade_error_t *error)
+{
+    lade_guard_t *guard;
+    lade_code_t code = lade_guard_new(&guard, value, NULL, error);
+    lade_guard_destroy(&guard);
+    return code;
+}
+
+static const struct {
+    const char *key;
+    lade_code_t (*check)(const char *value, lade_error_t *error);
+} s_forms[] = {
+    {"download.allow_addresses", s_check_allowed},
+    {"download.proxy", lade_proxy_check},
+};
+
+static lade_code_t
+s_check_form(const s_row_t *row, const char *value, lade_error_t *error)
+{
+    for (size_t i = 0; i < sizeof s_forms / sizeof *s_forms; i++)
+        if (strcmp(s_forms[i].key, row->key) == 0)
+            return s_forms[i].check(value, error);
+    return LADE_OK;
+}
+
 static lade_code_t
 s_check_choice(const s_row_t *row, const char *value, lade_error_t *error)
 {
@@ -125,7 +154,7 @@ s_assign(lade_config_t *self, const s_row_t *row, const char *value, lade_error_
     char *end;
     switch (row->type) {
     case S_TEXT:
-        if (s_check_choice(row, value, error))
+        if (s_check_choice(row, value, error) || s_check_form(row, value, error))
             return LADE_CONFIG_ERROR;
         free(*(char **)where);
         *(char **)where = strdup(value);

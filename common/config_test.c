@@ -150,6 +150,9 @@ test_wrong_files_are_told_with_their_line(void **state)
     s_expect_refused(place, "log_level: loud\n", "log_level: 'loud'");
     s_expect_refused(place, "install:\n  hash: md5\n", "lade.yaml:2: install.hash: 'md5'");
     s_expect_refused(place, "install:\n  precision: float8\n", "install.precision: 'float8'");
+    s_expect_refused(place, "download:\n  allow_addresses: 10.0.0.0/8, 10.0.0.0/40\n",
+                     "lade.yaml:2: download.allow_addresses: '10.0.0.0/40' is no");
+    s_expect_refused(place, "download:\n  proxy: ftp://p\n", "lade.yaml:2: download.proxy is no");
     s_expect_refused(place, "a: &a\n  b: *a\n", "a.b takes one value"); // a map within itself
     assert_int_equal(s_load(place, "# nothing\n"), LADE_OK);
     setenv("LADE_DOWNLOAD_SLOTS", "none", 1);

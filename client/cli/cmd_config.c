@@ -9,9 +9,10 @@
 
 // What nobody should see over one's shoulder.
 static bool
-s_secret(const char *key)
+s_secret(const char *key, const char *value)
 {
-    return strcmp(key, "hub.token") == 0;
+    return strcmp(key, "hub.token") == 0 ||
+           (strcmp(key, "download.proxy") == 0 && strchr(value, '@')); // USER:PASSWORD@HOST
 }
 
 lade_code_t
@@ -30,7 +31,7 @@ lade_cmd_config_run(lade_cli_t *cli, lade_error_t *error)
     const char *key;
     char value[4096];
     for (size_t i = 0; lade_config_each(cli->config, i, &key, value, sizeof value, NULL); i++) {
-        if (s_secret(key) && *value)
+        if (s_secret(key, value) && *value)
             snprintf(value, sizeof value, "***");
         json_object_set_new(all, key, json_stringn_nocheck(value, strlen(value)));
         if (!cli->json)
