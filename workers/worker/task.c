@@ -135,13 +135,12 @@ lade_task_take_terms(lade_task_t *self, const json_t *item)
     lade_terms_t terms = lade_terms_read(item);
     int64_t serial = lade_json_int(item, "serial", 0);
     pthread_mutex_lock(&self->lock);
-    bool news = serial != self->serial;
     self->terms = terms;
     self->serial = serial;
     self->news.connections = 0; // it answered older terms
     if (!terms.connections || (self->kept && terms.connections > self->kept))
         self->kept = terms.connections; // fewer are kept to when they are confirmed
-    if (news && terms.connections && self->kept == terms.connections)
+    if (terms.connections && self->kept == terms.connections)
         s_confirm(self);
     pthread_mutex_unlock(&self->lock);
     return terms;
