@@ -7,6 +7,7 @@
 #include "broker/events.h"
 #include "broker/jobs_private.h"
 #include "broker/packer.h"
+#include "broker/secrets.h"
 #include "broker/surface.h"
 #include "broker/waits.h"
 #include "common/log.h"
@@ -348,15 +349,8 @@ s_make(lade_jobs_t *self, lade_submission_t *submission, const msgpack_object *s
         lade_job_set_text(&job->source, submission->source, submission->source_len);
     if (submission->token)
         lade_job_set_text(&job->token, submission->token, submission->token_len);
-    if (submission->packed_spec.len) {
-        job->spec = submission->packed_spec;
-        submission->packed_spec = (lade_blob_t){0};
-    } else {
-        lade_blob_set_object(&job->spec, submission->spec);
-    }
     if (submission->requires)
         lade_blob_set_object(&job->requires, submission->requires);
-    job->secret = spec && lade_job_has_secret(spec);
     const msgpack_object *gates = submission->gates;
     for (uint32_t i = 0; gates && gates->type == MSGPACK_OBJECT_ARRAY && i < gates->via.array.size;
          i++)
@@ -365,6 +359,23 @@ s_make(lade_jobs_t *self, lade_submission_t *submission, const msgpack_object *s
         s_add_host_gate(job);
     s_set_equal(job, spec);
     return job;
+}
+
+// The spec of a job that is really made: secrets stay outside of it.
+static lade_code_t
+s_take_spec(lade_jobs_t *self, lade_job_t *job, lade_submission_t *submission,
+            const msgpack_object *spec, lade_error_t *error)
+{
+    job->secret = spec && lade_secrets_named(spec);
+    if (job->secret)
+        return lade_secrets_take_out(self->broker->secrets, spec, &job->spec, error);
+    if (submission->packed_spec.len) {
+        job->spec = submission->packed_spec;
+        submission->packed_spec = (lade_blob_t){0};
+    } else {
+        lade_blob_set_object(&job->spec, submission->spec);
+    }
+    return LADE_OK;
 }
 
 // The key of jobs_by_source without the id: kind, NUL, source, NUL.
@@ -440,6 +451,8 @@ s_submit(lade_jobs_t *self, lade_submission_t *submission, const msgpack_object 
     lade_job_t *job = s_make(self, submission, spec, queue);
     *job_p = job->equal.len ? lade_map_get(self->equals, job->equal.data, job->equal.len) : NULL;
     code = *job_p ? LADE_OK : s_check_room(self, submission, error);
+    if (!code && !*job_p)
+        code = s_take_spec(self, job, submission, spec, error);
     if (code || *job_p) {
         lade_jobs_leave_queue(self, job);
         lade_job_destroy(&job);
@@ -474,6 +487,8 @@ lade_jobs_submit(lade_jobs_t *self, lade_submission_t *submission, lade_job_t **
         spec = &packed.data;
     lade_code_t code = s_submit(self, submission, spec, job_p, error);
     msgpack_unpacked_destroy(&packed);
+    if (submission->packed_spec.len) // not taken over: it may hold a secret
+        explicit_bzero(submission->packed_spec.data, submission->packed_spec.len);
     lade_blob_free(&submission->packed_spec);
     return code;
 }
@@ -829,6 +844,9 @@ lade_jobs_purge(lade_jobs_t *self, lade_job_t *job, lade_error_t *error)
         memcpy(key + len, &ids[1], sizeof ids[1]);
         lade_store_del(store, LADE_DB_JOBS_BY_SOURCE, key, len + sizeof ids[1], NULL);
     }
+    if (job->secret)
+        lade_secrets_count(self->broker->secrets, job->spec.data, job->spec.len, -1);
+    lade_secrets_count(self->broker->secrets, job->state.data, job->state.len, -1);
     s_count(self, job, job->status, -1);
     job->purged = true;
     return LADE_OK;
@@ -971,6 +989,7 @@ s_see_stored(void *arg, lade_bytes_t key, lade_bytes_t value)
     lade_kind_t *kind = lade_jobs_need_kind(self, name, len);
     kind->counts[status]++;
     self->ended_count += status >= LADE_JOB_COMPLETED;
+    lade_secrets_count(self->broker->secrets, value.data, value.len, 1);
     lade_job_t *job;
     if (status < LADE_JOB_COMPLETED &&
         lade_job_read(value.data, value.len, s_kind_of, self, &job, &error) == LADE_OK)
@@ -1062,8 +1081,11 @@ lade_jobs_reload(lade_jobs_t *self, lade_error_t *error)
     lade_code_t code = lade_store_get_number(store, "next_job", &self->next_id, error);
     if (!code || code == LADE_NOT_FOUND)
         code = lade_store_get_number(store, "job_sequence", &self->sequence, error);
+    lade_secrets_recount(self->broker->secrets);
     if (!code || code == LADE_NOT_FOUND)
         code = lade_store_scan(store, LADE_DB_JOBS, NULL, 0, 0, false, s_see_stored, self, error);
+    if (!code)
+        lade_secrets_recounted(self->broker->secrets);
     self->written_id = self->next_id;
     self->written_sequence = self->sequence;
     lade_job_list_t list = {0};
