@@ -163,8 +163,17 @@ class Hub:
     def faults(self, *rules):
         return self.control("POST", "faults", list(rules))
 
-    def clear(self):
-        return self.control("DELETE", "faults")
+    def clear(self, path=None):
+        """Removes the faults of this path pattern, or all."""
+        return self.control("DELETE", "faults", {"path": path} if path else None)
+
+    def origin(self, kind="plain", name=None, host="127.0.0.1"):
+        """Another origin (tests/hub/README.md): {"url", "port", "ca"?}."""
+        return self.control("POST", "origins", {"kind": kind, "name": name, "host": host})
+
+    def totals(self):
+        """What has been counted so far, with the connections of each origin."""
+        return self.control("GET", "totals")
 
     def log(self, reset=False):
         return self.control("DELETE" if reset else "GET", "log")
