@@ -286,10 +286,13 @@ s_add_gate(lade_job_t *job, const char *name, size_t len)
 static void
 s_add_host_gate(lade_job_t *job)
 {
-    const char *host = job->source ? strstr(job->source, "://") : NULL;
+    static const char *const schemes[] = {"http://", "https://"}; // other sources have no host
+    const char *host = NULL;
+    for (size_t i = 0; job->source && i < 2; i++)
+        if (strncasecmp(job->source, schemes[i], strlen(schemes[i])) == 0)
+            host = job->source + strlen(schemes[i]);
     if (!host)
         return;
-    host += 3;
     size_t len = strcspn(host, "/?#");
     const char *at = memrchr(host, '@', len);
     if (at) {
