@@ -3,8 +3,8 @@
 
 #include "common/guard.h"
 #include "common/log.h"
-#include "common/path.h"
 #include "common/proxy.h"
+#include "common/tokens.h"
 #include "common/wire.h"
 
 #include <ctype.h>
@@ -16,7 +16,6 @@
 enum {
     S_MAX_BODY = 64 << 20, // bytes of one answer
     S_MAX_FILES = 200000,  // of one repository
-    S_MAX_TOKEN = 4096,    // bytes
     S_TIMEOUT_S = 120,     // for a whole answer
     S_MAX_REDIRECTS = 5,
 };
@@ -52,61 +51,16 @@ lade_hub_close(void)
 // ---------------------------------------------------------------------------------------------------
 // Tokens
 
-// Trims the text; NULL if nothing usable is left.
-static char *
-s_clean_token(const char *text, const char *where)
-{
-    while (isspace((unsigned char)*text))
-        text++;
-    size_t len = strlen(text);
-    while (len > 0 && isspace((unsigned char)text[len - 1]))
-        len--;
-    if (len == 0)
-        return NULL;
-    for (size_t i = 0; i < len; i++)
-        if ((unsigned char)text[i] <= ' ' || (unsigned char)text[i] >= 0x7f || len > S_MAX_TOKEN) {
-            lade_log(LADE_LOG_WARNING, "hub", "the token in %s is not one word of ASCII; left out",
-                     where);
-            return NULL;
-        }
-    return strndup(text, len);
-}
-
-static char *
-s_token_of_file(const char *path)
-{
-    char *text = NULL, *token = NULL;
-    size_t len;
-    if (lade_path_read(path, S_MAX_TOKEN + 64, &text, &len, NULL) == LADE_OK)
-        token = s_clean_token(text, path);
-    free(text);
-    return token;
-}
-
-static char *
-s_token_below(const char *folder, const char *name)
-{
-    if (!folder || !*folder)
-        return NULL;
-    char *path = lade_path_join(folder, name);
-    char *token = s_token_of_file(path);
-    free(path);
-    return token;
-}
-
 char *
 lade_hub_token(const lade_config_t *config, const char *explicit_token)
 {
-    if (explicit_token && *explicit_token)
-        return s_clean_token(explicit_token, "the request");
-    if (config->hub_token && *config->hub_token)
-        return s_clean_token(config->hub_token, "hub.token");
-    if (config->hub_token_file && *config->hub_token_file)
-        return s_token_of_file(config->hub_token_file);
-    const char *home = getenv("HF_HOME");
-    if (home && *home)
-        return s_token_below(home, "token");
-    return s_token_below(getenv("HOME"), ".cache/huggingface/token");
+    if (!explicit_token || !*explicit_token)
+        return lade_tokens_of_hub(config->hub_token, config->hub_token_file);
+    char *token = lade_tokens_clean(explicit_token);
+    if (!token)
+        lade_log(LADE_LOG_WARNING, "hub",
+                 "the token in the request is not one word of ASCII; it is left out");
+    return token;
 }
 
 // ---------------------------------------------------------------------------------------------------
