@@ -109,7 +109,7 @@ class Hub:
         self.lock = threading.Lock()
         self.faults = []
         self.next_fault = 1
-        self.settings = {"url_ttl_s": 3600, "url_uses": 0, "throttle": 0, "rate": 0}
+        self.settings = {"url_ttl_s": 3600, "throttle": 0, "rate": 0}
         self.secret = os.urandom(16)
         self.ports = {"hub": 0, "cdn": 0}
         self.origins = {}  # of those made on demand: name, kind, url, port, ca?
@@ -242,11 +242,12 @@ class Hub:
         mark = hmac.new(self.secret, f"{path}\n{expires}\n{nonce}".encode(), hashlib.sha256).digest()
         return base64.urlsafe_b64encode(mark[:18]).decode()
 
-    def used_up(self, signature):
+    def used_up(self, signature, repo):
         """Counts a use of a signed address."""
+        most = self.repo_info(repo).get("url_uses", 0)
         with self.lock:
             self.uses[signature] = self.uses.get(signature, 0) + 1
-            return 0 < self.settings["url_uses"] < self.uses[signature]
+            return 0 < most < self.uses[signature]
 
     def cdn_path(self, repo, folder, name):
         revision = os.path.basename(folder).partition("@")[2] or "main"
@@ -493,7 +494,8 @@ class Handler(BaseHTTPRequestHandler):
     def base(self, origin):
         if origin in self.hub.origins:
             return self.hub.origins[origin]["url"]
-        host = self.headers.get("Host", "127.0.0.1").rsplit(":", 1)[0]
+        here = self.headers.get("Host", "127.0.0.1").rsplit(":", 1)[0]
+        host = "127.0.0.1" if self.origin in self.hub.origins else here
         return f"http://{host}:{self.hub.ports[origin]}"
 
     def fill_in(self, location):
@@ -521,7 +523,7 @@ class Handler(BaseHTTPRequestHandler):
         expires, signature = self.query.get("Expires", "0"), self.query.get("Signature", "")
         if not hmac.compare_digest(self.hub.sign(raw, expires, self.query.get("Nonce", "")), signature):
             raise Refused(403, None, "SignatureDoesNotMatch")
-        if float(expires) < time.time() or self.hub.used_up(signature):
+        if float(expires) < time.time() or self.hub.used_up(signature, match.group(1)):
             raise Refused(403, None, "AccessDenied: Request has expired")
         if "Authorization" in self.headers:
             raise Refused(400, None, "InvalidArgument: Only one auth mechanism allowed; only the signature query string "
@@ -820,7 +822,7 @@ class Handler(BaseHTTPRequestHandler):
             return [fault.view() for fault in hub.faults]
         if name == "log":
             with hub.ledger.lock:
-                answer = hub.ledger.view()
+                answer = hub.ledger.view(self.query.get("path"))
                 if method == "DELETE":
                     hub.ledger.reset()
             return answer

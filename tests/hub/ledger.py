@@ -1,4 +1,5 @@
 """What the hub counts: requests, the bytes of bodies as they are sent, and connections, also those that only wait."""
+import fnmatch
 import socket
 import threading
 import time
@@ -133,8 +134,9 @@ class Ledger:
             path["authorization"] += entry["authorization"]
             path["statuses"][status] = path["statuses"].get(status, 0) + 1
 
-    def view(self):
-        """Of the caller's thread, with the lock held."""
-        return {"totals": dict(self.totals), "paths": {name: {**path, "statuses": dict(path["statuses"])}
-                                                       for name, path in self.paths.items()},
-                "requests": [dict(entry) for entry in self.requests], "connections": self.connections()}
+    def view(self, pattern=None):
+        """Everything, or the requests whose path matches; the lock is held."""
+        return {"totals": dict(self.totals), "connections": self.connections(),
+                "paths": {name: {**path, "statuses": dict(path["statuses"])} for name, path in self.paths.items()},
+                "requests": [dict(entry) for entry in self.requests
+                             if not pattern or fnmatch.fnmatchcase(entry["path"], pattern)]}

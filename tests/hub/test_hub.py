@@ -159,7 +159,7 @@ def test_signed_addresses_are_good_so_often():
     with World() as world:
         hub = world.hub
         weights.embedding(os.path.join(hub.repo("org/name"), "x.safetensors"), 1)
-        hub.settings(url_uses=2)
+        hub.repo_settings("org/name", url_uses=2)
         where = [get(f"{hub.url}/org/name/resolve/main/x.safetensors")[1]["Location"] for _ in range(2)]
         assert [get(where[0])[0] for _ in range(3)] == [200, 200, 403] and get(where[1])[0] == 200
 

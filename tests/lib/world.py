@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -175,8 +176,10 @@ class Hub:
         """What has been counted so far, with the connections of each origin."""
         return self.control("GET", "totals")
 
-    def log(self, reset=False):
-        return self.control("DELETE" if reset else "GET", "log")
+    def log(self, reset=False, path=None):
+        """What has been counted, and the requests; with a path pattern only those."""
+        query = "?" + urllib.parse.urlencode({"path": path}) if path else ""
+        return self.control("DELETE" if reset else "GET", "log" + query)
 
     def settings(self, **values):
         return self.control("POST", "settings", values)
