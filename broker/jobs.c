@@ -243,6 +243,8 @@ s_check(lade_jobs_t *self, const lade_submission_t *submission, lade_error_t *er
         code = s_check_text("source", submission->source, submission->source_len,
                             LADE_BROKER_MAX_SOURCE, error);
     if (!code)
+        code = lade_secrets_check_url(submission->source, submission->source_len, error);
+    if (!code)
         code = s_check_text("token", submission->token, submission->token_len,
                             LADE_BROKER_MAX_TOKEN, error);
     if (!code)
@@ -1000,6 +1002,65 @@ s_see_stored(void *arg, lade_bytes_t key, lade_bytes_t value)
     return true;
 }
 
+// Keyspaces of earlier versions have tokens in their jobs: they are taken out, once.
+
+typedef struct {
+    lade_jobs_t *jobs;
+    lade_job_list_t list;
+} s_old_t;
+
+static bool
+s_see_old_token(void *arg, lade_bytes_t key, lade_bytes_t value)
+{
+    (void)key;
+    s_old_t *self = arg;
+    lade_job_t *job;
+    if (lade_job_read(value.data, value.len, s_kind_of, self->jobs, &job, NULL))
+        return true; // told when it is taken up
+    if (job->secret || job->state.len)
+        lade_job_list_add(&self->list, job);
+    else
+        lade_job_destroy(&job);
+    return true;
+}
+
+static lade_code_t
+s_take_out(lade_jobs_t *self, lade_blob_t *packed, lade_error_t *error)
+{
+    msgpack_unpacked object;
+    msgpack_unpacked_init(&object);
+    lade_code_t code = LADE_OK;
+    if (packed->len &&
+        msgpack_unpack_next(&object, packed->data, packed->len, NULL) == MSGPACK_UNPACK_SUCCESS)
+        code = lade_secrets_take_out(self->broker->secrets, &object.data, packed, error);
+    msgpack_unpacked_destroy(&object);
+    return code;
+}
+
+static lade_code_t
+s_take_out_tokens(lade_jobs_t *self, lade_error_t *error)
+{
+    uint64_t done = 0;
+    s_old_t old = {.jobs = self};
+    lade_store_t *store = self->broker->store;
+    if (lade_store_get_number(store, "tokens_out", &done, NULL) == LADE_OK)
+        return LADE_OK;
+    lade_code_t code =
+        lade_store_scan(store, LADE_DB_JOBS, NULL, 0, 0, false, s_see_old_token, &old, error);
+    for (size_t i = 0; i < old.list.len; i++) {
+        lade_job_t *job = old.list.items[i];
+        if (!code)
+            code = s_take_out(self, &job->spec, error);
+        if (!code)
+            code = s_take_out(self, &job->state, error);
+        if (!code)
+            s_write(self, job);
+        lade_job_destroy(&job);
+    }
+    free(old.list.items);
+    return code ? code : lade_store_put_number(store, "tokens_out", 1, error);
+}
+
 static void
 s_forget(lade_jobs_t *self)
 {
@@ -1084,8 +1145,10 @@ lade_jobs_reload(lade_jobs_t *self, lade_error_t *error)
     lade_code_t code = lade_store_get_number(store, "next_job", &self->next_id, error);
     if (!code || code == LADE_NOT_FOUND)
         code = lade_store_get_number(store, "job_sequence", &self->sequence, error);
-    lade_secrets_recount(self->broker->secrets);
     if (!code || code == LADE_NOT_FOUND)
+        code = s_take_out_tokens(self, error);
+    lade_secrets_recount(self->broker->secrets);
+    if (!code)
         code = lade_store_scan(store, LADE_DB_JOBS, NULL, 0, 0, false, s_see_stored, self, error);
     if (!code)
         lade_secrets_recounted(self->broker->secrets);

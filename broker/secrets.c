@@ -436,6 +436,33 @@ lade_secrets_take_out(lade_secrets_t *self, const msgpack_object *object, lade_b
     return LADE_OK;
 }
 
+// Where the authority of an http or https URL begins; NULL for any other text.
+static const char *
+s_authority(const char *url, size_t len)
+{
+    static const char *const schemes[] = {"http://", "https://"};
+    for (size_t i = 0; url && i < 2; i++)
+        if (len > strlen(schemes[i]) && strncasecmp(url, schemes[i], strlen(schemes[i])) == 0)
+            return url + strlen(schemes[i]);
+    return NULL;
+}
+
+lade_code_t
+lade_secrets_check_url(const char *url, size_t len, lade_error_t *error)
+{
+    const char *from = s_authority(url, len), *to = from;
+    while (from && to < url + len && !strchr("/?#\\", *to))
+        to++;
+    const char *at = from ? memrchr(from, '@', (size_t)(to - from)) : NULL;
+    const char *colon = at ? memchr(from, ':', (size_t)(at - from)) : NULL;
+    if (!colon || colon + 1 == at)
+        return LADE_OK;
+    return lade_error_set(
+        error, LADE_VALUE_ERROR,
+        "source: a URL with a password in it would be seen by whoever lists jobs; "
+        "leave it out, and give it to the workers by download.netrc");
+}
+
 // ---------------------------------------------------------------------------------------------------
 // References
 
@@ -562,5 +589,8 @@ lade_secrets_recounted(lade_secrets_t *self)
 {
     s_drop_if(self, s_was_never_needed);
     self->fresh = false;
+    size_t at = 0;
+    for (const s_secret_t *secret; (secret = lade_map_next(self->by_id, &at));)
+        self->fresh = self->fresh || !secret->saved;
     self->unused = true; // it costs one look
 }

@@ -46,6 +46,10 @@ void lade_secrets_put_hidden_pair(lade_buf_t *buf, const msgpack_object_kv *pair
 lade_code_t lade_secrets_take_out(lade_secrets_t *self, const msgpack_object *object,
                                   lade_blob_t *packed, lade_error_t *error);
 
+// LADE_VALUE_ERROR if the text is a URL with a password in it ("https://user:password@host/"):
+// whoever may list jobs is shown their sources. The error does not repeat it.
+lade_code_t lade_secrets_check_url(const char *url, size_t len, lade_error_t *error);
+
 // ---------------------------------------------------------------------------------------------------
 // Packed objects with references
 

@@ -447,6 +447,85 @@ test_what_services_show_of_a_spec_hides_tokens(void **state)
 }
 
 static void
+test_a_password_in_a_source_is_refused(void **state)
+{
+    t_broker_t *t = *state;
+    static const char *const wrong[] = {"https://ann:s3cret@h/f", "HTTP://ann:s3cret@h",
+                                        "http://:s3cret@h/?x", "http://a:b@c:s3cret@h/f"};
+    static const char *const right[] = {"https://ann@h/f", "http://ann:@h/f", "http://h:80/a:b@c",
+                                        "http://h?a:b@c"};
+    for (size_t i = 0; i < 4; i++) {
+        assert_string_equal(t_refused(t, "download", "create_download_job",
+                                      json_pack("{s:s, s:s}", "source", wrong[i], "destdir", "/d")),
+                            "ValueError");
+        assert_string_equal(t_refused(t, "download", "create_download_job",
+                                      json_pack("{s:[s,s], s:s}", "source", "http://h/f", wrong[i],
+                                                "destdir", "/d")),
+                            "ValueError");
+        assert_string_equal(
+            t_refused(t, "install", "heuristic_import", json_pack("{s:s}", "source", wrong[i])),
+            "ValueError");
+        t_call(t, "download", "create_download_job",
+               json_pack("{s:s, s:s}", "source", right[i], "destdir", "/d"));
+    }
+    s_expect_hidden(t, "s3cret");
+}
+
+// As an earlier version would have stored it: the token in the spec and in the state.
+static void
+test_tokens_of_an_earlier_keyspace_are_taken_out(void **state)
+{
+    t_broker_t *t = *state;
+    lade_router_close(&t->router);
+    char *folder = lade_path_join(t->folder, "keyspace");
+    lade_store_t *store;
+    assert_int_equal(lade_store_open(folder, &store, NULL), LADE_OK);
+    static const char *const statuses[] = {"enqueued", "error"};
+    for (uint64_t i = 0; i < 2; i++) {
+        uint64_t key = htobe64(i + 1);
+        lade_buf_t row = LADE_BUF(1 << 16);
+        // A stored job begins with a map of 16-bit size; jansson's object keeps the order of keys.
+        json_t *job = json_pack("{s:s, s:s, s:I, s:i, s:{s:s}, s:{s:s}}", "kind", "k", "status",
+                                statuses[i], "id", (json_int_t)i + 1, "priority", 10, "spec",
+                                "access_token", TOKEN, "state", "token", OTHER);
+        assert_int_equal(lade_wire_from_json(job, &row, NULL), LADE_OK);
+        json_decref(job);
+        lade_buf_t whole = LADE_BUF(1 << 16);
+        lade_buf_add(&whole, "\xde\0\6", 3, NULL);
+        lade_buf_add(&whole, row.data + 1, row.len - 1, NULL);
+        assert_int_equal(lade_store_put(store, LADE_DB_JOBS, &key, sizeof key, whole.data,
+                                        whole.len, false, NULL),
+                         LADE_OK);
+        lade_buf_free(&row);
+        lade_buf_free(&whole);
+    }
+    assert_int_equal(lade_store_del(store, LADE_DB_META, "tokens_out", 10, NULL), LADE_OK);
+    assert_int_equal(lade_store_commit(store, NULL), LADE_OK);
+    lade_store_close(&store);
+    free(folder);
+    for (int i = 0; i < 2; i++) { // and once more, with nothing to do
+        t_open(t);
+        t_turn(t);
+        assert_int_equal(s_times_kept(t, TOKEN), 1);
+        assert_int_equal(s_times_kept(t, OTHER), 1);
+        t_hello(t, "w", "k", 5);
+        assert_string_equal(s_told_token(t, "w"), TOKEN);
+        t_call(t, "jobs", "list", NULL);
+        for (size_t j = 0; j < t->count; j++)
+            if (t->sent[j].kind != LADE_SENT_WORKER)
+                assert_false(s_is_in(t->sent[j].body, TOKEN));
+        if (i == 0)
+            lade_router_close(&t->router);
+        t_forget(t);
+    }
+    t_hello(t, "w", "k", 5);
+    t_call(t, "jobs", "retry", json_pack("{s:i}", "id", 2));
+    assert_string_equal(s_told_token(t, "w"), TOKEN);
+    assert_string_equal(
+        lade_json_text(json_object_get(t_told(t, "w", LADE_W_JOB), "state"), "token", ""), OTHER);
+}
+
+static void
 test_ceilings(void **state)
 {
     t_broker_t *t = *state;
@@ -497,6 +576,8 @@ main(void)
         T_TEST(test_whatever_is_named_token_comes_back_as_it_was),
         T_TEST(test_a_made_up_reference_is_no_reference),
         T_TEST(test_what_services_show_of_a_spec_hides_tokens),
+        T_TEST(test_a_password_in_a_source_is_refused),
+        T_TEST(test_tokens_of_an_earlier_keyspace_are_taken_out),
         T_TEST(test_ceilings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
 // download: the seed's download queue over jobs of the kind `download`.
 #include "broker/call.h"
 #include "broker/packer.h"
+#include "broker/secrets.h"
 #include "broker/surface.h"
 #include "common/wire.h"
 
@@ -41,13 +42,16 @@ s_first_source(const msgpack_object *source, lade_submission_t *submission, lade
     if (source && source->type == MSGPACK_OBJECT_ARRAY) {
         fine = source->via.array.size > 0 && source->via.array.size <= S_MOST;
         for (uint32_t i = 0; fine && i < source->via.array.size; i++)
-            fine = s_is_remote(&source->via.array.ptr[i]);
+            fine = s_is_remote(&source->via.array.ptr[i]) &&
+                   !lade_secrets_check_url(source->via.array.ptr[i].via.str.ptr,
+                                           source->via.array.ptr[i].via.str.size, NULL);
         first = fine ? &source->via.array.ptr[0] : NULL;
     }
     if (!fine || (!s_is_remote(first) && !s_is_local(first)))
         return lade_error_set(error, LADE_VALUE_ERROR,
-                              "source: an http or https URL, an array of 1 to %d such mirrors, a "
-                              "file:// URL or an absolute path is needed",
+                              "source: an http or https URL, an array of 1 to %d such mirrors "
+                              "(without passwords in them), a file:// URL or an absolute path is "
+                              "needed",
                               S_MOST);
     submission->source = first->via.str.ptr;
     submission->source_len = first->via.str.size;
