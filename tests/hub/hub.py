@@ -109,7 +109,7 @@ class Hub:
         self.lock = threading.Lock()
         self.faults = []
         self.next_fault = 1
-        self.settings = {"url_ttl_s": 3600, "throttle": 0, "rate": 0}
+        self.settings = {"url_ttl_s": 3600, "throttle": 0, "rate": 0, "token": ""}
         self.secret = os.urandom(16)
         self.ports = {"hub": 0, "cdn": 0}
         self.origins = {}  # of those made on demand: name, kind, url, port, ca?
@@ -168,11 +168,15 @@ class Hub:
             text.update(f"{name}\0{info.st_size}\0{info.st_mtime_ns}\0".encode())
         return text.hexdigest()
 
+    def account(self, token):
+        """What a token may read; None if it is nobody's."""
+        return "all" if token and token == self.settings["token"] else TOKENS.get(token)
+
     def check_access(self, repo, token, content):
         """As the real hub: what may not be seen looks as if it was not there; a gate shows only on content."""
         account = None
         if token is not None:
-            account = TOKENS.get(token)
+            account = self.account(token)
             if account is None:
                 raise Refused(401, None, "Invalid credentials in Authorization header")
         info = self.repo_info(repo)
@@ -476,7 +480,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def serve_whoami(self):
         token = self.token()
-        if TOKENS.get(token) is None:
+        if self.hub.account(token) is None:
             raise Refused(401, None, "Invalid credentials in Authorization header")
         self.send_json(200, {"type": "user", "name": token.partition("_")[2], "auth": {"type": "access_token"}})
 
