@@ -7,6 +7,7 @@
 #include "broker/events.h"
 #include "broker/jobs_private.h"
 #include "broker/packer.h"
+#include "broker/shares.h"
 #include "broker/surface.h"
 #include "broker/waits.h"
 #include "common/log.h"
@@ -175,10 +176,11 @@ lade_jobs_move(lade_jobs_t *self, lade_job_t *job, lade_job_trigger_t trigger, l
     s_count(self, job, was, -1);
     s_count(self, job, then, 1);
     job->status = then;
+    job->stalled = false;
     if (was == LADE_JOB_RUNNING)
-        lade_jobs_leave_gates(self, job);
+        lade_shares_end(self->broker->shares, job);
     if (then == LADE_JOB_RUNNING)
-        lade_jobs_pass_gates(self, job);
+        lade_shares_begin(self->broker->shares, job);
     if (s_told[trigger].quiet)
         job->shown = lade_surface_shown(job);
     else if (!s_told[trigger].unseen)
@@ -357,6 +359,7 @@ s_make(lade_jobs_t *self, lade_submission_t *submission, const msgpack_object *s
     if (submission->requires)
         lade_blob_set_object(&job->requires, submission->requires);
     job->secret = spec && lade_job_has_secret(spec);
+    job->bytes_per_s = lade_job_rate_in(spec);
     const msgpack_object *gates = submission->gates;
     for (uint32_t i = 0; gates && gates->type == MSGPACK_OBJECT_ARRAY && i < gates->via.array.size;
          i++)
@@ -777,7 +780,7 @@ lade_jobs_tick(lade_jobs_t *self)
     size_t at = 0;
     for (lade_gate_t *gate; (gate = lade_gates_next(broker->gates, &at));)
         if (gate->closed_until_ms && gate->closed_until_ms <= broker->mono_ms) {
-            gate->closed_until_ms = 0;
+            lade_gate_close(gate, 0, NULL, broker->mono_ms);
             lade_jobs_gate_changed(self, gate);
             at = 0; // the gate may be gone
         }
@@ -998,7 +1001,7 @@ s_forget(lade_jobs_t *self)
     lade_map_destroy(&self->equals);
     lade_map_destroy(&self->queues);
     self->delayed.len = 0;
-    self->dirty.len = self->ending.len = self->telling.len = 0;
+    self->dirty.len = self->ending.len = self->telling.len = self->given.len = 0;
     s_free_list(&self->borrowed, true);
 }
 
@@ -1043,7 +1046,7 @@ s_resume(lade_jobs_t *self, lade_job_t *job)
     if (job->status == LADE_JOB_WAITING && job->children_left == 0)
         lade_jobs_move(self, job, LADE_JOB_GO_ON, NULL);
     if (job->status == LADE_JOB_RUNNING) {
-        lade_jobs_pass_gates(self, job);
+        lade_shares_begin(self->broker->shares, job);
         self->takeover_ms = self->broker->mono_ms + self->broker->lease_ms;
     }
 }
@@ -1095,6 +1098,7 @@ lade_jobs_destroy(lade_jobs_t **self_p)
     free(self->ending.items);
     free(self->borrowed.items);
     free(self->telling.items);
+    free(self->given.items);
     lade_buf_free(&self->pack);
     free(self);
     *self_p = NULL;

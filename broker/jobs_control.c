@@ -2,6 +2,7 @@
 #include "broker/jobs_private.h"
 #include "broker/outbox.h"
 #include "broker/packer.h"
+#include "broker/shares.h"
 #include "broker/surface.h"
 #include "common/wire.h"
 
@@ -70,6 +71,20 @@ lade_jobs_cancel(lade_jobs_t *self, lade_job_t *job, lade_error_t *error)
     return LADE_OK;
 }
 
+lade_code_t
+lade_jobs_set_rate(lade_jobs_t *self, lade_job_t *job, int64_t bytes_per_s, lade_error_t *error)
+{
+    if (lade_job_ended(job))
+        return lade_error_set(
+            error, LADE_VALUE_ERROR,
+            "job %" PRIu64 " has ended; only one that has not can be given a rate", job->id);
+    job->bytes_per_s = bytes_per_s;
+    job->rate_set = true;
+    lade_jobs_touch(self, job);
+    lade_shares_touch(self->broker->shares);
+    return LADE_OK;
+}
+
 // ---------------------------------------------------------------------------------------------------
 // Retry
 
@@ -107,7 +122,8 @@ s_reset(lade_job_t *job)
     job->not_before = job->ended = job->started = 0;
     lade_job_set_text(&job->error_type, NULL, 0);
     lade_job_set_text(&job->error, NULL, 0);
-    lade_job_set_text(&job->progress.phase, NULL, 0);
+    lade_job_set_phase(job, NULL);
+    lade_job_set_text(&job->at_gate, NULL, 0);
     lade_blob_free(&job->result);
     job->told_ms = 0;
 }

@@ -46,13 +46,9 @@ s_check_place(const msgpack_object *args, lade_error_t *error)
 static void
 s_pack_spec(const msgpack_object *args, const msgpack_object *source, lade_blob_t *spec)
 {
-    static const char *const members[] = {"destination",
-                                          "destdir",
-                                          "filename",
-                                          "access_token",
-                                          "sha256",
-                                          "size",
-                                          "preserve_partial_downloads"};
+    static const char *const members[] = {
+        "destination", "destdir", "filename",    "access_token",
+        "sha256",      "size",    "bytes_per_s", "preserve_partial_downloads"};
     enum { S_MEMBERS = sizeof members / sizeof *members };
     bool mirrors = source->type == MSGPACK_OBJECT_ARRAY;
     size_t pairs = mirrors;

@@ -26,8 +26,9 @@ struct lade_surface {
     const char *kind;
     uint8_t (*shown)(const lade_job_t *job); // NULL: the status itself
     s_row_t rows[S_SHOWN_COUNT];
-    uint8_t progress; // the status whose event tells progress; 0: none
-    size_t extra;     // pairs put_extra packs
+    uint8_t progress;      // the status whose event tells progress; 0: none
+    const char *stalls[2]; // events of a job that goes on, that has stalled; NULL: none
+    size_t extra;          // pairs put_extra packs
     void (*put_extra)(const lade_job_t *job, lade_buf_t *buf);
 };
 
@@ -329,7 +330,7 @@ static const lade_surface_t s_surfaces[] = {
         [LADE_JOB_ERROR]     = {"error",       "model_install_error",       &s_source_error},
         [LADE_JOB_CANCELLED] = {"cancelled",   "model_install_cancelled",   &s_source},
         [LADE_JOB_DEAD]      = {"dead",        "model_install_error",       &s_source_error},
-    }, S_DOWNLOADING, 6, s_put_install_extra},
+    }, S_DOWNLOADING, {NULL, NULL}, 6, s_put_install_extra},
     {"download", NULL, {
         [LADE_JOB_ENQUEUED]  = {"enqueued",    "download_enqueued",         &s_source},
         [LADE_JOB_RUNNING]   = {"running",     "download_running",          &s_transfer},
@@ -338,7 +339,7 @@ static const lade_surface_t s_surfaces[] = {
         [LADE_JOB_ERROR]     = {"error",       "download_error",            &s_source_error},
         [LADE_JOB_CANCELLED] = {"cancelled",   "download_cancelled",        &s_stopped},
         [LADE_JOB_DEAD]      = {"dead",        "download_error",            &s_source_error},
-    }, LADE_JOB_RUNNING, 4, s_put_download_extra},
+    }, LADE_JOB_RUNNING, {"download_resumed", "download_stalled"}, 4, s_put_download_extra},
     {"load", NULL, {
         [LADE_JOB_RUNNING]   = {"running",     "model_load_started",        &s_load},
         [LADE_JOB_PAUSED]    = {"paused",      "job_paused",                &s_job},
@@ -346,7 +347,7 @@ static const lade_surface_t s_surfaces[] = {
         [LADE_JOB_ERROR]     = {"error",       "model_load_error",          &s_load_error},
         [LADE_JOB_CANCELLED] = {"cancelled",   "model_load_error",          &s_load_error},
         [LADE_JOB_DEAD]      = {"dead",        "model_load_error",          &s_load_error},
-    }, 0, 0, NULL},
+    }, 0, {NULL, NULL}, 0, NULL},
     {NULL, NULL, {
         [LADE_JOB_ENQUEUED]  = {"enqueued",    "job_enqueued",              &s_job},
         [LADE_JOB_RUNNING]   = {"running",     "job_running",               &s_job},
@@ -354,7 +355,7 @@ static const lade_surface_t s_surfaces[] = {
         [LADE_JOB_COMPLETED] = {"completed",   "job_completed",             &s_job},
         [LADE_JOB_ERROR]     = {"error",       "job_error",                 &s_job_error},
         [LADE_JOB_CANCELLED] = {"cancelled",   "job_cancelled",             &s_job},
-    }, 0, 0, NULL},
+    }, 0, {NULL, NULL}, 0, NULL},
     // clang-format on
 };
 
@@ -413,6 +414,20 @@ lade_surface_progress(lade_broker_t *broker, const lade_job_t *job)
         return;
     broker->metrics.progress_events++;
     s_tell(broker, job, &surface->rows[surface->progress], false);
+}
+
+void
+lade_surface_tell_stalled(lade_broker_t *broker, const lade_job_t *job)
+{
+    const char *event = job->kind->surface->stalls[job->stalled];
+    if (!event)
+        return;
+    lade_buf_t *buf =
+        lade_events_begin(broker->events, event, job->id, s_transfer.pairs + 1, true, broker->now);
+    s_put_transfer(job, buf);
+    LADE_PUT_KEY(buf, "reason");
+    lade_put_str(buf, job->progress.reason);
+    lade_events_end(broker->events);
 }
 
 static void
