@@ -337,6 +337,47 @@ test_worker_must_say_hello_properly(void **state)
     assert_int_equal(json_array_size(t_call(t, "broker", "workers", NULL)), 1);
 }
 
+static json_t *
+s_download_answer(t_broker_t *t, json_t *source)
+{
+    json_t *args = json_pack("{s:o, s:s}", "source", source, "destdir", "/tmp/x");
+    int64_t request = t_send(t, "download", "create_download_job", args);
+    t_turn(t);
+    return t_answer(t, request);
+}
+
+static void
+test_a_download_comes_from_a_url_or_an_absolute_path(void **state)
+{
+    static const struct {
+        const char *source;
+        size_t gates; // of the host that is asked
+    } right[] = {{"http://h/x", 1},       {"HTTPS://user@h:1/x", 1}, {"/models/a://b", 0},
+                 {"file:///models/x", 0}, {"FILE://localhost/m", 0}, {"/m", 0}};
+    static const char *const wrong[] = {"",        "x",         "./x",          "../x",
+                                        "~/x",     "ftp://h/x", "http:/",       "http://",
+                                        "file://", "file",      "file://host/x"};
+    t_broker_t *t = *state;
+    for (size_t i = 0; i < sizeof right / sizeof *right; i++) {
+        json_t *answer = s_download_answer(t, json_string(right[i].source));
+        const json_t *job = json_object_get(answer, "result");
+        assert_string_equal(lade_json_text(job, "source", ""), right[i].source);
+        assert_int_equal(json_array_size(json_object_get(job, "gates")), right[i].gates);
+    }
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        json_t *answer = s_download_answer(t, json_string(wrong[i]));
+        const json_t *error = json_object_get(answer, "error");
+        assert_string_equal(lade_json_text(error, "code", ""), "ValueError");
+    }
+    // Mirrors are of one thing on the network.
+    json_t *answer = s_download_answer(t, json_pack("[s, s]", "http://h/y", "https://i/y"));
+    assert_true(lade_json_bool(answer, "ok", false));
+    answer = s_download_answer(t, json_pack("[s, s]", "http://h/z", "/z"));
+    assert_false(lade_json_bool(answer, "ok", true));
+    answer = s_download_answer(t, json_array());
+    assert_false(lade_json_bool(answer, "ok", true));
+}
+
 // A wrong argument is named, and not taken for a missing one: that would mean everything.
 static void
 test_arguments_of_a_wrong_type_are_refused(void **state)
@@ -420,6 +461,7 @@ main(void)
         T_TEST(test_mmi_answers_in_bare_bytes),
         T_TEST(test_too_large_a_body_is_refused),
         T_TEST(test_worker_must_say_hello_properly),
+        T_TEST(test_a_download_comes_from_a_url_or_an_absolute_path),
         T_TEST(test_arguments_of_a_wrong_type_are_refused),
         T_TEST(test_dry_run_is_no_install),
         T_TEST(test_gate_can_be_closed_for_a_shorter_time_by_hand),

@@ -3,10 +3,10 @@
 #include "broker/job.h"
 
 #include "broker/packer.h"
+#include "broker/secrets.h"
 #include "common/wire.h"
 
 #include <czmq.h>
-#include <strings.h>
 
 static const char *const s_statuses[LADE_JOB_STATUS_COUNT] = {
     // clang-format off
@@ -210,60 +210,7 @@ lade_blob_free(lade_blob_t *self)
 }
 
 // ---------------------------------------------------------------------------------------------------
-// Secrets
-
-static bool
-s_names_secret(const msgpack_object *key)
-{
-    if (key->type != MSGPACK_OBJECT_STR)
-        return false;
-    for (size_t i = 0; i + 5 <= key->via.str.size; i++)
-        if (strncasecmp(key->via.str.ptr + i, "token", 5) == 0)
-            return true;
-    return false;
-}
-
-bool
-lade_job_has_secret(const msgpack_object *object)
-{
-    if (object->type == MSGPACK_OBJECT_ARRAY) {
-        for (uint32_t i = 0; i < object->via.array.size; i++)
-            if (lade_job_has_secret(&object->via.array.ptr[i]))
-                return true;
-        return false;
-    }
-    if (object->type != MSGPACK_OBJECT_MAP)
-        return false;
-    for (uint32_t i = 0; i < object->via.map.size; i++)
-        if (s_names_secret(&object->via.map.ptr[i].key) ||
-            lade_job_has_secret(&object->via.map.ptr[i].val))
-            return true;
-    return false;
-}
-
-static void
-s_put_redacted(lade_buf_t *buf, const msgpack_object *object)
-{
-    if (object->type == MSGPACK_OBJECT_ARRAY) {
-        lade_put_array(buf, object->via.array.size);
-        for (uint32_t i = 0; i < object->via.array.size; i++)
-            s_put_redacted(buf, &object->via.array.ptr[i]);
-        return;
-    }
-    if (object->type != MSGPACK_OBJECT_MAP) {
-        lade_put_object(buf, object);
-        return;
-    }
-    lade_put_map(buf, object->via.map.size);
-    for (uint32_t i = 0; i < object->via.map.size; i++) {
-        const msgpack_object_kv *pair = &object->via.map.ptr[i];
-        lade_put_object(buf, &pair->key);
-        if (s_names_secret(&pair->key) && pair->val.type != MSGPACK_OBJECT_NIL)
-            lade_put_str(buf, "***");
-        else
-            s_put_redacted(buf, &pair->val);
-    }
-}
+// Packing
 
 void
 lade_job_put_spec(const lade_job_t *self, lade_buf_t *buf)
@@ -275,14 +222,11 @@ lade_job_put_spec(const lade_job_t *self, lade_buf_t *buf)
     msgpack_unpacked spec;
     msgpack_unpacked_init(&spec);
     if (msgpack_unpack_next(&spec, self->spec.data, self->spec.len, NULL) == MSGPACK_UNPACK_SUCCESS)
-        s_put_redacted(buf, &spec.data);
+        lade_secrets_put_hidden(buf, &spec.data);
     else
         lade_put_nil(buf);
     msgpack_unpacked_destroy(&spec);
 }
-
-// ---------------------------------------------------------------------------------------------------
-// Packing
 
 static void
 s_put_parts(const lade_job_t *self, lade_buf_t *buf)
@@ -361,7 +305,7 @@ s_put_times(const lade_job_t *self, lade_buf_t *buf)
 }
 
 void
-lade_job_put_pairs(const lade_job_t *self, const char *status, bool open_spec, lade_buf_t *buf)
+lade_job_put_pairs(const lade_job_t *self, const char *status, lade_buf_t *buf)
 {
     LADE_PUT_KEY(buf, "kind");
     lade_put_str(buf, self->kind->name);
@@ -374,10 +318,7 @@ lade_job_put_pairs(const lade_job_t *self, const char *status, bool open_spec, l
     LADE_PUT_KEY(buf, "source");
     lade_put_str(buf, self->source);
     LADE_PUT_KEY(buf, "spec");
-    if (open_spec)
-        lade_put_packed(buf, self->spec.data, self->spec.len);
-    else
-        lade_job_put_spec(self, buf);
+    lade_job_put_spec(self, buf);
     LADE_PUT_KEY(buf, "attempt");
     lade_put_int(buf, self->attempt);
     LADE_PUT_KEY(buf, "stage");
@@ -584,7 +525,7 @@ s_read_fields(lade_job_t *self, const msgpack_object *map)
     lade_blob_set_object(&self->spec, spec);
     self->rate_set = lade_wire_find(map, "bytes_per_s") != NULL;
     self->bytes_per_s = lade_job_rate_in(self->rate_set ? map : spec);
-    self->secret = spec && lade_job_has_secret(spec);
+    self->secret = spec && lade_secrets_named(spec);
     lade_blob_set_object(&self->state, lade_wire_find(map, "state"));
     lade_blob_set_object(&self->result, lade_wire_find(map, "result"));
     lade_blob_set_object(&self->requires, lade_wire_find(map, "requires"));

@@ -77,7 +77,7 @@ struct lade_job {
     int64_t priority;
     char *source;
     lade_blob_t spec, state, result, requires;
-    bool secret;    // spec has a key with "token" in it
+    bool secret;    // spec has a key with "token" in it: a reference stands there (secrets.h)
     bool vital;     // a child without which its parent cannot do: if it fails, its siblings are
                     // cancelled
     bool giving_up; // a parent that cancels its children because of such a one
@@ -154,18 +154,14 @@ void lade_blob_set(lade_blob_t *self, const void *data, size_t len);
 void lade_blob_set_object(lade_blob_t *self, const msgpack_object *object);
 void lade_blob_free(lade_blob_t *self);
 
-// True if a map anywhere in the object has a key with "token" in it.
-bool lade_job_has_secret(const msgpack_object *object);
-
-// Packs the spec for other readers than the worker: what is named *token* is "***".
+// Packs the spec for readers: what is named *token* is "***".
 void lade_job_put_spec(const lade_job_t *self, lade_buf_t *buf);
 
 enum { LADE_JOB_PAIRS = 27 }; // pairs that lade_job_put_pairs writes
 
 // Packs the job's fields as key and value pairs; the caller wrote the map's head. status is the
 // name shown.
-void lade_job_put_pairs(const lade_job_t *self, const char *status, bool open_spec,
-                        lade_buf_t *buf);
+void lade_job_put_pairs(const lade_job_t *self, const char *status, lade_buf_t *buf);
 
 // The job as it is in the keyspace, and back. kind_of turns a kind's name into the struct.
 // LADE_CORRUPT.

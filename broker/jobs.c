@@ -7,6 +7,7 @@
 #include "broker/events.h"
 #include "broker/jobs_private.h"
 #include "broker/packer.h"
+#include "broker/secrets.h"
 #include "broker/shares.h"
 #include "broker/surface.h"
 #include "broker/waits.h"
@@ -244,6 +245,8 @@ s_check(lade_jobs_t *self, const lade_submission_t *submission, lade_error_t *er
         code = s_check_text("source", submission->source, submission->source_len,
                             LADE_BROKER_MAX_SOURCE, error);
     if (!code)
+        code = lade_secrets_check_url(submission->source, submission->source_len, error);
+    if (!code)
         code = s_check_text("token", submission->token, submission->token_len,
                             LADE_BROKER_MAX_TOKEN, error);
     if (!code)
@@ -287,10 +290,13 @@ s_add_gate(lade_job_t *job, const char *name, size_t len)
 static void
 s_add_host_gate(lade_job_t *job)
 {
-    const char *host = job->source ? strstr(job->source, "://") : NULL;
+    static const char *const schemes[] = {"http://", "https://"}; // other sources have no host
+    const char *host = NULL;
+    for (size_t i = 0; job->source && i < 2; i++)
+        if (strncasecmp(job->source, schemes[i], strlen(schemes[i])) == 0)
+            host = job->source + strlen(schemes[i]);
     if (!host)
         return;
-    host += 3;
     size_t len = strcspn(host, "/?#");
     const char *at = memrchr(host, '@', len);
     if (at) {
@@ -350,15 +356,8 @@ s_make(lade_jobs_t *self, lade_submission_t *submission, const msgpack_object *s
         lade_job_set_text(&job->source, submission->source, submission->source_len);
     if (submission->token)
         lade_job_set_text(&job->token, submission->token, submission->token_len);
-    if (submission->packed_spec.len) {
-        job->spec = submission->packed_spec;
-        submission->packed_spec = (lade_blob_t){0};
-    } else {
-        lade_blob_set_object(&job->spec, submission->spec);
-    }
     if (submission->requires)
         lade_blob_set_object(&job->requires, submission->requires);
-    job->secret = spec && lade_job_has_secret(spec);
     job->bytes_per_s = lade_job_rate_in(spec);
     const msgpack_object *gates = submission->gates;
     for (uint32_t i = 0; gates && gates->type == MSGPACK_OBJECT_ARRAY && i < gates->via.array.size;
@@ -368,6 +367,23 @@ s_make(lade_jobs_t *self, lade_submission_t *submission, const msgpack_object *s
         s_add_host_gate(job);
     s_set_equal(job, spec);
     return job;
+}
+
+// The spec of a job that is really made: secrets stay outside of it.
+static lade_code_t
+s_take_spec(lade_jobs_t *self, lade_job_t *job, lade_submission_t *submission,
+            const msgpack_object *spec, lade_error_t *error)
+{
+    job->secret = spec && lade_secrets_named(spec);
+    if (job->secret)
+        return lade_secrets_take_out(self->broker->secrets, spec, &job->spec, error);
+    if (submission->packed_spec.len) {
+        job->spec = submission->packed_spec;
+        submission->packed_spec = (lade_blob_t){0};
+    } else {
+        lade_blob_set_object(&job->spec, submission->spec);
+    }
+    return LADE_OK;
 }
 
 // The key of jobs_by_source without the id: kind, NUL, source, NUL.
@@ -443,6 +459,8 @@ s_submit(lade_jobs_t *self, lade_submission_t *submission, const msgpack_object 
     lade_job_t *job = s_make(self, submission, spec, queue);
     *job_p = job->equal.len ? lade_map_get(self->equals, job->equal.data, job->equal.len) : NULL;
     code = *job_p ? LADE_OK : s_check_room(self, submission, error);
+    if (!code && !*job_p)
+        code = s_take_spec(self, job, submission, spec, error);
     if (code || *job_p) {
         lade_jobs_leave_queue(self, job);
         lade_job_destroy(&job);
@@ -477,6 +495,8 @@ lade_jobs_submit(lade_jobs_t *self, lade_submission_t *submission, lade_job_t **
         spec = &packed.data;
     lade_code_t code = s_submit(self, submission, spec, job_p, error);
     msgpack_unpacked_destroy(&packed);
+    if (submission->packed_spec.len) // not taken over: it may hold a secret
+        explicit_bzero(submission->packed_spec.data, submission->packed_spec.len);
     lade_blob_free(&submission->packed_spec);
     return code;
 }
@@ -832,6 +852,9 @@ lade_jobs_purge(lade_jobs_t *self, lade_job_t *job, lade_error_t *error)
         memcpy(key + len, &ids[1], sizeof ids[1]);
         lade_store_del(store, LADE_DB_JOBS_BY_SOURCE, key, len + sizeof ids[1], NULL);
     }
+    if (job->secret)
+        lade_secrets_count(self->broker->secrets, job->spec.data, job->spec.len, -1);
+    lade_secrets_count(self->broker->secrets, job->state.data, job->state.len, -1);
     s_count(self, job, job->status, -1);
     job->purged = true;
     return LADE_OK;
@@ -974,11 +997,71 @@ s_see_stored(void *arg, lade_bytes_t key, lade_bytes_t value)
     lade_kind_t *kind = lade_jobs_need_kind(self, name, len);
     kind->counts[status]++;
     self->ended_count += status >= LADE_JOB_COMPLETED;
+    lade_secrets_count(self->broker->secrets, value.data, value.len, 1);
     lade_job_t *job;
     if (status < LADE_JOB_COMPLETED &&
         lade_job_read(value.data, value.len, s_kind_of, self, &job, &error) == LADE_OK)
         lade_map_put(self->live, &job->id, sizeof job->id, job);
     return true;
+}
+
+// Keyspaces of earlier versions have tokens in their jobs: they are taken out, once.
+
+typedef struct {
+    lade_jobs_t *jobs;
+    lade_job_list_t list;
+} s_old_t;
+
+static bool
+s_see_old_token(void *arg, lade_bytes_t key, lade_bytes_t value)
+{
+    (void)key;
+    s_old_t *self = arg;
+    lade_job_t *job;
+    if (lade_job_read(value.data, value.len, s_kind_of, self->jobs, &job, NULL))
+        return true; // told when it is taken up
+    if (job->secret || job->state.len)
+        lade_job_list_add(&self->list, job);
+    else
+        lade_job_destroy(&job);
+    return true;
+}
+
+static lade_code_t
+s_take_out(lade_jobs_t *self, lade_blob_t *packed, lade_error_t *error)
+{
+    msgpack_unpacked object;
+    msgpack_unpacked_init(&object);
+    lade_code_t code = LADE_OK;
+    if (packed->len &&
+        msgpack_unpack_next(&object, packed->data, packed->len, NULL) == MSGPACK_UNPACK_SUCCESS)
+        code = lade_secrets_take_out(self->broker->secrets, &object.data, packed, error);
+    msgpack_unpacked_destroy(&object);
+    return code;
+}
+
+static lade_code_t
+s_take_out_tokens(lade_jobs_t *self, lade_error_t *error)
+{
+    uint64_t done = 0;
+    s_old_t old = {.jobs = self};
+    lade_store_t *store = self->broker->store;
+    if (lade_store_get_number(store, "tokens_out", &done, NULL) == LADE_OK)
+        return LADE_OK;
+    lade_code_t code =
+        lade_store_scan(store, LADE_DB_JOBS, NULL, 0, 0, false, s_see_old_token, &old, error);
+    for (size_t i = 0; i < old.list.len; i++) {
+        lade_job_t *job = old.list.items[i];
+        if (!code)
+            code = s_take_out(self, &job->spec, error);
+        if (!code)
+            code = s_take_out(self, &job->state, error);
+        if (!code)
+            s_write(self, job);
+        lade_job_destroy(&job);
+    }
+    free(old.list.items);
+    return code ? code : lade_store_put_number(store, "tokens_out", 1, error);
 }
 
 static void
@@ -1066,7 +1149,12 @@ lade_jobs_reload(lade_jobs_t *self, lade_error_t *error)
     if (!code || code == LADE_NOT_FOUND)
         code = lade_store_get_number(store, "job_sequence", &self->sequence, error);
     if (!code || code == LADE_NOT_FOUND)
+        code = s_take_out_tokens(self, error);
+    lade_secrets_recount(self->broker->secrets);
+    if (!code)
         code = lade_store_scan(store, LADE_DB_JOBS, NULL, 0, 0, false, s_see_stored, self, error);
+    if (!code)
+        lade_secrets_recounted(self->broker->secrets);
     self->written_id = self->next_id;
     self->written_sequence = self->sequence;
     lade_job_list_t list = {0};

@@ -7,6 +7,7 @@
 #include "broker/jobs_private.h"
 #include "broker/outbox.h"
 #include "broker/packer.h"
+#include "broker/secrets.h"
 #include "broker/shares.h"
 #include "broker/surface.h"
 #include "common/wire.h"
@@ -249,6 +250,14 @@ s_put_child(lade_jobs_t *self, uint64_t id, lade_buf_t *buf)
     lade_put_str(buf, child->error);
 }
 
+// A spec or state with its secrets, which only a JOB has.
+static void
+s_put_filled(const lade_jobs_t *self, const lade_blob_t *packed, lade_buf_t *buf)
+{
+    if (lade_secrets_fill(self->broker->secrets, packed, buf))
+        lade_outbox_keep_secret(self->broker->outbox);
+}
+
 static void
 s_send_job(lade_jobs_t *self, const lade_worker_t *worker, const lade_job_t *job)
 {
@@ -266,13 +275,13 @@ s_send_job(lade_jobs_t *self, const lade_worker_t *worker, const lade_job_t *job
     LADE_PUT_KEY(buf, "source");
     lade_put_str(buf, job->source);
     LADE_PUT_KEY(buf, "spec");
-    lade_put_packed(buf, job->spec.data, job->spec.len);
+    s_put_filled(self, &job->spec, buf);
     LADE_PUT_KEY(buf, "stage");
     lade_put_int(buf, job->stage);
     LADE_PUT_KEY(buf, "failures");
     lade_put_int(buf, job->failures);
     LADE_PUT_KEY(buf, "state");
-    lade_put_packed(buf, job->state.data, job->state.len);
+    s_put_filled(self, &job->state, buf);
     LADE_PUT_KEY(buf, "children");
     lade_put_array(buf, job->child_count);
     for (size_t i = 0; i < job->child_count; i++)
@@ -298,6 +307,24 @@ s_give(lade_jobs_t *self, lade_worker_t *worker, lade_job_t *job)
     lade_job_list_add(&self->given, job);
 }
 
+// A token that was given with the job and is gone: without it the job would fail at its source,
+// with a sentence that leads astray.
+static bool
+s_lacks_secret(lade_jobs_t *self, lade_job_t *job)
+{
+    const lade_secrets_t *secrets = self->broker->secrets;
+    if (lade_secrets_has_all(secrets, &job->spec) && lade_secrets_has_all(secrets, &job->state))
+        return false;
+    static const char words[] =
+        "the access token given with this job is kept no longer: submit it again with its token";
+    const char *name = lade_code_name(LADE_AUTH_REQUIRED);
+    lade_job_set_text(&job->error_type, name, strlen(name));
+    lade_job_set_text(&job->error, words, strlen(words));
+    self->broker->metrics.jobs_failed++;
+    lade_jobs_move(self, job, LADE_JOB_FAIL, NULL);
+    return true;
+}
+
 static bool
 s_any_ready(const lade_jobs_t *self)
 {
@@ -317,7 +344,7 @@ lade_jobs_dispatch(lade_jobs_t *self)
         lade_worker_t *worker = lade_workers_at(self->broker->workers, self->next_worker++ % count);
         lade_job_t *job =
             (int64_t)worker->hold_count < worker->slots ? s_best_for(self, worker) : NULL;
-        if (job)
+        if (job && !s_lacks_secret(self, job))
             s_give(self, worker, job);
         idle = job ? 0 : idle + 1;
     }

@@ -4,6 +4,7 @@
 #include "broker/events.h"
 #include "broker/jobs_private.h"
 #include "broker/packer.h"
+#include "broker/secrets.h"
 #include "broker/shares.h"
 #include "broker/surface.h"
 #include "common/log.h"
@@ -458,6 +459,23 @@ s_wait_for_children(lade_jobs_t *self, lade_job_t *job, const msgpack_object *jo
     }
 }
 
+// The state goes to the keyspace: what is secret in it does not.
+static lade_code_t
+s_take_state(lade_jobs_t *self, lade_job_t *job, const msgpack_object *state, lade_error_t *error)
+{
+    lade_secrets_t *secrets = self->broker->secrets;
+    lade_blob_t before = job->state;
+    lade_code_t code = LADE_OK;
+    job->state = (lade_blob_t){0};
+    if (state && lade_secrets_named(state))
+        code = lade_secrets_take_out(secrets, state, &job->state, error);
+    else
+        lade_blob_set_object(&job->state, state);
+    lade_secrets_count(secrets, before.data, before.len, -1); // after the new one has counted
+    lade_blob_free(&before);
+    return code;
+}
+
 bool
 lade_jobs_await(lade_jobs_t *self, lade_worker_t *worker, uint64_t id, int64_t attempt,
                 const msgpack_object *body)
@@ -473,8 +491,11 @@ lade_jobs_await(lade_jobs_t *self, lade_worker_t *worker, uint64_t id, int64_t a
         s_end_in_error(self, job, &error);
         return true;
     }
+    if (s_take_state(self, job, lade_wire_find(body, "state"), &error)) {
+        s_end_in_error(self, job, &error);
+        return true;
+    }
     job->stage++;
-    lade_blob_set_object(&job->state, lade_wire_find(body, "state"));
     job->progress.total_bytes = s_bytes(body, "total_bytes", job->progress.total_bytes);
     s_take_text(&job->progress.local_path, body, "local_path", LADE_BROKER_MAX_SOURCE);
     if (jobs && jobs->type == MSGPACK_OBJECT_ARRAY && jobs->via.array.size)

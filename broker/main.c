@@ -17,6 +17,7 @@ main(int argc, char **argv)
         lade_config_free(&config);
         return exit_status;
     }
+    lade_tokens_guard_process();
     lade_code_t code = lade_config_make_folders(&config, &error);
     if (!code)
         code = lade_router_open(&config, &router, &error);

@@ -18,6 +18,7 @@ struct lade_outbox {
     lade_buf_t bytes;
     s_letter_t *letters;
     size_t count, cap;
+    bool secret; // wipe the bytes
 };
 
 lade_outbox_t *
@@ -217,6 +218,20 @@ lade_outbox_each(lade_outbox_t *self, void (*each)(void *arg, const lade_letter_
     free(firsts);
 }
 
+void
+lade_outbox_keep_secret(lade_outbox_t *self)
+{
+    self->secret = true;
+}
+
+static void
+s_wipe(lade_outbox_t *self)
+{
+    if (self->secret && self->bytes.len)
+        explicit_bzero(self->bytes.data, self->bytes.len);
+    self->secret = false;
+}
+
 size_t
 lade_outbox_bytes(const lade_outbox_t *self)
 {
@@ -227,6 +242,7 @@ void
 lade_outbox_clear(lade_outbox_t *self)
 {
     enum { S_KEEP = 8 << 20 };
+    s_wipe(self);
     if (self->bytes.cap > S_KEEP)
         lade_buf_free(&self->bytes);
     self->bytes.len = 0;
@@ -238,6 +254,7 @@ lade_outbox_destroy(lade_outbox_t **self_p)
 {
     if (!*self_p)
         return;
+    s_wipe(*self_p);
     lade_buf_free(&(*self_p)->bytes);
     free((*self_p)->letters);
     free(*self_p);

@@ -50,6 +50,9 @@ typedef struct {
 void lade_outbox_each(lade_outbox_t *self, void (*each)(void *arg, const lade_letter_t *letter),
                       void *arg);
 
+// What was put in now has a secret in it: the memory is wiped when the turn has sent it.
+void lade_outbox_keep_secret(lade_outbox_t *self);
+
 // Bytes held.
 size_t lade_outbox_bytes(const lade_outbox_t *self);
 

@@ -10,6 +10,7 @@
 #include "broker/outbox.h"
 #include "broker/packer.h"
 #include "broker/reports.h"
+#include "broker/secrets.h"
 #include "broker/shares.h"
 #include "broker/workers.h"
 #include "common/endpoint.h"
@@ -86,6 +87,8 @@ s_open(lade_router_t *self, lade_error_t *error)
             lade_events_open(broker->store, broker->config->journal_events, &broker->events, error);
     if (!code)
         code = lade_store_commit(broker->store, error);
+    if (!code)
+        code = lade_secrets_open(broker->config->data, &broker->secrets, error);
     if (code)
         return code;
     broker->records = lade_records_new(broker->store, broker->config->models_dir);
@@ -135,6 +138,7 @@ lade_router_close(lade_router_t **self_p)
         close(self->signals);
     lade_waits_destroy(&broker->waits);
     lade_jobs_destroy(&broker->jobs);
+    lade_secrets_close(&broker->secrets);
     lade_shares_destroy(&broker->shares);
     lade_outbox_destroy(&broker->outbox);
     lade_workers_destroy(&broker->workers);
@@ -227,6 +231,12 @@ s_commit(lade_router_t *self, lade_error_t *error)
         lade_store_abort(broker->store);
         return lade_error_set(error, LADE_NO_SPACE, "commits are made to fail");
     }
+    // What the keyspace refers to is there before it does.
+    lade_code_t code = lade_secrets_save(broker->secrets, error);
+    if (code) {
+        lade_store_abort(broker->store);
+        return code;
+    }
     return lade_store_commit(broker->store, error);
 }
 
@@ -269,6 +279,7 @@ s_end_turn(lade_router_t *self)
         return;
     }
     lade_jobs_turn(broker->jobs, s_on_ended, broker->waits);
+    lade_secrets_turn(broker->secrets, broker->mono_ms);
     lade_waits_turn(broker->waits);
     s_send_all(self);
     lade_events_turn(broker->events, true);
@@ -573,6 +584,7 @@ lade_router_serve(lade_router_t *self, lade_error_t *error)
         s_clock(self);
         s_set_timer(self);
         zloop_start(self->loop);
+        lade_secrets_turn(self->broker.secrets, INT64_MAX);
         if (self->over)
             code = lade_error_set(error, LADE_IO_ERROR, "the keyspace cannot be read any more");
     }

@@ -1,6 +1,7 @@
 // download: the seed's download queue over jobs of the kind `download`.
 #include "broker/call.h"
 #include "broker/packer.h"
+#include "broker/secrets.h"
 #include "broker/surface.h"
 #include "common/wire.h"
 
@@ -8,23 +9,52 @@
 
 #define S_KIND "download"
 
-// The URL that names the job, out of a text or an array of mirrors (the first one).
+static bool
+s_begins(const msgpack_object *text, const char *with)
+{
+    size_t len = strlen(with);
+    return text->type == MSGPACK_OBJECT_STR && text->via.str.size > len &&
+           strncasecmp(text->via.str.ptr, with, len) == 0;
+}
+
+static bool
+s_is_remote(const msgpack_object *source)
+{
+    return s_begins(source, "http://") || s_begins(source, "https://");
+}
+
+// A path, whose file or folder is moved, or the URL of one, which is copied. The path is the
+// worker's, so it has to be a whole one.
+static bool
+s_is_local(const msgpack_object *source)
+{
+    return s_begins(source, "/") || s_begins(source, "file:///") ||
+           s_begins(source, "file://localhost/");
+}
+
+// What names the job: the source, or the first of several mirrors.
 static lade_code_t
-s_first_url(const msgpack_object *source, lade_submission_t *submission, lade_error_t *error)
+s_first_source(const msgpack_object *source, lade_submission_t *submission, lade_error_t *error)
 {
     enum { S_MOST = 64 };
-    const msgpack_object *url = source;
+    const msgpack_object *first = source;
+    bool fine = source != NULL;
     if (source && source->type == MSGPACK_OBJECT_ARRAY) {
-        bool text = source->via.array.size > 0 && source->via.array.size <= S_MOST;
-        for (uint32_t i = 0; text && i < source->via.array.size; i++)
-            text = source->via.array.ptr[i].type == MSGPACK_OBJECT_STR;
-        url = text ? &source->via.array.ptr[0] : NULL;
+        fine = source->via.array.size > 0 && source->via.array.size <= S_MOST;
+        for (uint32_t i = 0; fine && i < source->via.array.size; i++)
+            fine = s_is_remote(&source->via.array.ptr[i]) &&
+                   !lade_secrets_check_url(source->via.array.ptr[i].via.str.ptr,
+                                           source->via.array.ptr[i].via.str.size, NULL);
+        first = fine ? &source->via.array.ptr[0] : NULL;
     }
-    if (!url || url->type != MSGPACK_OBJECT_STR || url->via.str.size == 0)
+    if (!fine || (!s_is_remote(first) && !s_is_local(first)))
         return lade_error_set(error, LADE_VALUE_ERROR,
-                              "source: a URL, or an array of 1 to %d mirrors", S_MOST);
-    submission->source = url->via.str.ptr;
-    submission->source_len = url->via.str.size;
+                              "source: an http or https URL, an array of 1 to %d such mirrors "
+                              "(without passwords in them), a file:// URL or an absolute path is "
+                              "needed",
+                              S_MOST);
+    submission->source = first->via.str.ptr;
+    submission->source_len = first->via.str.size;
     return LADE_OK;
 }
 
@@ -80,7 +110,7 @@ s_submit(lade_call_t *call, const msgpack_object *args, bool start, lade_error_t
                                     .requires = lade_wire_find(args, "requires"),
                                     .idle = !start};
     const msgpack_object *source = lade_wire_find(args, "source");
-    lade_code_t code = s_first_url(source, &submission, error);
+    lade_code_t code = s_first_source(source, &submission, error);
     if (!code)
         code = s_check_place(args, error);
     if (code)

@@ -3,6 +3,7 @@
 
 #include "broker/events.h"
 #include "broker/packer.h"
+#include "broker/secrets.h"
 #include "common/wire.h"
 
 #include <czmq.h>
@@ -239,8 +240,7 @@ s_put_load(const lade_job_t *job, lade_buf_t *buf)
     const msgpack_object *context = lade_wire_find(spec.map, "context");
     for (uint32_t i = 0;
          context && context->type == MSGPACK_OBJECT_MAP && i < context->via.map.size; i++) {
-        lade_put_object(buf, &context->via.map.ptr[i].key);
-        lade_put_object(buf, &context->via.map.ptr[i].val);
+        lade_secrets_put_hidden_pair(buf, &context->via.map.ptr[i]);
     }
     s_close(&result);
     s_close(&spec);
@@ -294,7 +294,11 @@ s_put_install_extra(const lade_job_t *job, lade_buf_t *buf)
     s_open(&spec, &job->spec);
     s_open(&result, &job->result);
     LADE_PUT_KEY(buf, "config_in");
-    s_put_member(buf, spec.map, "config");
+    const msgpack_object *config = lade_wire_find(spec.map, "config");
+    if (config)
+        lade_secrets_put_hidden(buf, config);
+    else
+        lade_put_nil(buf);
     LADE_PUT_KEY(buf, "config_out");
     s_put_member(buf, result.map, "config_out");
     LADE_PUT_KEY(buf, "inplace");
@@ -466,7 +470,7 @@ lade_surface_put_job(const lade_job_t *job, bool own, lade_buf_t *buf)
     const lade_surface_t *surface = job->kind->surface;
     lade_put_map(buf, LADE_JOB_PAIRS + surface->extra);
     lade_job_put_pairs(job, own ? lade_surface_status(job) : lade_job_status_name(job->status),
-                       false, buf);
+                       buf);
     if (surface->extra)
         surface->put_extra(job, buf);
 }

@@ -476,8 +476,18 @@ s_apply_set(lade_config_t *self, const char *set, lade_error_t *error)
     lade_code_t code =
         equals ? lade_config_set(self, key, equals + 1, error)
                : lade_error_set(error, LADE_CONFIG_ERROR, "--set %s: wants KEY=VALUE", set);
+    explicit_bzero(key, strlen(set)); // it may be a token's
     free(key);
     return code;
+}
+
+// Everybody on the machine can read argv: the value of a token's setting does not stay in it.
+static void
+s_blot_out(char *set)
+{
+    char *value = strchr(set, '=');
+    if (value && strncmp(set, "hub.token=", (size_t)(value + 1 - set)) == 0)
+        explicit_bzero(value + 1, strlen(value + 1));
 }
 
 bool
@@ -492,8 +502,10 @@ lade_config_from_args(lade_config_t *self, const char *program, const char *abou
         return false;
     lade_error_t error = {0};
     lade_code_t code = lade_config_load(self, args.file, args.data, &error);
-    for (size_t i = 0; i < args.set_count && !code; i++)
+    for (size_t i = 0; i < args.set_count && !code; i++) {
         code = s_apply_set(self, args.sets[i], &error);
+        s_blot_out(args.sets[i]);
+    }
     if (code) {
         fprintf(stderr, "%s: %s\n", program, error.message);
         *exit_status_p = lade_code_exit(code);

@@ -5,10 +5,12 @@
 #include "common/path.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <regex.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 void
 lade_tokens_wipe(char **text_p)
@@ -33,6 +35,14 @@ lade_tokens_clean(const char *text)
         if ((unsigned char)text[i] <= ' ' || (unsigned char)text[i] >= 0x7f)
             return NULL;
     return strndup(text, len);
+}
+
+void
+lade_tokens_guard_process(void)
+{
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
+        lade_log(LADE_LOG_WARNING, "secrets", "core files cannot be turned off: %s",
+                 strerror(errno));
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -51,6 +51,10 @@ char *lade_tokens_of_hub(const char *token, const char *token_file);
 // path with "~/" replaced by the home folder; you free it.
 char *lade_tokens_home(const char *path);
 
+// From now on this process leaves no core file, and no other process of the same user can look into
+// its memory: it holds tokens. Not for one whose /proc/PID/fd others open (lade-gpu).
+void lade_tokens_guard_process(void);
+
 // Overwrites a text and frees it; sets *text_p to NULL. NULL-safe.
 void lade_tokens_wipe(char **text_p);
 

@@ -73,6 +73,17 @@ s_check_value(const lade_option_t *row, const char *text, lade_error_t *error)
     return LADE_OK;
 }
 
+// A copy of the text, which is overwritten where it stands.
+static char *
+s_blot_out(char *text)
+{
+    char *copy = strdup(text);
+    if (!copy)
+        abort();
+    explicit_bzero(text, strlen(text));
+    return copy;
+}
+
 // Takes the option at argv[*at] and moves *at to the last argument it used.
 static lade_code_t
 s_take(lade_args_t *self, int argc, char **argv, int *at, const lade_option_t *globals,
@@ -95,7 +106,10 @@ s_take(lade_args_t *self, int argc, char **argv, int *at, const lade_option_t *g
     }
     if (row->type != LADE_ARG_FLAG && !row->many && lade_args_each(self, row->name, 0))
         return lade_error_set(error, LADE_USAGE, "%s is given twice", row->name);
-    self->given[self->given_count++] = (lade_arg_given_t){row, text};
+    lade_arg_given_t *given = &self->given[self->given_count++];
+    *given = (lade_arg_given_t){.row = row, .text = text};
+    if (row->type == LADE_ARG_SECRET && *text != '@')
+        given->text = given->own = s_blot_out(argv[*at] + (text - argv[*at]));
     return text ? s_check_value(row, text, error) : LADE_OK;
 }
 
@@ -173,6 +187,11 @@ lade_args_real(const lade_args_t *self, const char *name, double preset)
 void
 lade_args_free(lade_args_t *self)
 {
+    for (size_t i = 0; i < self->given_count; i++)
+        if (self->given[i].own) {
+            explicit_bzero(self->given[i].own, strlen(self->given[i].own));
+            free(self->given[i].own);
+        }
     free(self->words);
     free(self->given);
     *self = (lade_args_t){0};

@@ -8,7 +8,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum { LADE_ARG_FLAG, LADE_ARG_TEXT, LADE_ARG_NUMBER, LADE_ARG_REAL } lade_arg_type_t;
+typedef enum {
+    LADE_ARG_FLAG,
+    LADE_ARG_TEXT,
+    LADE_ARG_NUMBER,
+    LADE_ARG_REAL,
+    LADE_ARG_SECRET, // a text that is blotted out in argv, where everybody on the machine could
+                     // read it
+} lade_arg_type_t;
 
 typedef struct {
     const char *name;  // "--json"; NULL ends a table
@@ -25,6 +32,7 @@ enum { LADE_ARGS_MAX = 4096 };
 typedef struct {
     const lade_option_t *row;
     const char *text; // as typed; NULL for a flag
+    char *own;        // the text of a LADE_ARG_SECRET
 } lade_arg_given_t;
 
 typedef struct {
@@ -40,8 +48,8 @@ typedef const lade_option_t *(lade_args_find_t)(const char *command);
 
 // Reads argv[1…]. globals may stand anywhere, a command's own options after its name. LADE_USAGE
 // with a sentence for an unknown option (with the nearest one), a missing or bad value, one too
-// many. "--" ends the options. The texts stay argv's. Free with lade_args_free whatever is
-// returned.
+// many. "--" ends the options. The texts stay argv's but for secrets, which are copied. Free with
+// lade_args_free whatever is returned.
 lade_code_t lade_args_read(lade_args_t *self, int argc, char **argv, const lade_option_t *globals,
                            lade_args_find_t *find, lade_error_t *error);
 

@@ -19,6 +19,7 @@ static const lade_option_t s_own[] = {
     {.name = "--count", .value = "N", .type = LADE_ARG_NUMBER, .min = -5, .max = 10},
     {.name = "--rate", .value = "R", .type = LADE_ARG_REAL, .min = 0, .max = 1},
     {.name = "--tag", .value = "T", .type = LADE_ARG_TEXT, .many = true},
+    {.name = "--token", .value = "T", .type = LADE_ARG_SECRET, .many = true},
     {0},
 };
 
@@ -43,6 +44,27 @@ s_read(s_read_t *self, char *line)
         argv[argc++] = word;
     self->error = (lade_error_t){0};
     return lade_args_read(&self->args, argc, argv, s_globals, s_find, &self->error);
+}
+
+static void
+test_a_secret_is_blotted_out_of_argv(void **state)
+{
+    (void)state;
+    char separate[] = "s3cret", joined[] = "--token=0ther", file[] = "@a/file", last[] = "--json";
+    char *argv[] = {"lade", "go", "--token", separate, joined, "--token", file, last};
+    lade_args_t args;
+    lade_error_t error = {0};
+    assert_int_equal(lade_args_read(&args, 8, argv, s_globals, s_find, &error), LADE_OK);
+    assert_string_equal(lade_args_each(&args, "--token", 0), "s3cret");
+    assert_string_equal(lade_args_each(&args, "--token", 1), "0ther");
+    assert_string_equal(lade_args_each(&args, "--token", 2), "@a/file");
+    assert_true(lade_args_flag(&args, "--json"));
+    for (size_t i = 0; i < sizeof separate; i++)
+        assert_int_equal(separate[i], 0);
+    for (size_t i = strlen("--token="); i < sizeof joined; i++)
+        assert_int_equal(joined[i], 0);
+    assert_string_equal(file, "@a/file"); // the name of a file is no secret
+    lade_args_free(&args);
 }
 
 static void
@@ -150,6 +172,7 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_secret_is_blotted_out_of_argv),
         cmocka_unit_test(test_globals_stand_before_and_after_the_command),
         cmocka_unit_test(test_repeated_options_come_in_order),
         cmocka_unit_test(test_two_dashes_end_the_options),

@@ -23,13 +23,13 @@ const lade_option_t lade_commands_globals[] = {
 static const lade_option_t s_none[] = {{0}};
 static const lade_option_t s_up[] = {
     {"--without", "LIST",      LADE_ARG_TEXT, true, 0, 0, "workers to leave out: download,install,gpu", 0},
-    {"--set",     "KEY=VALUE", LADE_ARG_TEXT, true, 0, 0, "a setting, passed on to every process", 0},
+    {"--set",     "KEY=VALUE", LADE_ARG_SECRET, true, 0, 0, "a setting, passed on to every process", 0},
     {0},
 };
 static const lade_option_t s_install[] = {
     {"--config",  "NAME=VALUE",  LADE_ARG_TEXT, true,  0, 0, "a field of the record, over what is found out", 0},
     {"--inplace", NULL,          LADE_ARG_FLAG, false, 0, 0, "leave local files where they are", 0},
-    {"--token",   "TEXT|@FILE",  LADE_ARG_TEXT, false, 0, 0, "access token for the source", 0},
+    {"--token",   "TEXT|@FILE",  LADE_ARG_SECRET, false, 0, 0, "access token for the source", 0},
     PRIORITY,
     {"--dry-run", NULL,          LADE_ARG_FLAG, false, 0, 0, "say what would be installed; needs no broker", 0},
     NO_WAIT,
@@ -39,7 +39,7 @@ static const lade_option_t s_download[] = {
     {"--dest",    "DIR",         LADE_ARG_TEXT, false, 0, 0, "the folder the file goes into", 0},
     {"--name",    "FILE",        LADE_ARG_TEXT, false, 0, 0, "its name there (else the server's); one URL only", 0},
     {"--sha256",  "HEX",         LADE_ARG_TEXT, false, 0, 0, "the digest it must have; one URL only", 0},
-    {"--token",   "TEXT|@FILE",  LADE_ARG_TEXT, false, 0, 0, "access token for the source", 0},
+    {"--token",   "TEXT|@FILE",  LADE_ARG_SECRET, false, 0, 0, "access token for the source", 0},
     PRIORITY,
     {"--paused",  NULL,          LADE_ARG_FLAG, false, 0, 0, "do not start it; `lade resume ID` does", 0},
     NO_WAIT,

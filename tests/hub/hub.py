@@ -17,7 +17,6 @@ interface (/_control/...). Standard library only.
 import argparse
 import base64
 import email.utils
-import fnmatch
 import gzip
 import hashlib
 import hmac
@@ -33,77 +32,26 @@ import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from faults import Fault  # noqa: E402
+from ledger import Ledger, Pacer  # noqa: E402
+from origins import Mute, Stuck, only_loopback, server_context  # noqa: E402
+
 LFS_SUFFIXES = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".onnx", ".onnx_data", ".gguf", ".msgpack", ".model")
 LFS_SIZE = 10 << 20
 PIECE = 1 << 16
-LOG_LIMIT = 20000
+BIG_PIECE = 1 << 20
 
 # What a token may do: "all" reads everything, "public" is a known account without access to gated and private repos.
 TOKENS = {"hf_good": "all", "hf_nobody": "public"}
 
-ACTIONS = {
-    "close": "end the connection after `bytes` of the body (reset: true sends a RST)",
-    "stall": "send `bytes` of the body, then nothing until the client leaves or the fault is removed",
-    "drip": "send the body at `bytes_per_s`",
-    "slow_start": "wait `seconds` before the status line",
-    "status": "answer `status` (preset 503), with `retry_after` seconds and `code`, `message` for the X-Error headers",
-    "rate_limit": "answer 429 with Retry-After: `retry_after` seconds; date: true gives it as an HTTP date",
-    "wrong_length": "announce `delta` bytes more (or less) than are sent",
-    "no_length": "send no Content-Length, end the body by closing",
-    "ignore_range": "answer 200 and the whole file to a range request",
-    "change_etag": "answer with an ETag and Last-Modified of another version",
-    "corrupt": "turn over the byte at `offset` (preset 0)",
-    "html": "answer 200 and a login page",
-    "gzip": "answer the body gzipped, asked or not",
-    "redirect": "answer 302 to `location`",
-}
-
-
 class Refused(Exception):
     """An answer other than the file."""
 
-    def __init__(self, status, code, message, headers=None):
+    def __init__(self, status, code, message, headers=None, padding=0):
         super().__init__(message)
-        self.status, self.code, self.message, self.headers = status, code, message, headers or {}
-
-
-class Fault:
-    """One rule: which requests, how often, and what happens to them."""
-
-    def __init__(self, number, rule):
-        action = rule.get("action")
-        if action not in ACTIONS:
-            raise ValueError(f"no action {action!r}; there are {', '.join(ACTIONS)}")
-        self.number = number
-        self.rule = rule
-        self.action = action
-        self.skip = int(rule.get("skip", 0))
-        self.left = int(rule["count"]) if rule.get("count") else None
-        self.hits = 0
-        self.gone = threading.Event()
-
-    def matches(self, origin, method, path, ranged):
-        rule = self.rule
-        return (
-            (self.left is None or self.left > 0)
-            and rule.get("origin") in (None, origin)
-            and rule.get("method", "GET") in (None, "*", method)
-            and ("range" not in rule or bool(rule["range"]) == ranged)
-            and fnmatch.fnmatchcase(path, rule.get("path", "*"))
-        )
-
-    def take(self):
-        """Counts a matching request; True if the fault is for it."""
-        if self.skip > 0:
-            self.skip -= 1
-            return False
-        if self.left is not None:
-            self.left -= 1
-        self.hits += 1
-        return True
-
-    def view(self):
-        return {"id": self.number, "hits": self.hits, "left": self.left, **self.rule}
+        self.status, self.code, self.message, self.headers, self.padding = status, code, message, headers or {}, padding
 
 
 class Blob:
@@ -161,16 +109,15 @@ class Hub:
         self.lock = threading.Lock()
         self.faults = []
         self.next_fault = 1
-        self.settings = {"url_ttl_s": 3600, "throttle": 0}
+        self.settings = {"url_ttl_s": 3600, "throttle": 0, "rate": 0, "token": ""}
         self.secret = os.urandom(16)
         self.ports = {"hub": 0, "cdn": 0}
+        self.origins = {}  # of those made on demand: name, kind, url, port, ca?
+        self.kept = []
+        self.uses = {}
         self.repo_settings = {}
-        self.reset_log()
-
-    def reset_log(self):
-        self.requests = []
-        self.paths = {}
-        self.totals = {"requests": 0, "bytes": 0, "cdn_authorization": 0, "open": 0, "max_open": 0}
+        self.ledger = Ledger()
+        self.pacer = Pacer()
 
     # -------------------------------------------------------------------------------------------
     # Repositories
@@ -221,11 +168,15 @@ class Hub:
             text.update(f"{name}\0{info.st_size}\0{info.st_mtime_ns}\0".encode())
         return text.hexdigest()
 
+    def account(self, token):
+        """What a token may read; None if it is nobody's."""
+        return "all" if token and token == self.settings["token"] else TOKENS.get(token)
+
     def check_access(self, repo, token, content):
         """As the real hub: what may not be seen looks as if it was not there; a gate shows only on content."""
         account = None
         if token is not None:
-            account = TOKENS.get(token)
+            account = self.account(token)
             if account is None:
                 raise Refused(401, None, "Invalid credentials in Authorization header")
         info = self.repo_info(repo)
@@ -291,21 +242,29 @@ class Hub:
     # -------------------------------------------------------------------------------------------
     # Signed addresses of the CDN
 
-    def sign(self, path, expires):
-        mark = hmac.new(self.secret, f"{path}\n{expires}".encode(), hashlib.sha256).digest()
+    def sign(self, path, expires, nonce):
+        mark = hmac.new(self.secret, f"{path}\n{expires}\n{nonce}".encode(), hashlib.sha256).digest()
         return base64.urlsafe_b64encode(mark[:18]).decode()
+
+    def used_up(self, signature, repo):
+        """Counts a use of a signed address."""
+        most = self.repo_info(repo).get("url_uses", 0)
+        with self.lock:
+            self.uses[signature] = self.uses.get(signature, 0) + 1
+            return 0 < most < self.uses[signature]
 
     def cdn_path(self, repo, folder, name):
         revision = os.path.basename(folder).partition("@")[2] or "main"
         return f"/lfs/{urllib.parse.quote(repo)}/{urllib.parse.quote(revision)}/{urllib.parse.quote(name)}"
 
     def cdn_query(self, path, name):
-        expires = int(time.time() + self.settings["url_ttl_s"])
+        expires, nonce = int(time.time() + self.settings["url_ttl_s"]), os.urandom(6).hex()
         disposition = urllib.parse.quote(f'attachment; filename="{os.path.basename(name)}"')
-        return f"response-content-disposition={disposition}&Expires={expires}&Signature={self.sign(path, expires)}"
+        return (f"response-content-disposition={disposition}&Expires={expires}&Nonce={nonce}"
+                f"&Signature={self.sign(path, expires, nonce)}")
 
     # -------------------------------------------------------------------------------------------
-    # Faults and the log
+    # Faults
 
     def add_faults(self, rules):
         faults = []
@@ -316,44 +275,51 @@ class Hub:
             self.faults.extend(faults)
         return [fault.view() for fault in faults]
 
-    def remove_faults(self, number=None):
+    def remove_faults(self, number=None, path=None):
         with self.lock:
-            gone = [fault for fault in self.faults if number in (None, fault.number)]
+            gone = [fault for fault in self.faults if number in (None, fault.number)
+                    and path in (None, fault.rule.get("path"))]
             self.faults = [fault for fault in self.faults if fault not in gone]
         for fault in gone:
             fault.gone.set()
         return len(gone)
 
-    def fault_for(self, origin, method, path, ranged):
+    def fault_for(self, origin, method, path, headers):
         with self.lock:
             for fault in self.faults:
-                if fault.matches(origin, method, path, ranged) and fault.take():
+                if fault.matches(origin, method, path, headers) and fault.take():
                     return fault
         return None
 
-    def note_start(self):
-        with self.lock:
-            self.totals["open"] += 1
-            self.totals["max_open"] = max(self.totals["max_open"], self.totals["open"])
+    # -------------------------------------------------------------------------------------------
+    # Origins
 
-    def note_end(self, entry):
+    def add_origin(self, kind="plain", name=None, host="127.0.0.1"):
+        """Another origin: plain or tls serve what the hub serves, mute and stuck never answer. One that exists is answered."""
+        name = name or kind
         with self.lock:
-            totals = self.totals
-            totals["open"] -= 1
-            totals["requests"] += 1
-            totals["bytes"] += entry["bytes"]
-            if entry["origin"] == "cdn" and entry["authorization"]:
-                totals["cdn_authorization"] += 1
-            if len(self.requests) < LOG_LIMIT:
-                self.requests.append(entry)
-            path = self.paths.setdefault(entry["path"], {"requests": 0, "bytes": 0, "ranges": 0, "authorization": 0,
-                                                         "statuses": {}})
-            path["requests"] += 1
-            path["bytes"] += entry["bytes"]
-            path["ranges"] += entry["range"] is not None
-            path["authorization"] += entry["authorization"]
-            status = str(entry["status"])
-            path["statuses"][status] = path["statuses"].get(status, 0) + 1
+            if name in self.origins:
+                return self.origins[name]
+            made = {"name": name, "kind": kind}
+            if kind in ("mute", "stuck"):
+                server = {"mute": Mute, "stuck": Stuck}[kind](host)
+                made["port"] = server.port
+                self.kept.append(server)
+            elif kind in ("plain", "tls"):
+                server = Server((host, 0), self, name, self.tls_context() if kind == "tls" else None)
+                made["port"] = server.server_address[1]
+                server.serve()
+            else:
+                raise ValueError(f"no kind of origin {kind!r}; there are plain, tls, mute, stuck")
+            if kind == "tls":
+                made["ca"] = os.path.join(self.root, ".tls", "cert.pem")
+            shown = "127.0.0.1" if host == "0.0.0.0" else host
+            made["url"] = f"{'https' if kind == 'tls' else 'http'}://{shown}:{made['port']}"
+            self.origins[name] = made
+            return made
+
+    def tls_context(self):
+        return server_context(os.path.join(self.root, ".tls"))
 
 
 def parse_range(text, size):
@@ -375,6 +341,12 @@ def parse_range(text, size):
     return first, min(last, size - 1)
 
 
+def ready(sock, events, timeout_s):
+    poll = select.poll()
+    poll.register(sock, events)
+    return bool(poll.poll(timeout_s * 1000))
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "lade-test-hub"
@@ -392,6 +364,22 @@ class Handler(BaseHTTPRequestHandler):
     @property
     def origin(self):
         return self.server.origin
+
+    def setup(self):
+        self.noted = self.server.noted(self.request)
+        if self.server.context:
+            self.request.settimeout(self.timeout)
+            with self.hub.ledger.lock:
+                self.noted.sock = self.request = self.server.context.wrap_socket(self.request, server_side=True,
+                                                                                 do_handshake_on_connect=False)
+            self.request.do_handshake()
+        super().setup()
+
+    def finish(self):
+        try:
+            super().finish()
+        finally:
+            self.hub.ledger.ended(self.noted)
 
     def do_GET(self):
         self.answer("GET")
@@ -413,11 +401,19 @@ class Handler(BaseHTTPRequestHandler):
         path = urllib.parse.unquote(url.path)
         self.query = dict(urllib.parse.parse_qsl(url.query))
         if path.startswith("/_control/"):
+            self.noted.control = True
             return self.control(method, path[len("/_control/"):])
-        self.status, self.sent = 0, 0
-        self.fault = self.hub.fault_for(self.origin, method, path, "Range" in self.headers)
-        self.hub.note_start()
-        started = time.time()
+        self.noted.requests += 1
+        self.status = 0
+        self.fault = self.hub.fault_for(self.origin, method, path, self.headers)
+        self.entry = {
+            "origin": self.origin, "method": method, "path": path, "range": self.headers.get("Range"),
+            "if_range": self.headers.get("If-Range"), "authorization": "Authorization" in self.headers,
+            "user_agent": self.headers.get("User-Agent"), "started": time.time(), "query": url.query,
+            "headers": {name.lower(): value for name, value in self.headers.items()},
+            "peer": self.client_address[0], "connection": self.noted.number,
+        }
+        self.hub.ledger.begin(self.entry)
         try:
             self.serve(method, path)
         except Refused as refused:
@@ -425,12 +421,15 @@ class Handler(BaseHTTPRequestHandler):
         except (BrokenPipeError, ConnectionResetError, socket.timeout):
             self.close_connection = True
         finally:
-            self.hub.note_end({
-                "origin": self.origin, "method": method, "path": path, "status": self.status, "bytes": self.sent,
-                "range": self.headers.get("Range"), "if_range": self.headers.get("If-Range"),
-                "authorization": "Authorization" in self.headers, "user_agent": self.headers.get("User-Agent"),
-                "fault": self.fault.action if self.fault else None, "started": started, "seconds": time.time() - started,
-            })
+            self.hub.ledger.end(self.entry, self.status, self.fault.action if self.fault else None)
+
+    @property
+    def rule(self):
+        return self.fault.rule if self.fault else {}
+
+    @property
+    def action(self):
+        return self.fault.action if self.fault else None
 
     def serve(self, method, path):
         if method not in ("GET", "HEAD"):
@@ -455,12 +454,12 @@ class Handler(BaseHTTPRequestHandler):
         if match:
             repo, revision, name = match.groups()
             self.hub.check_access(repo, self.token(), True)
-            return self.send_file(self.entry(self.hub.folder(repo, revision), revision, name), name, revision)
+            return self.send_file(self.blob(self.hub.folder(repo, revision), revision, name), name, revision)
         if path == "/api/whoami-v2":
             return self.serve_whoami()
         match = re.fullmatch(r"/files/(.+)", path)
         if match:
-            return self.send_file(self.entry(os.path.join(self.hub.root, "files"), "", match.group(1)), match.group(1))
+            return self.send_file(self.plain_file(match.group(1)), match.group(1))
         raise Refused(404, None, "Sorry, we can't find the page you are looking for.")
 
     def token(self):
@@ -470,15 +469,18 @@ class Handler(BaseHTTPRequestHandler):
         scheme, _, token = header.partition(" ")
         return token.strip() if scheme.lower() == "bearer" else ""
 
-    def entry(self, folder, revision, name):
+    def blob(self, folder, revision, name):
         path = os.path.realpath(os.path.join(folder, name))
         if not path.startswith(os.path.realpath(folder) + os.sep) or not os.path.isfile(path):
             raise Refused(404, "EntryNotFound", f"Entry not found: {name} at {revision}" if revision else "Not found")
         return Blob(path)
 
+    def plain_file(self, name):
+        return self.blob(os.path.join(self.hub.root, "files"), "", name)
+
     def serve_whoami(self):
         token = self.token()
-        if TOKENS.get(token) is None:
+        if self.hub.account(token) is None:
             raise Refused(401, None, "Invalid credentials in Authorization header")
         self.send_json(200, {"type": "user", "name": token.partition("_")[2], "auth": {"type": "access_token"}})
 
@@ -494,14 +496,21 @@ class Handler(BaseHTTPRequestHandler):
         self.send_json(200, entries[start:start + limit], headers)
 
     def base(self, origin):
-        host = self.headers.get("Host", "127.0.0.1").rsplit(":", 1)[0]
+        if origin in self.hub.origins:
+            return self.hub.origins[origin]["url"]
+        here = self.headers.get("Host", "127.0.0.1").rsplit(":", 1)[0]
+        host = "127.0.0.1" if self.origin in self.hub.origins else here
         return f"http://{host}:{self.hub.ports[origin]}"
+
+    def fill_in(self, location):
+        """A location of a rule: {NAME} is the address of an origin."""
+        return re.sub(r"\{(\w+)\}", lambda match: self.base(match.group(1)), location)
 
     def serve_resolve(self, repo, revision, name):
         self.hub.check_access(repo, self.token(), True)
         folder = self.hub.folder(repo, revision)
         commit = self.hub.commit(folder)
-        blob = self.entry(folder, revision, name)
+        blob = self.blob(folder, revision, name)
         headers = {"X-Repo-Commit": commit, "X-Linked-Size": str(blob.size), "X-Linked-Etag": blob.etag,
                    "Accept-Ranges": "bytes", "Vary": "Origin, Accept", "ETag": blob.etag}
         if blob.lfs:
@@ -515,16 +524,16 @@ class Handler(BaseHTTPRequestHandler):
         if not match:
             raise Refused(404, None, "NoSuchKey")
         raw = urllib.parse.urlsplit(self.path).path
-        expires = self.query.get("Expires", "0")
-        if not hmac.compare_digest(self.hub.sign(raw, expires), self.query.get("Signature", "")):
+        expires, signature = self.query.get("Expires", "0"), self.query.get("Signature", "")
+        if not hmac.compare_digest(self.hub.sign(raw, expires, self.query.get("Nonce", "")), signature):
             raise Refused(403, None, "SignatureDoesNotMatch")
-        if float(expires) < time.time():
+        if float(expires) < time.time() or self.hub.used_up(signature, match.group(1)):
             raise Refused(403, None, "AccessDenied: Request has expired")
         if "Authorization" in self.headers:
             raise Refused(400, None, "InvalidArgument: Only one auth mechanism allowed; only the signature query string "
                           "parameter or the Authorization header should be specified")
         repo, revision, name = match.groups()
-        self.send_file(self.entry(self.hub.folder(repo, revision), revision, name), name)
+        self.send_file(self.blob(self.hub.folder(repo, revision), revision, name), name)
 
     # -------------------------------------------------------------------------------------------
     # Answers
@@ -532,16 +541,24 @@ class Handler(BaseHTTPRequestHandler):
     def start(self, status, headers):
         self.status = status
         self.send_response(status)
-        for name, value in headers.items():
+        for name, value in {**headers, **self.rule.get("headers", {})}.items():
             if value is not None:
                 self.send_header(name, str(value))
         self.end_headers()
 
+    def push(self, data):
+        """Sends all of data, and counts what went out also if the rest does not."""
+        view = memoryview(data)
+        self.wfile.flush()
+        while view:
+            sent = self.connection.send(view)
+            view = view[sent:]
+            self.hub.ledger.sent(self.entry, sent)
+
     def send_body(self, status, body, kind, headers=None):
         self.start(status, {"Content-Type": kind, "Content-Length": len(body), **(headers or {})})
         if self.command != "HEAD":
-            self.wfile.write(body)
-            self.sent += len(body)
+            self.push(body)
 
     def send_json(self, status, value, headers=None):
         self.send_body(status, json.dumps(value).encode(), "application/json; charset=utf-8", headers)
@@ -557,43 +574,76 @@ class Handler(BaseHTTPRequestHandler):
         headers["X-Error-Message"] = refused.message
         if refused.status == 401:
             headers["WWW-Authenticate"] = 'Bearer realm="Authentication required", charset="UTF-8"'
+        message = refused.message + "!" * refused.padding
         try:
             if self.origin == "cdn":
-                body = f"<?xml version=\"1.0\"?>\n<Error><Message>{refused.message}</Message></Error>"
+                body = f"<?xml version=\"1.0\"?>\n<Error><Message>{message}</Message></Error>"
                 self.send_body(refused.status, body.encode(), "application/xml", headers)
             else:
-                self.send_json(refused.status, {"error": refused.message}, headers)
+                self.send_json(refused.status, {"error": message}, headers)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
 
     def send_file(self, blob, name, commit=None):
-        etag, modified, size = blob.etag, email.utils.formatdate(blob.mtime, usegmt=True), blob.size
-        action = self.fault.action if self.fault else None
-        if action == "change_etag":
-            etag, modified = '"%032x"' % self.fault.hits, email.utils.formatdate(blob.mtime + self.fault.hits, usegmt=True)
+        """The file or the range of it that is asked for, or what the fault makes of it."""
+        rule, action = self.rule, self.action
+        if action == "serve":
+            blob = self.plain_file(rule["file"])
+        etag, modified, size = self.version(blob)
         headers = {"Content-Type": "application/json" if name.endswith(".json") else "application/octet-stream",
                    "Accept-Ranges": "bytes", "ETag": etag, "Last-Modified": modified, "X-Repo-Commit": commit,
                    "Content-Disposition": self.query.get("response-content-disposition")}
+        if action == "unsatisfiable":
+            value = rule.get("value", "bytes */{size}")
+            raise Refused(416, None, "Range not satisfiable", {"Content-Range": value and value.format(size=size)})
         first, last, status = 0, size - 1, 200
         wanted, condition = self.headers.get("Range"), self.headers.get("If-Range")
-        if wanted and action != "ignore_range" and condition in (None, etag, modified):
+        weak = etag if etag and not etag.startswith("W/") else None
+        if wanted and action != "ignore_range" and condition in (None, weak, modified):
             try:
                 found = parse_range(wanted, size)
             except ValueError:
                 raise Refused(416, None, "Range not satisfiable", {"Content-Range": f"bytes */{size}"}) from None
             if found:
-                (first, last), status = found, 206
-                headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+                first, last = self.bend_range(*found, size)
+                status, headers["Content-Range"] = 206, self.content_range(first, last, size)
         self.send_range(blob, status, headers, first, last + 1 - first)
 
+    def version(self, blob):
+        """(ETag, Last-Modified, size) as the fault wants them."""
+        etag, mtime = blob.etag, blob.mtime
+        if self.action == "change_etag":
+            etag, mtime = '"%032x"' % self.fault.hits, mtime + self.fault.hits
+        if self.action == "weak_etag":
+            etag = "W/" + etag
+        return etag, email.utils.formatdate(mtime, usegmt=True), blob.size
+
+    def bend_range(self, first, last, size):
+        if self.action == "range_shift":
+            by = int(self.rule.get("by", 1))
+            first, last = min(max(0, first + by), size - 1), min(max(0, last + by), size - 1)
+        if self.action == "range_most":
+            last = min(last, first + int(self.rule["bytes"]) - 1)
+        return first, last
+
+    def content_range(self, first, last, size):
+        value = self.rule.get("value", "") if self.action == "content_range" else "bytes {first}-{last}/{size}"
+        total = size + (int(self.rule.get("by", 1)) if self.action == "range_total" else 0)
+        return value and value.format(first=first, last=last, size=total)
+
     def send_range(self, blob, status, headers, first, count):
-        action, rule = (self.fault.action, self.fault.rule) if self.fault else (None, {})
-        if action == "gzip":
+        action, rule = self.action, self.rule
+        if action in ("gzip", "multipart", "chunked"):
             with open(blob.path, "rb") as file:
                 file.seek(first)
-                body = gzip.compress(file.read(count), 1)
-            return self.send_body(status, body, headers.pop("Content-Type"), {**headers, "Content-Encoding": "gzip"})
-        headers["Content-Length"] = count + int(rule.get("delta", 1)) if action == "wrong_length" else count
+                body = file.read(count)
+            return getattr(self, f"send_{action}")(status, headers, body)
+        headers["Content-Length"] = count
+        if action == "wrong_length":
+            headers["Content-Length"] = count + int(rule.get("delta", 1))
+        extra = int(rule.get("extra", 1)) if action == "long_body" else 0
+        if extra:
+            headers["Content-Length"] = count + extra
         if action == "no_length":
             del headers["Content-Length"]
         if action in ("no_length", "wrong_length", "close", "stall"):
@@ -602,38 +652,84 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         limit = min(count, int(rule.get("bytes", 0))) if action in ("close", "stall") else count
-        rate = float(rule.get("bytes_per_s", 1000)) if action == "drip" else float(self.hub.settings["throttle"])
-        self.send_pieces(blob, first, limit, rate, int(rule.get("offset", 0)) if action == "corrupt" else None)
+        self.send_pieces(blob, first, limit, int(rule.get("offset", 0)) if action == "corrupt" else None)
+        self.push(b"x" * extra)
         if action == "stall":
             self.hold()
-        if action == "close" and rule.get("reset"):
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         if action in ("close", "stall", "no_length", "wrong_length"):
-            self.close_connection = True
+            self.leave()
 
-    def send_pieces(self, blob, first, count, rate, flip):
+    def leave(self):
+        self.close_connection = True
+        if self.rule.get("reset"):
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def send_gzip(self, status, headers, body):
+        self.send_body(status, gzip.compress(body, 1), headers.pop("Content-Type"), {**headers, "Content-Encoding": "gzip"})
+
+    def send_multipart(self, status, headers, body):
+        span, kind = headers.pop("Content-Range", None), headers.pop("Content-Type")
+        if not span:
+            return self.send_body(status, body, kind, headers)
+        lines = f"--sep\r\nContent-Type: {kind}\r\nContent-Range: {span}\r\n\r\n"
+        self.send_body(status, lines.encode() + body + b"\r\n--sep--\r\n", "multipart/byteranges; boundary=sep", headers)
+
+    def send_chunked(self, status, headers, body):
+        self.start(status, {**headers, "Transfer-Encoding": "chunked"})
+        limit = int(self.rule.get("bytes", len(body)))
+        for at in range(0, min(len(body), limit), PIECE):
+            piece = body[at:at + PIECE]
+            self.connection.sendall(b"%x\r\n" % len(piece))
+            self.push(piece[:limit - at])
+            if at + len(piece) > limit:
+                return self.leave()
+            self.connection.sendall(b"\r\n")
+        if limit < len(body):
+            return self.leave()
+        self.connection.sendall(b"0\r\n\r\n")
+
+    # -------------------------------------------------------------------------------------------
+    # Bytes, as fast as they may go
+
+    def send_pieces(self, blob, first, count, flip):
         with open(blob.path, "rb") as file:
-            if not rate and flip is None:
-                self.wfile.flush()
-                while count > 0:
-                    sent = self.connection.sendfile(file, first, min(count, 8 << 20))
-                    if not sent:
-                        break
-                    first, count, self.sent = first + sent, count - sent, self.sent + sent
-                return
-            file.seek(first)
-            begun, done = time.monotonic(), 0
-            step = PIECE if not rate else max(1, min(PIECE, int(rate / 20)))
-            while count > 0:
-                piece = bytearray(file.read(min(step, count)))
-                if not piece:
-                    break
-                if flip is not None and first + done <= flip < first + done + len(piece):
-                    piece[flip - first - done] ^= 0xFF
-                self.connection.sendall(piece)
-                done, count, self.sent = done + len(piece), count - len(piece), self.sent + len(piece)
-                if rate and count > 0 and not self.wait(begun + done / rate - time.monotonic()):
+            self.wfile.flush()
+            begun, done, pace = time.monotonic(), 0, None
+            while done < count:
+                each, together = self.rates()
+                if (each, together) != pace:
+                    begun, paced, pace = time.monotonic(), 0, (each, together)
+                rate = min(each or together, together or each)
+                step = min(BIG_PIECE, count - done) if not rate else max(1, min(PIECE, int(rate / 20), count - done))
+                sent = self.send_piece(file, first + done, step, flip)
+                if not sent:
                     raise BrokenPipeError
+                done, paced = done + sent, paced + sent
+                self.hub.ledger.sent(self.entry, sent)
+                due = max(begun + paced / each if each else 0, self.hub.pacer.due(sent, together) if together else 0)
+                if due and done < count and not self.wait(due - time.monotonic()):
+                    raise BrokenPipeError
+
+    def rates(self):
+        """Bytes a second of this connection and of all together; 0: as fast as it goes. They may change meanwhile."""
+        settings = self.hub.settings
+        if self.action == "drip" and not self.fault.gone.is_set():
+            return float(self.rule.get("bytes_per_s", 1000)), 0.0
+        return float(settings["throttle"]), float(settings["rate"])
+
+    def send_piece(self, file, at, count, flip):
+        if flip is None and not self.server.context:
+            while True:
+                try:
+                    return os.sendfile(self.connection.fileno(), file.fileno(), at, count)
+                except BlockingIOError:
+                    if not ready(self.connection, select.POLLOUT, self.timeout):
+                        raise BrokenPipeError from None
+        file.seek(at)
+        piece = bytearray(file.read(count))
+        if flip is not None and at <= flip < at + len(piece):
+            piece[flip - at] ^= 0xFF
+        return self.connection.send(piece)
 
     def wait(self, seconds):
         """Waits; False if the client left before. A fault that is removed ends its waiting."""
@@ -641,37 +737,68 @@ class Handler(BaseHTTPRequestHandler):
         while (left := until - time.monotonic()) > 0:
             if self.fault and self.fault.gone.is_set():
                 return True
-            ready, _, _ = select.select([self.connection], [], [], min(left, 0.1))
-            if ready and not self.connection.recv(1, socket.MSG_PEEK):
+            if not ready(self.connection, select.POLLIN, min(left, 0.1)):
+                continue
+            if self.server.context or not self.connection.recv(1, socket.MSG_PEEK):
                 return False
-            if ready:
-                time.sleep(min(left, 0.1))
+            time.sleep(min(left, 0.1))
         return True
 
     def hold(self):
         while not self.fault.gone.is_set() and self.wait(0.5):
             pass
 
+    # -------------------------------------------------------------------------------------------
+    # The faults that stand in for an answer or come before it
+
     def fault_before(self):
-        """The faults that stand in for an answer or come before it."""
-        rule, action = self.fault.rule, self.fault.action
-        if action == "slow_start" and not self.wait(float(rule.get("seconds", 5))):
+        stand_in = getattr(self, f"instead_{self.action}", None)
+        if stand_in:
+            stand_in(self.rule)
+
+    def instead_slow_start(self, rule):
+        if not self.wait(float(rule.get("seconds", 5))):
             raise BrokenPipeError
-        if action == "status":
-            after = rule.get("retry_after")
-            raise Refused(int(rule.get("status", 503)), rule.get("code"), rule.get("message", "on demand"),
-                          {} if after is None else {"Retry-After": after})
-        if action == "rate_limit":
-            after = rule.get("retry_after", 1)
-            if rule.get("date"):
-                after = email.utils.formatdate(time.time() + after, usegmt=True)
-            raise Refused(429, None, "Too many requests", {"Retry-After": after})
-        if action == "redirect":
-            raise Refused(302, None, "elsewhere", {"Location": rule["location"]})
-        if action == "html":
-            page = b"<!DOCTYPE html><html><head><title>Log in</title></head><body>Please log in.</body></html>"
-            self.send_body(200, page, "text/html; charset=utf-8")
-            raise BrokenPipeError
+
+    def instead_slow_headers(self, rule):
+        self.status = 200
+        self.connection.sendall(b"HTTP/1.1 200 OK\r\nServer: slow\r\n")
+        self.hold()
+        raise BrokenPipeError
+
+    def instead_hangup(self, rule):
+        self.leave()
+        raise BrokenPipeError
+
+    def instead_raw(self, rule):
+        self.connection.sendall(rule.get("text", "").encode("latin-1"))
+        for _ in range(int(rule.get("repeat", 0))):
+            self.connection.sendall(rule["again"].encode("latin-1"))
+        self.leave()
+        raise BrokenPipeError
+
+    def instead_status(self, rule):
+        after = rule.get("retry_after")
+        raise Refused(int(rule.get("status", 503)), rule.get("code"), rule.get("message", "on demand"),
+                      {} if after is None else {"Retry-After": after}, int(rule.get("body_bytes", 0)))
+
+    def instead_rate_limit(self, rule):
+        after = rule.get("retry_after", 1)
+        headers = {"Retry-After": after}
+        if rule.get("date"):
+            headers = {"Retry-After": email.utils.formatdate(time.time() + after, usegmt=True)}
+        elif rule.get("hub"):
+            headers = {"RateLimit": f'"api";r=0;t={after}', "RateLimit-Policy": '"fixed window";"api";q=500;w=300'}
+        raise Refused(int(rule.get("status", 429)), None, "Too many requests", headers)
+
+    def instead_redirect(self, rule):
+        where = rule.get("location")
+        raise Refused(int(rule.get("status", 302)), None, "elsewhere", {"Location": where and self.fill_in(where)})
+
+    def instead_html(self, rule):
+        page = b"<!DOCTYPE html><html><head><title>Log in</title></head><body>Please log in.</body></html>"
+        self.send_body(200, page, "text/html; charset=utf-8")
+        raise BrokenPipeError
 
     # -------------------------------------------------------------------------------------------
     # Control
@@ -680,10 +807,13 @@ class Handler(BaseHTTPRequestHandler):
         try:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
-            self.status, self.sent = 200, 0
-            self.send_json(200, self.control_answer(method, name, body))
+            self.fault = None
+            self.entry = {"path": "/_control", "bytes": 0}
+            text = json.dumps(self.control_answer(method, name, body)).encode()
+            self.start(200, {"Content-Type": "application/json; charset=utf-8", "Content-Length": len(text)})
+            self.wfile.write(text)
         except (ValueError, KeyError, TypeError) as problem:
-            self.send_json(400, {"error": str(problem)})
+            self.send_error(400, str(problem))
 
     def control_answer(self, method, name, body):
         hub = self.hub
@@ -692,15 +822,19 @@ class Handler(BaseHTTPRequestHandler):
             if method == "POST":
                 return hub.add_faults(body)
             if method == "DELETE":
-                return {"removed": hub.remove_faults(int(number) if number else None)}
+                return {"removed": hub.remove_faults(int(number) if number else None, (body or {}).get("path"))}
             return [fault.view() for fault in hub.faults]
         if name == "log":
-            with hub.lock:
-                answer = {"totals": dict(hub.totals), "paths": json.loads(json.dumps(hub.paths)),
-                          "requests": list(hub.requests)}
+            with hub.ledger.lock:
+                answer = hub.ledger.view(self.query.get("path"))
                 if method == "DELETE":
-                    hub.reset_log()
+                    hub.ledger.reset()
             return answer
+        if name == "totals":
+            with hub.ledger.lock:
+                return {**hub.ledger.totals, "connections": hub.ledger.connections()}
+        if name == "origins":
+            return hub.add_origin(**body) if method == "POST" else list(hub.origins.values())
         if name == "settings":
             if method == "POST":
                 unknown = set(body) - set(hub.settings)
@@ -718,13 +852,31 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, address, hub, origin):
-        super().__init__(address, Handler)
-        self.hub, self.origin = hub, origin
-        hub.ports[origin] = self.server_address[1]
+    def __init__(self, address, hub, origin, context=None):
+        super().__init__(address, Handler, bind_and_activate=False)
+        if address[0] == "0.0.0.0":
+            only_loopback(self.socket)
+        self.server_bind()
+        self.server_activate()
+        self.hub, self.origin, self.context = hub, origin, context
+        self.accepted = {}
+        if origin in hub.ports:
+            hub.ports[origin] = self.server_address[1]
+
+    def get_request(self):
+        """Every connection is counted from here on, whether a request ever comes or not."""
+        sock, address = super().get_request()
+        self.accepted[sock.fileno()] = self.hub.ledger.accepted(self.origin, address[0], sock)
+        return sock, address
+
+    def noted(self, sock):
+        return self.accepted.pop(sock.fileno())
+
+    def serve(self):
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
 
     def handle_error(self, request, client_address):
-        if not isinstance(sys.exc_info()[1], (ConnectionError, socket.timeout)):
+        if not isinstance(sys.exc_info()[1], (ConnectionError, socket.timeout, OSError)):
             super().handle_error(request, client_address)
 
 
@@ -733,7 +885,7 @@ def start(root, host="127.0.0.1", port=0, cdn_port=0):
     hub = Hub(root)
     servers = [Server((host, port), hub, "hub"), Server((host, cdn_port), hub, "cdn")]
     for server in servers:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
+        server.serve()
     return hub, servers
 
 

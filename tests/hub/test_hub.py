@@ -1,6 +1,11 @@
 """The hub itself: the tests stand on it."""
+import http.client
 import json
 import os
+import socket
+import ssl
+import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -101,3 +106,118 @@ def test_faults_come_as_often_as_asked():
         assert len(seen[-1][2]) == size
         log = hub.log()["paths"]["/files/x.safetensors"]
         assert log["requests"] == 5 and log["statuses"]["503"] == 2
+
+
+def test_bent_ranges():
+    with World() as world:
+        hub = world.hub
+        path = weights.embedding(hub.file("x.safetensors"), 1)
+        with open(path, "rb") as file:
+            whole = file.read()
+        size = len(whole)
+        for fault, status, span, body in (
+            ({"action": "range_shift", "by": 5}, 206, f"bytes 105-204/{size}", whole[105:205]),
+            ({"action": "range_shift", "by": -5}, 206, f"bytes 95-194/{size}", whole[95:195]),
+            ({"action": "range_most", "bytes": 10}, 206, f"bytes 100-109/{size}", whole[100:110]),
+            ({"action": "range_total", "by": 7}, 206, f"bytes 100-199/{size + 7}", whole[100:200]),
+            ({"action": "content_range", "value": None}, 206, None, whole[100:200]),
+            ({"action": "content_range", "value": "bytes {first}-{last}/*"}, 206, "bytes 100-199/*", whole[100:200]),
+            ({"action": "ignore_range"}, 200, None, whole),
+            ({"action": "long_body", "extra": 3}, 206, f"bytes 100-199/{size}", whole[100:200] + b"xxx"),
+            ({"action": "chunked"}, 206, f"bytes 100-199/{size}", whole[100:200]),
+            ({"action": "headers", "headers": {"ETag": None}}, 206, f"bytes 100-199/{size}", whole[100:200]),
+        ):
+            hub.clear()
+            hub.faults({"path": "/files/*", "from": 100, **fault})
+            answer = get(f"{hub.url}/files/x.safetensors", Range="bytes=100-199")
+            assert (answer[0], answer[1].get("Content-Range"), answer[2]) == (status, span, body), (fault, answer)
+            assert get(f"{hub.url}/files/x.safetensors", Range="bytes=0-9")[2] == whole[:10]
+        hub.clear("/files/*")
+        hub.faults({"path": "/files/*", "action": "unsatisfiable", "value": "bytes */{size}", "count": 1})
+        answer = get(f"{hub.url}/files/x.safetensors", Range="bytes=0-9")
+        assert (answer[0], answer[1]["Content-Range"]) == (416, f"bytes */{size}"), answer
+
+
+def test_if_range_by_validator():
+    with World() as world:
+        hub = world.hub
+        weights.embedding(hub.file("x.safetensors"), 1)
+        url = f"{hub.url}/files/x.safetensors"
+        _, headers, _ = get(url)
+        hub.faults({"path": "/files/*", "if_range": "etag", "action": "ignore_range"},
+                   {"path": "/files/*", "if_range": "none", "action": "weak_etag"})
+        span = {"Range": "bytes=0-9"}
+        assert get(url, **span, **{"If-Range": headers["ETag"]})[0] == 200
+        assert get(url, **span, **{"If-Range": headers["Last-Modified"]})[0] == 206
+        weak = get(url, **span)[1]["ETag"]
+        assert weak == "W/" + headers["ETag"]
+        hub.clear()
+        assert get(url, **span, **{"If-Range": weak})[0] == 200
+
+
+def test_signed_addresses_are_good_so_often():
+    with World() as world:
+        hub = world.hub
+        weights.embedding(os.path.join(hub.repo("org/name"), "x.safetensors"), 1)
+        hub.repo_settings("org/name", url_uses=2)
+        where = [get(f"{hub.url}/org/name/resolve/main/x.safetensors")[1]["Location"] for _ in range(2)]
+        assert [get(where[0])[0] for _ in range(3)] == [200, 200, 403] and get(where[1])[0] == 200
+
+
+def test_connections_are_counted_also_idle_ones():
+    with World() as world:
+        hub = world.hub
+        weights.embedding(hub.file("x.safetensors"), 1)
+        port = int(hub.url.rsplit(":", 1)[1])
+        idle = socket.create_connection(("127.0.0.1", port))
+        kept = http.client.HTTPConnection("127.0.0.1", port)
+        for _ in range(2):
+            kept.request("GET", "/files/x.safetensors")
+            assert len(kept.getresponse().read()) > 0
+        assert hub.log()["connections"]["hub"] == {"open": 2, "max": 2, "total": 2}
+        idle.close()
+        get(f"{hub.url}/files/x.safetensors")  # a third, after one has gone
+        log = hub.log(reset=True)
+        assert log["connections"]["hub"] == {"open": 1, "max": 2, "total": 3}, log["connections"]
+        assert len({entry["connection"] for entry in log["requests"]}) == 2
+        assert hub.totals()["connections"]["hub"] == {"open": 1, "max": 1, "total": 1}
+        kept.close()
+
+
+def test_other_origins():
+    with World() as world:
+        hub = world.hub
+        path = weights.embedding(hub.file("x.safetensors"), 1)
+        tls, plain = hub.origin("tls"), hub.origin(name="all", host="0.0.0.0")
+        context = ssl.create_default_context(cafile=tls["ca"])
+        with urllib.request.urlopen(f"{tls['url']}/files/x.safetensors", context=context, timeout=30) as answer:
+            assert len(answer.read()) == os.path.getsize(path)
+        assert get(f"http://127.0.7.7:{plain['port']}/files/x.safetensors")[0] == 200
+        hub.faults({"path": "/files/*", "action": "redirect", "location": "{tls}/files/x.safetensors"})
+        assert get(f"{hub.url}/files/x.safetensors")[1]["Location"] == f"{tls['url']}/files/x.safetensors"
+        stuck, mute = hub.origin("stuck"), hub.origin("mute")
+        silent = socket.create_connection(("127.0.0.1", mute["port"]), 0.3)
+        for wait in (lambda: silent.recv(1), lambda: socket.create_connection(("127.0.0.1", stuck["port"]), 0.3)):
+            try:
+                wait()
+            except socket.timeout:
+                continue
+            raise AssertionError("it answered")
+        silent.close()
+
+
+def test_rate_of_all_together():
+    with World() as world:
+        hub = world.hub
+        with open(hub.file("x.bin"), "wb") as file:
+            file.write(bytes(400000))
+        hub.settings(rate=1000000)
+        begun = time.monotonic()
+        threads = [threading.Thread(target=get, args=(f"{hub.url}/files/x.bin",)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        took = time.monotonic() - begun
+        assert 0.9 < took < 2.5, took
+        assert hub.log()["paths"]["/files/x.bin"]["bytes"] == 1200000

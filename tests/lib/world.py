@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -163,11 +164,22 @@ class Hub:
     def faults(self, *rules):
         return self.control("POST", "faults", list(rules))
 
-    def clear(self):
-        return self.control("DELETE", "faults")
+    def clear(self, path=None):
+        """Removes the faults of this path pattern, or all."""
+        return self.control("DELETE", "faults", {"path": path} if path else None)
 
-    def log(self, reset=False):
-        return self.control("DELETE" if reset else "GET", "log")
+    def origin(self, kind="plain", name=None, host="127.0.0.1"):
+        """Another origin (tests/hub/README.md): {"url", "port", "ca"?}."""
+        return self.control("POST", "origins", {"kind": kind, "name": name, "host": host})
+
+    def totals(self):
+        """What has been counted so far, with the connections of each origin."""
+        return self.control("GET", "totals")
+
+    def log(self, reset=False, path=None):
+        """What has been counted, and the requests; with a path pattern only those."""
+        query = "?" + urllib.parse.urlencode({"path": path}) if path else ""
+        return self.control("DELETE" if reset else "GET", "log" + query)
 
     def settings(self, **values):
         return self.control("POST", "settings", values)

@@ -17,6 +17,7 @@ main(int argc, char **argv)
         lade_config_free(&config);
         return status;
     }
+    lade_tokens_guard_process();
     lade_error_t error = {0};
     lade_serve_t *serve;
     lade_code_t code = lade_serve_new(&serve, &config, &error);

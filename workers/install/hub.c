@@ -1,8 +1,10 @@
 // The hub's API over libcurl.
 #include "workers/install/hub.h"
 
+#include "common/guard.h"
 #include "common/log.h"
-#include "common/path.h"
+#include "common/proxy.h"
+#include "common/tokens.h"
 #include "common/wire.h"
 
 #include <ctype.h>
@@ -14,16 +16,18 @@
 enum {
     S_MAX_BODY = 64 << 20, // bytes of one answer
     S_MAX_FILES = 200000,  // of one repository
-    S_MAX_TOKEN = 4096,    // bytes
     S_TIMEOUT_S = 120,     // for a whole answer
     S_MAX_REDIRECTS = 5,
 };
 
 static const int64_t S_MAX_SIZE = (int64_t)1 << 50; // of a file; a repository's sum fits
 
-// What one request brought.
+// What one request brought, and what is known while it is made.
 typedef struct {
     lade_hub_request_t *request;
+    lade_guard_t *guard;
+    lade_guard_url_t first, at; // where it began, where a redirect led to
+    lade_error_t refused;       // what the guard said of an address
     lade_buf_t body;
     bool too_large;
     long status;
@@ -47,61 +51,16 @@ lade_hub_close(void)
 // ---------------------------------------------------------------------------------------------------
 // Tokens
 
-// Trims the text; NULL if nothing usable is left.
-static char *
-s_clean_token(const char *text, const char *where)
-{
-    while (isspace((unsigned char)*text))
-        text++;
-    size_t len = strlen(text);
-    while (len > 0 && isspace((unsigned char)text[len - 1]))
-        len--;
-    if (len == 0)
-        return NULL;
-    for (size_t i = 0; i < len; i++)
-        if ((unsigned char)text[i] <= ' ' || (unsigned char)text[i] >= 0x7f || len > S_MAX_TOKEN) {
-            lade_log(LADE_LOG_WARNING, "hub", "the token in %s is not one word of ASCII; left out",
-                     where);
-            return NULL;
-        }
-    return strndup(text, len);
-}
-
-static char *
-s_token_of_file(const char *path)
-{
-    char *text = NULL, *token = NULL;
-    size_t len;
-    if (lade_path_read(path, S_MAX_TOKEN + 64, &text, &len, NULL) == LADE_OK)
-        token = s_clean_token(text, path);
-    free(text);
-    return token;
-}
-
-static char *
-s_token_below(const char *folder, const char *name)
-{
-    if (!folder || !*folder)
-        return NULL;
-    char *path = lade_path_join(folder, name);
-    char *token = s_token_of_file(path);
-    free(path);
-    return token;
-}
-
 char *
 lade_hub_token(const lade_config_t *config, const char *explicit_token)
 {
-    if (explicit_token && *explicit_token)
-        return s_clean_token(explicit_token, "the request");
-    if (config->hub_token && *config->hub_token)
-        return s_clean_token(config->hub_token, "hub.token");
-    if (config->hub_token_file && *config->hub_token_file)
-        return s_token_of_file(config->hub_token_file);
-    const char *home = getenv("HF_HOME");
-    if (home && *home)
-        return s_token_below(home, "token");
-    return s_token_below(getenv("HOME"), ".cache/huggingface/token");
+    if (!explicit_token || !*explicit_token)
+        return lade_tokens_of_hub(config->hub_token, config->hub_token_file);
+    char *token = lade_tokens_clean(explicit_token);
+    if (!token)
+        lade_log(LADE_LOG_WARNING, "hub",
+                 "the token in the request is not one word of ASCII; it is left out");
+    return token;
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -212,17 +171,23 @@ s_on_progress(void *arg, curl_off_t total, curl_off_t now, curl_off_t up_total, 
     return request->stop && request->stop(request->arg);
 }
 
+// Every connection but one to a proxy: the name was looked up a moment ago, by libcurl.
+static curl_socket_t
+s_on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    s_answer_t *answer = arg;
+    (void)purpose; // always to connect
+    if (lade_guard_check_address(answer->guard, answer->at.host, &address->addr, &answer->refused))
+        return CURL_SOCKET_BAD;
+    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
+// What holds for every request of a chain of redirects.
 static void
-s_set_options(CURL *curl, s_answer_t *answer, const char *url)
+s_set_options(CURL *curl, s_answer_t *answer)
 {
     const lade_config_t *config = answer->request->config;
-    curl_easy_setopt(curl, CURLOPT_URL, url);
     curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
-    // An answer over https must not continue in the clear.
-    curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS_STR,
-                     strncasecmp(url, "https:", 6) == 0 ? "https" : "http,https");
-    curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 1L);
-    curl_easy_setopt(curl, CURLOPT_MAXREDIRS, (long)S_MAX_REDIRECTS);
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(curl, CURLOPT_ACCEPT_ENCODING, "");
     curl_easy_setopt(curl, CURLOPT_USERAGENT, config->user_agent);
@@ -237,45 +202,118 @@ s_set_options(CURL *curl, s_answer_t *answer, const char *url)
     curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, s_on_progress);
     curl_easy_setopt(curl, CURLOPT_XFERINFODATA, answer);
     curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
-    if (config->ca_file && *config->ca_file)
+    curl_easy_setopt(curl, CURLOPT_NOPROXY, "");
+    if (config->ca_file && *config->ca_file) { // besides the system's folder of authorities
         curl_easy_setopt(curl, CURLOPT_CAINFO, config->ca_file);
-    if (answer->request->token) {
-        // libcurl keeps a credential set this way to the host, port and scheme it was given for.
-        curl_easy_setopt(curl, CURLOPT_HTTPAUTH, CURLAUTH_BEARER);
-        curl_easy_setopt(curl, CURLOPT_XOAUTH2_BEARER, answer->request->token);
+        curl_easy_setopt(curl, CURLOPT_PROXY_CAINFO, config->ca_file);
     }
 }
 
-// Runs the request; LADE_OK means that an answer came, whatever its status.
-static lade_code_t
-s_get(s_answer_t *answer, const char *url, lade_error_t *error)
+static bool
+s_same_origin(const lade_guard_url_t *one, const lade_guard_url_t *other)
 {
-    char words[CURL_ERROR_SIZE] = "";
-    CURL *curl = curl_easy_init();
-    if (!curl)
-        return lade_error_set(error, LADE_NO_MEMORY, "no memory for a request to the hub");
-    s_set_options(curl, answer, url);
+    return one->https == other->https && one->port == other->port &&
+           strcmp(one->host, other->host) == 0;
+}
+
+// What holds for one of them: its URL, the way there, and the token if it is still the hub's.
+static void
+s_aim(CURL *curl, s_answer_t *answer, const char *url)
+{
+    const char *token = s_same_origin(&answer->at, &answer->first) ? answer->request->token : NULL;
+    char *proxy = lade_proxy_for(answer->request->config->proxy, url);
+    curl_easy_setopt(curl, CURLOPT_URL, url);
+    curl_easy_setopt(curl, CURLOPT_PROXY, proxy);
+    curl_easy_setopt(curl, CURLOPT_OPENSOCKETFUNCTION, *proxy ? NULL : s_on_open);
+    curl_easy_setopt(curl, CURLOPT_OPENSOCKETDATA, answer);
+    curl_easy_setopt(curl, CURLOPT_HTTPAUTH, token ? CURLAUTH_BEARER : CURLAUTH_BASIC);
+    curl_easy_setopt(curl, CURLOPT_XOAUTH2_BEARER, token);
+    free(proxy);
+}
+
+static lade_code_t
+s_failed(const s_answer_t *answer, CURLcode result, const char *words, lade_error_t *error)
+{
+    const char *endpoint = answer->request->config->hub_endpoint;
+    if (answer->refused.code)
+        return lade_error_set(error, answer->refused.code, "asking the hub %s: %s", endpoint,
+                              answer->refused.message);
+    if (answer->too_large)
+        return lade_error_set(error, LADE_TOO_LARGE, "the hub's answer is longer than %d MiB",
+                              S_MAX_BODY >> 20);
+    if (result == CURLE_ABORTED_BY_CALLBACK)
+        return lade_error_set(error, LADE_CANCELLED, "stopped while asking the hub");
+    bool wrong = result == CURLE_URL_MALFORMAT; // asking again would not mend it
+    return lade_error_set(
+        error, wrong ? LADE_HTTP_ERROR : LADE_NETWORK,
+        "the hub %s could not be asked: %s (is hub.endpoint right, is the network up?)", endpoint,
+        *words ? words : curl_easy_strerror(result));
+}
+
+// One request; *next_p is where the answer leads, NULL if it is the last one. Yours to free.
+static lade_code_t
+s_get_once(s_answer_t *answer, CURL *curl, const char *url, char **next_p, lade_error_t *error)
+{
+    char words[CURL_ERROR_SIZE] = "", *next = NULL;
+    if (lade_guard_check_url(answer->guard, url, error) ||
+        lade_guard_split(url, &answer->at, error))
+        return lade_error_wrap(error, "asking the hub %s", answer->request->config->hub_endpoint);
+    if (!*answer->first.host)
+        answer->first = answer->at;
+    answer->refused.code = LADE_OK;
+    s_aim(curl, answer, url);
     curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, words);
     CURLcode result = curl_easy_perform(curl);
     curl_off_t wait_s = 0;
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &answer->status);
     curl_easy_getinfo(curl, CURLINFO_RETRY_AFTER, &wait_s);
     answer->request->retry_after_s = (double)(wait_s > 86400 ? 86400 : wait_s);
+    if (result != CURLE_OK)
+        return s_failed(answer, result, words, error);
+    curl_easy_getinfo(curl, CURLINFO_REDIRECT_URL, &next);
+    *next_p = next ? strdup(next) : NULL;
+    return LADE_OK;
+}
+
+// Runs the request and those its redirects lead to; LADE_OK means that an answer came, whatever its
+// status. Redirects are followed here, as each has to pass the guard.
+static lade_code_t
+s_follow(s_answer_t *answer, CURL *curl, const char *url, lade_error_t *error)
+{
+    const char *endpoint = answer->request->config->hub_endpoint;
+    char *at = strdup(url);
+    lade_code_t code = LADE_OK;
+    for (int hops = 0; !code && at; hops++) {
+        char *next = NULL;
+        code = s_get_once(answer, curl, at, &next, error);
+        if (next && hops == S_MAX_REDIRECTS)
+            code = lade_error_set(error, LADE_HTTP_ERROR, "%s redirects more than %d times",
+                                  endpoint, S_MAX_REDIRECTS);
+        // An answer over https must not continue in the clear.
+        if (next && answer->first.https && strncasecmp(next, "https:", 6) != 0)
+            code = lade_error_set(error, LADE_HTTP_ERROR, "%s redirects away from https", endpoint);
+        free(at);
+        at = next;
+    }
+    free(at);
+    return code;
+}
+
+static lade_code_t
+s_get(s_answer_t *answer, const char *url, lade_error_t *error)
+{
+    const lade_config_t *config = answer->request->config;
+    CURL *curl = curl_easy_init();
+    if (!curl)
+        return lade_error_set(error, LADE_NO_MEMORY, "no memory for a request to the hub");
+    s_set_options(curl, answer);
+    lade_code_t code =
+        lade_guard_new(&answer->guard, config->allow_addresses, config->hub_endpoint, error);
+    if (!code)
+        code = s_follow(answer, curl, url, error);
     curl_easy_cleanup(curl);
-    if (result == CURLE_OK)
-        return LADE_OK;
-    if (answer->too_large)
-        return lade_error_set(error, LADE_TOO_LARGE, "the hub's answer is longer than %d MiB",
-                              S_MAX_BODY >> 20);
-    if (result == CURLE_ABORTED_BY_CALLBACK)
-        return lade_error_set(error, LADE_CANCELLED, "stopped while asking the hub");
-    // Asking again would lead there again.
-    bool astray = result == CURLE_TOO_MANY_REDIRECTS || result == CURLE_UNSUPPORTED_PROTOCOL ||
-                  result == CURLE_URL_MALFORMAT;
-    return lade_error_set(
-        error, astray ? LADE_HTTP_ERROR : LADE_NETWORK,
-        "the hub %s could not be asked: %s (is hub.endpoint right, is the network up?)",
-        answer->request->config->hub_endpoint, *words ? words : curl_easy_strerror(result));
+    lade_guard_destroy(&answer->guard);
+    return code;
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ typedef struct {
 // Asks for a repository. revision NULL is the default one; a revision that does not exist is asked
 // for again without. LADE_UNKNOWN_METADATA: no such repository; LADE_AUTH_REQUIRED,
 // LADE_AUTH_DENIED, LADE_LICENSE_GATE, LADE_RATE_LIMITED, LADE_OFFLINE, LADE_NETWORK,
+// LADE_UNSAFE_URL (only hub.endpoint itself may be inside a network, common/guard.h),
 // LADE_HTTP_ERROR, LADE_CORRUPT (no answer of a hub), LADE_TOO_LARGE, LADE_CANCELLED (stop said
 // so). *repo_p is set only on success; free it with lade_hub_repo_free.
 lade_code_t lade_hub_fetch(lade_hub_request_t *request, const char *repo, const char *revision,

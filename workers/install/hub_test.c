@@ -4,6 +4,8 @@
 #include "workers/install/test_folder.h"
 #include "workers/install/test_server.h"
 
+#include <netdb.h>
+
 #define SHA "0123456789abcdef0123456789abcdef01234567"
 #define DIGEST "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 
@@ -42,6 +44,9 @@ static const test_reply_t s_replies[] = {
     {API "o/renamed" Q,         "307 Temporary Redirect\r\nLocation: " API "o/r" Q "\r\n", "moved"},
     {API "o/loop" Q,            "307 Temporary Redirect\r\nLocation: " API "o/loop" Q "\r\n", ""},
     {API "o/file" Q,            "302 Found\r\nLocation: file:///etc/passwd\r\n", ""},
+    {API "o/inside" Q,          "302 Found\r\nLocation: http://127.0.0.2:9/\r\n", ""},
+    {API "o/hidden-inside" Q,   "302 Found\r\nLocation: http://2852039166/latest/meta-data\r\n", ""},
+    {API "o/other-port" Q,      "302 Found\r\nLocation: http://127.0.0.1:1/\r\n", ""},
     {NULL, NULL, NULL},
     // clang-format on
 };
@@ -140,7 +145,10 @@ test_each_refusal_has_its_own_code(void **state)
         {"o/empty", NULL, LADE_CORRUPT, "JSON"},
         {"o/closes", NULL, LADE_NETWORK, "hub.endpoint"},
         {"o/loop", NULL, LADE_HTTP_ERROR, "redirect"},
-        {"o/file", NULL, LADE_HTTP_ERROR, "file"},
+        {"o/file", NULL, LADE_UNSAFE_URL, "http://"},
+        {"o/inside", NULL, LADE_UNSAFE_URL, "127.0.0.2"},
+        {"o/hidden-inside", NULL, LADE_UNSAFE_URL, "169.254.169.254"},
+        {"o/other-port", NULL, LADE_UNSAFE_URL, "download.allow_addresses"},
         {"o/renamed", NULL, LADE_OK, ""},
     };
     test_server_t *server = test_server_new(s_replies, false);
@@ -171,6 +179,7 @@ test_a_token_does_not_follow_to_another_origin(void **state)
     const test_reply_t replies[] = {{API "o/away" Q, headers, ""}, {NULL, NULL, NULL}};
     test_server_t *server = test_server_new(replies, false);
     lade_config_t config = s_config(server->endpoint);
+    config.allow_addresses = "127.0.0.1";
     lade_hub_request_t request = {.config = &config, .token = "hf_secret"};
     lade_hub_repo_t *repo;
     assert_int_equal(lade_hub_fetch(&request, "o/away", NULL, &repo, NULL), LADE_OK);
@@ -179,6 +188,45 @@ test_a_token_does_not_follow_to_another_origin(void **state)
     lade_hub_repo_free(&repo);
     test_server_end(server);
     test_server_end(other);
+}
+
+// Whether this machine's own name leads to a loopback address, as in most hosts files.
+static bool
+s_name_is_inside(char *name, size_t size)
+{
+    struct addrinfo *found = NULL, wanted = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
+    bool inside = gethostname(name, size) == 0 && strcmp(name, "localhost") != 0 &&
+                  getaddrinfo(name, NULL, &wanted, &found) == 0 &&
+                  ntohl(((struct sockaddr_in *)found->ai_addr)->sin_addr.s_addr) >> 24 == 127;
+    if (found)
+        freeaddrinfo(found);
+    return inside;
+}
+
+static void
+test_a_name_that_leads_inside_is_refused_when_it_is_connected_to(void **state)
+{
+    (void)state;
+    char name[65], headers[256];
+    if (!s_name_is_inside(name, sizeof name))
+        skip();
+    test_server_t *inside = test_server_new(s_replies, false);
+    snprintf(headers, sizeof headers, "302 Found\r\nLocation: http://%s%s" API "o/r" Q "\r\n", name,
+             strrchr(inside->endpoint, ':'));
+    const test_reply_t replies[] = {{API "o/away" Q, headers, ""}, {NULL, NULL, NULL}};
+    test_server_t *hub = test_server_new(replies, false);
+    lade_config_t config = s_config(hub->endpoint);
+    lade_hub_request_t request = {.config = &config};
+    lade_hub_repo_t *repo;
+    lade_error_t error = {0};
+    assert_int_equal(lade_hub_fetch(&request, "o/away", NULL, &repo, &error), LADE_UNSAFE_URL);
+    assert_int_equal(atomic_load(&inside->count), 0);
+    assert_non_null(strstr(error.message, name));
+    config.allow_addresses = name;
+    assert_int_not_equal(lade_hub_fetch(&request, "o/away", NULL, &repo, &error), LADE_UNSAFE_URL);
+    lade_hub_repo_free(&repo);
+    test_server_end(inside);
+    test_server_end(hub);
 }
 
 static bool
@@ -295,6 +343,7 @@ main(void)
         cmocka_unit_test(test_a_revision_that_is_missing_falls_back),
         cmocka_unit_test(test_each_refusal_has_its_own_code),
         cmocka_unit_test(test_a_token_does_not_follow_to_another_origin),
+        cmocka_unit_test(test_a_name_that_leads_inside_is_refused_when_it_is_connected_to),
         cmocka_unit_test(test_a_silent_hub_can_be_left),
         cmocka_unit_test(test_offline_asks_nobody),
         cmocka_unit_test(test_urls_are_escaped),

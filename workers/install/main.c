@@ -19,6 +19,7 @@ main(int argc, char **argv)
     if (!lade_config_from_args(&config, "lade-install", "resolves, identifies and places models",
                                argc, argv, &status))
         goto done;
+    lade_tokens_guard_process();
     lade_code_t code = lade_config_make_folders(&config, &error);
     if (!code)
         code = lade_installer_new(&config, &installer, &error);

@@ -2,6 +2,7 @@
 #include "workers/install/resolve.h"
 
 #include "common/path.h"
+#include "common/tokens.h"
 #include "common/wire.h"
 #include "workers/install/hub.h"
 #include "workers/install/select.h"
@@ -39,7 +40,7 @@ lade_resolve_download(const lade_stage_t *job, const json_t *file)
     json_object_update(spec, (json_t *)file);
     char *token = s_token_for(job, url);
     lade_stage_set_text(spec, "access_token", token);
-    free(token);
+    lade_tokens_wipe(&token);
     lade_stage_set_text(download, "kind", "download");
     lade_stage_set_text(download, "source", url);
     json_object_set_new(download, "vital", json_true()); // a model without one of its files is none
@@ -220,7 +221,7 @@ s_resolve_repo(const lade_stage_t *job, const lade_source_t *source, lade_answer
     if (!code)
         code = s_select(job, source, variant, info, answer, error);
     lade_hub_repo_free(&info);
-    free(token);
+    lade_tokens_wipe(&token);
     return code;
 }
 
