@@ -122,7 +122,8 @@ static const lade_command_t s_commands[] = {
     {"install", "SOURCE…", "install models: files, folders, URLs, hub repositories", 1, S_MANY, s_install, lade_cmd_install_run,
         "SOURCE is a path, a URL, or OWNER/REPO[:VARIANT[:FOLDER]] of the hub (OWNER/REPO::FILE for one file).\n"
         "VARIANT is fp16, fp32, onnx, openvino or flax."},
-    {"download", "URL… --dest DIR", "download files", 1, S_MANY, s_download, lade_cmd_install_download, NULL},
+    {"download", "SOURCE… --dest DIR", "download files", 1, S_MANY, s_download, lade_cmd_install_download,
+        "SOURCE is a URL, a file:// URL (which is copied) or the path of a file or folder (which is moved)."},
     {"probe", "PATH", "identify a file or folder; needs no broker", 1, 1, s_probe, lade_cmd_probe_run, NULL},
     {"ls", "", "list the models", 0, 0, s_none, lade_cmd_models_ls, NULL},
     {"show", "KEY", "show a model's record", 1, 1, s_none, lade_cmd_models_show,
