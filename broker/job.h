@@ -84,6 +84,7 @@ struct lade_job {
     char *token;    // the submission's
     int64_t bytes_per_s; // most it may read; 0: no limit
     bool rate_set;       // not as the spec has it
+    int8_t preserve;     // whether partials are kept was changed while it ran: 1 yes, -1 no
     char *at_gate;       // besides its own, the gate it waits at until it runs again; NULL: none
     int64_t attempt, stage, failures, deaths;
     uint64_t sequence;

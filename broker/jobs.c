@@ -15,6 +15,7 @@
 #include "common/wire.h"
 
 #include <czmq.h>
+#include <openssl/evp.h>
 
 enum {
     S_SOURCE_KEY = 400, // bytes of a source in jobs_by_source
@@ -316,8 +317,24 @@ s_add_host_gate(lade_job_t *job)
     s_add_gate(job, name, strlen(name));
 }
 
-// What makes two jobs that are not ended the same one: an install's source, a download's source and
-// destination. A dry run is no install.
+// A list of files may be long: its digest stands for it.
+static void
+s_put_digest(const msgpack_object *files, lade_buf_t *key)
+{
+    if (!files || files->type != MSGPACK_OBJECT_ARRAY)
+        return;
+    lade_buf_t packed = LADE_BUF(SIZE_MAX / 2);
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned len = 0;
+    lade_put_object(&packed, files);
+    if (!EVP_Digest(packed.data, packed.len, digest, &len, EVP_sha256(), NULL))
+        abort();
+    lade_put_raw(key, (const char *)digest, len);
+    lade_buf_free(&packed);
+}
+
+// What makes two jobs that are not ended the same one: an install's source, a download's source,
+// destination and files. A dry run is no install.
 static void
 s_set_equal(lade_job_t *job, const msgpack_object *spec)
 {
@@ -337,6 +354,8 @@ s_set_equal(lade_job_t *job, const msgpack_object *spec)
             lade_put_byte(&key, i == 1 ? '/' : 0); // destdir and filename are one destination
         }
     }
+    if (download)
+        s_put_digest(lade_wire_find(spec, "files"), &key);
     job->equal = (lade_blob_t){key.data, key.len};
 }
 
@@ -363,7 +382,8 @@ s_make(lade_jobs_t *self, lade_submission_t *submission, const msgpack_object *s
     for (uint32_t i = 0; gates && gates->type == MSGPACK_OBJECT_ARRAY && i < gates->via.array.size;
          i++)
         s_add_gate(job, gates->via.array.ptr[i].via.str.ptr, gates->via.array.ptr[i].via.str.size);
-    if (strcmp(job->kind->name, "download") == 0)
+    // The parts of a job of several files are at the gates of their hosts, not the job.
+    if (strcmp(job->kind->name, "download") == 0 && !lade_wire_find(spec, "files"))
         s_add_host_gate(job);
     s_set_equal(job, spec);
     return job;

@@ -114,6 +114,16 @@ void lade_jobs_lost(lade_jobs_t *self, lade_worker_t *worker, bool at_fault, con
 lade_code_t lade_jobs_set_rate(lade_jobs_t *self, lade_job_t *job, int64_t bytes_per_s,
                                lade_error_t *error);
 
+// Its place in the queue from now on, where lower comes first; that of its children too.
+// LADE_VALUE_ERROR if it has ended.
+lade_code_t lade_jobs_set_priority(lade_jobs_t *self, lade_job_t *job, int64_t priority,
+                                   lade_error_t *error);
+
+// Whether a failure leaves what was fetched, of a download and its parts; a worker that has it is
+// told. LADE_VALUE_ERROR if it has ended.
+lade_code_t lade_jobs_set_preserve(lade_jobs_t *self, lade_job_t *job, bool preserve,
+                                   lade_error_t *error);
+
 // Whether the worker serves the job's kind and has what it requires.
 bool lade_jobs_fits(const lade_job_t *job, const lade_worker_t *worker);
 

@@ -388,6 +388,19 @@ s_drop_children(lade_job_t *job)
     job->parts_total = 0;
 }
 
+// What is told of a child's place and size counts until its worker knows better.
+static void
+s_expect(lade_job_t *parent, lade_job_t *child, const msgpack_object *spec)
+{
+    lade_part_t *part = &parent->parts[child->child_at];
+    const char *place;
+    size_t len;
+    if (lade_wire_text(spec, "destination", &place, &len) && len <= LADE_BROKER_MAX_SOURCE)
+        lade_job_set_text(&part->local_path, place, len);
+    part->total_bytes = child->progress.total_bytes = s_bytes(spec, "size", 0);
+    parent->parts_total += part->total_bytes;
+}
+
 // The children are made idle and started when their parent knows them all.
 static lade_code_t
 s_make_children(lade_jobs_t *self, lade_job_t *job, const msgpack_object *jobs, lade_error_t *error)
@@ -407,7 +420,10 @@ s_make_children(lade_jobs_t *self, lade_job_t *job, const msgpack_object *jobs, 
         job->child_count = job->children_left = i + 1;
         if (child->source)
             lade_job_set_text(&job->parts[i].source, child->source, strlen(child->source));
+        s_expect(job, child, lade_wire_find(&jobs->via.array.ptr[i], "spec"));
     }
+    if (job->parts_total > job->progress.total_bytes)
+        job->progress.total_bytes = job->parts_total;
     return code;
 }
 

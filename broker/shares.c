@@ -28,6 +28,7 @@ struct lade_claim {
     int64_t target;           // what is due to it
     int64_t serial;           // of the number granted
     int64_t bytes_per_s, hold_ms; // told last
+    int8_t preserve;              // told last
     size_t gate_count;
     struct {
         lade_gate_t *gate;
@@ -559,8 +560,10 @@ s_take_news(lade_shares_t *self, lade_claim_t *claim)
     const lade_gate_t *held = s_held_by(self, claim);
     int64_t bytes_per_s = s_rate_of(self, claim->job), hold_ms = held ? held->closed_until_ms : 0;
     bool over = !hold_ms && claim->hold_ms <= self->broker->mono_ms; // it ends by itself
-    if (bytes_per_s != claim->bytes_per_s || (hold_ms != claim->hold_ms && !over))
+    if (bytes_per_s != claim->bytes_per_s || (hold_ms != claim->hold_ms && !over) ||
+        claim->preserve != claim->job->preserve)
         claim->told = false;
+    claim->preserve = claim->job->preserve;
     claim->bytes_per_s = bytes_per_s;
     claim->hold_ms = hold_ms;
     if (claim->told || claim->unsent)
@@ -573,7 +576,8 @@ s_take_news(lade_shares_t *self, lade_claim_t *claim)
 static size_t
 s_pairs(const lade_claim_t *claim)
 {
-    return 1 + (claim->granted > 0) + (claim->bytes_per_s > 0) + (claim->hold_ms > 0);
+    return 1 + (claim->granted > 0) + (claim->bytes_per_s > 0) + (claim->hold_ms > 0) +
+           (claim->preserve != 0);
 }
 
 static void
@@ -592,6 +596,10 @@ s_put(const lade_shares_t *self, const lade_claim_t *claim, lade_buf_t *buf)
     if (claim->hold_ms) {
         LADE_PUT_KEY(buf, "hold_s");
         lade_put_real(buf, (double)(claim->hold_ms - self->broker->mono_ms) / 1e3);
+    }
+    if (claim->preserve) {
+        LADE_PUT_KEY(buf, "preserve_partial_downloads");
+        lade_put_bool(buf, claim->preserve > 0);
     }
 }
 
