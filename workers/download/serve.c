@@ -6,6 +6,7 @@
 #include "workers/download/engine.h"
 #include "workers/download/local.h"
 #include "workers/download/localwork.h"
+#include "workers/download/multi.h"
 #include "workers/download/transfer.h"
 #include "workers/worker/ended.h"
 
@@ -54,6 +55,8 @@ static void
 s_start(void *arg, lade_task_t *task)
 {
     lade_serve_t *self = arg;
+    if (lade_multi_start(task))
+        return;
     if (lade_local_is(lade_task_source(task))) {
         lade_pool_add(self->local, task);
         return;
