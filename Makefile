@@ -106,6 +106,11 @@ $O/bench/%: $O/obj/tests/bench/%.o $(call obj,broker/store.c broker/wal.c $(call
 	$(folder)
 	$(call say,LINK)
 	$(link) $(test_libs)
+# What is no lade: a link that loses packets, a stopwatch, libcurl alone.
+$(addprefix $O/bench/,relay clocked curl_floor): $O/bench/%: $O/obj/tests/bench/%.o
+	$(folder)
+	$(call say,LINK)
+	$(link) $(call lib,libcurl)
 
 # libFuzzer programs; always clang, always address and undefined.
 fuzz:

@@ -11,6 +11,7 @@
 typedef struct lade_jobs lade_jobs_t;
 typedef struct lade_job lade_job_t;
 typedef struct lade_gates lade_gates_t;
+typedef struct lade_shares lade_shares_t;
 typedef struct lade_workers lade_workers_t;
 typedef struct lade_events lade_events_t;
 typedef struct lade_waits lade_waits_t;
@@ -30,6 +31,7 @@ typedef struct {
     lade_records_t *records;
     lade_events_t *events;
     lade_gates_t *gates;
+    lade_shares_t *shares;
     lade_workers_t *workers;
     lade_jobs_t *jobs;
     lade_waits_t *waits;
@@ -57,6 +59,7 @@ enum {
     LADE_BROKER_MAX_WAITS = 100000,   // calls waiting for jobs at once
     LADE_BROKER_MAX_IDS = 100000,     // ids in one request
     LADE_BROKER_MAX_LIST = 100000,    // items of one answer
+    LADE_BROKER_MAX_KNOWN = 100000,   // gates known, beyond which none more is limited or closed
 };
 
 #endif

@@ -36,10 +36,11 @@ static const struct {
 } s_args[] = {
     // clang-format off
     {"access_token", S_TEXT},   {"all", S_BOOL},      {"base", S_TEXT},      {"base_model", S_TEXT},
-    {"closed_for_s", S_REAL},   {"config", S_MAP},    {"context", S_MAP},    {"destdir", S_TEXT},
-    {"destination", S_TEXT},    {"dry_run", S_BOOL},  {"filename", S_TEXT},  {"force", S_BOOL},
+    {"bytes_per_s", S_INT},     {"closed_for_s", S_REAL}, {"config", S_MAP},    {"context", S_MAP},    {"destdir", S_TEXT},
+    {"destination", S_TEXT},    {"dry_run", S_BOOL},  {"filename", S_TEXT},  {"files", S_ARRAY},
+    {"force", S_BOOL},          {"preserve_partial_downloads", S_BOOL},
     {"format", S_TEXT},         {"gate", S_TEXT},     {"gates", S_ARRAY},    {"id", S_INT},
-    {"ids", S_ARRAY},           {"inplace", S_BOOL},  {"job", S_MAP},        {"key", S_TEXT},
+    {"ids", S_ARRAY},           {"inplace", S_BOOL},  {"job", S_MAP | S_INT},        {"key", S_TEXT},
     {"kind", S_TEXT},           {"lease", S_TEXT},    {"limit", S_INT},      {"lock", S_BOOL},
     {"model_format", S_TEXT},   {"model_type", S_TEXT}, {"name", S_TEXT},    {"offset", S_INT},
     {"parent", S_INT},          {"partial", S_BOOL},  {"path", S_TEXT},      {"pid", S_INT},

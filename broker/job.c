@@ -105,7 +105,9 @@ lade_job_destroy(lade_job_t **self_p)
     for (size_t i = 0; i < self->gate_count; i++)
         free(self->gate_names[i]);
     free(self->gate_names);
+    free(self->at_gate);
     free(self->progress.phase);
+    free(self->progress.reason);
     free(self->progress.local_path);
     free(self);
     *self_p = NULL;
@@ -146,6 +148,13 @@ lade_job_next(const lade_job_t *self, lade_job_trigger_t trigger, lade_job_statu
                           self->id, s_statuses[self->status], s_triggers[trigger]);
 }
 
+int64_t
+lade_job_rate_in(const msgpack_object *map)
+{
+    int64_t rate = lade_wire_int(map, "bytes_per_s", 0);
+    return rate > 0 && rate <= LADE_JOB_MAX_RATE ? rate : 0;
+}
+
 // ---------------------------------------------------------------------------------------------------
 // Members
 
@@ -161,6 +170,13 @@ lade_job_set_text(char **text_p, const char *text, size_t len)
         abort();
     memcpy(*text_p, text, len);
     (*text_p)[len] = '\0';
+}
+
+void
+lade_job_set_phase(lade_job_t *self, const char *phase)
+{
+    lade_job_set_text(&self->progress.phase, phase, phase ? strlen(phase) : 0);
+    lade_job_set_text(&self->progress.reason, NULL, 0);
 }
 
 void
@@ -234,8 +250,8 @@ static void
 s_put_progress(const lade_job_t *self, lade_buf_t *buf)
 {
     bool parts = self->parts && self->child_count;
-    lade_put_map(buf,
-                 2 + parts + (self->progress.phase != NULL) + (self->progress.local_path != NULL));
+    lade_put_map(buf, 2 + parts + (self->progress.phase != NULL) + (self->progress.reason != NULL) +
+                          (self->progress.local_path != NULL));
     LADE_PUT_KEY(buf, "bytes");
     lade_put_int(buf, self->progress.bytes);
     LADE_PUT_KEY(buf, "total_bytes");
@@ -243,6 +259,10 @@ s_put_progress(const lade_job_t *self, lade_buf_t *buf)
     if (self->progress.phase) {
         LADE_PUT_KEY(buf, "phase");
         lade_put_str(buf, self->progress.phase);
+    }
+    if (self->progress.reason) {
+        LADE_PUT_KEY(buf, "reason");
+        lade_put_str(buf, self->progress.reason);
     }
     if (self->progress.local_path) {
         LADE_PUT_KEY(buf, "local_path");
@@ -325,6 +345,10 @@ lade_job_put_pairs(const lade_job_t *self, const char *status, lade_buf_t *buf)
     lade_put_str(buf, self->token);
     LADE_PUT_KEY(buf, "worker");
     lade_put_str(buf, self->worker_name);
+    LADE_PUT_KEY(buf, "connections");
+    lade_put_int(buf, self->connections);
+    LADE_PUT_KEY(buf, "bytes_per_s");
+    lade_put_int(buf, self->bytes_per_s);
     s_put_times(self, buf);
 }
 
@@ -426,6 +450,11 @@ lade_job_put_stored(const lade_job_t *self, lade_buf_t *buf)
     s_put_some_blob(&sparse, "requires", &self->requires);
     s_put_some_text(&sparse, "token", self->token);
     s_put_some_text(&sparse, "worker", self->worker_name);
+    s_put_some_text(&sparse, "at_gate", self->at_gate);
+    if (self->rate_set) {
+        s_put_key(&sparse, "bytes_per_s");
+        lade_put_int(buf, self->bytes_per_s);
+    }
     s_put_some_time(&sparse, "not_before", self->not_before);
     s_put_some_time(&sparse, "job_submitted", self->submitted);
     s_put_some_time(&sparse, "job_started", self->started);
@@ -478,7 +507,7 @@ s_read_gates(lade_job_t *self, const msgpack_object *map)
     if (!gates || gates->type != MSGPACK_OBJECT_ARRAY || gates->via.array.size == 0)
         return;
     self->gate_names = zmalloc(gates->via.array.size * sizeof *self->gate_names);
-    for (uint32_t i = 0; i < gates->via.array.size; i++) {
+    for (uint32_t i = 0; i < gates->via.array.size && i < LADE_BROKER_MAX_GATES; i++) {
         const msgpack_object *gate = &gates->via.array.ptr[i];
         if (gate->type == MSGPACK_OBJECT_STR)
             lade_job_set_text(&self->gate_names[self->gate_count++], gate->via.str.ptr,
@@ -494,6 +523,8 @@ s_read_fields(lade_job_t *self, const msgpack_object *map)
     self->priority = lade_wire_int(map, "priority", 10);
     s_read_text(&self->source, map, "source");
     lade_blob_set_object(&self->spec, spec);
+    self->rate_set = lade_wire_find(map, "bytes_per_s") != NULL;
+    self->bytes_per_s = lade_job_rate_in(self->rate_set ? map : spec);
     self->secret = spec && lade_secrets_named(spec);
     lade_blob_set_object(&self->state, lade_wire_find(map, "state"));
     lade_blob_set_object(&self->result, lade_wire_find(map, "result"));
@@ -511,11 +542,13 @@ s_read_fields(lade_job_t *self, const msgpack_object *map)
     s_read_text(&self->error_type, map, "error_type");
     s_read_text(&self->error, map, "error");
     s_read_text(&self->worker_name, map, "worker");
+    s_read_text(&self->at_gate, map, "at_gate");
     self->parent = (uint64_t)lade_wire_int(map, "parent", 0);
     self->vital = lade_wire_int(map, "vital", 0);
     self->progress.bytes = lade_wire_int(progress, "bytes", 0);
     self->progress.total_bytes = lade_wire_int(progress, "total_bytes", 0);
     s_read_text(&self->progress.phase, progress, "phase");
+    s_read_text(&self->progress.reason, progress, "reason");
     s_read_text(&self->progress.local_path, progress, "local_path");
     s_read_children(self, map);
     s_read_gates(self, map);

@@ -46,6 +46,8 @@ typedef enum {
     LADE_JOB_TRIGGER_COUNT
 } lade_job_trigger_t;
 
+#define LADE_JOB_MAX_RATE (INT64_C(1) << 50) // bytes a second; more is no limit
+
 typedef struct {
     char *data;
     size_t len;
@@ -80,6 +82,10 @@ struct lade_job {
                     // cancelled
     bool giving_up; // a parent that cancels its children because of such a one
     char *token;    // the submission's
+    int64_t bytes_per_s; // most it may read; 0: no limit
+    bool rate_set;       // not as the spec has it
+    int8_t preserve;     // whether partials are kept was changed while it ran: 1 yes, -1 no
+    char *at_gate;       // besides its own, the gate it waits at until it runs again; NULL: none
     int64_t attempt, stage, failures, deaths;
     uint64_t sequence;
     double submitted, started, ended, not_before;
@@ -93,7 +99,7 @@ struct lade_job {
     size_t gate_count;
     struct {
         int64_t bytes, total_bytes;
-        char *phase, *local_path;
+        char *phase, *reason, *local_path; // reason: of the phase
     } progress;
 
     // Only of jobs that are in memory (jobs.c):
@@ -103,6 +109,7 @@ struct lade_job {
     bool telling;  // in the list of those with progress to tell
     bool ending;   // in the list of those that ended in this turn
     bool purged;   // and is not to be written any more
+    bool stalled;  // its worker said so, and that was told
     uint8_t shown; // the surface status told last (surface.h)
     size_t children_left;
     size_t child_at;     // which child of its parent it is
@@ -111,9 +118,13 @@ struct lade_job {
     lade_queue_t *queue;
     lade_heap_t *heap; // the heap it is in: ready, delayed or at a gate
     uint32_t place;
-    lade_gate_t *gate;     // the gate it waits at
-    lade_worker_t *holder; // the worker that has it or still has to let go of it
-    uint32_t hold;         // where in the holder's holds
+    lade_gate_t *gate;        // the gate it waits at
+    lade_worker_t *holder;    // the worker that has it or still has to let go of it
+    uint32_t hold;            // where in the holder's holds
+    struct lade_claim *claim; // while it runs (shares.c)
+    int64_t connections;      // granted to it; 0: no limit, or it does not run
+    int64_t lanes;            // of a parent: descendants that run
+    uint64_t lanes_stamp;
     int64_t told_ms, told_bytes;
 };
 
@@ -133,8 +144,13 @@ lade_job_status_t lade_job_status_find(const char *name, size_t len);
 lade_code_t lade_job_next(const lade_job_t *self, lade_job_trigger_t trigger,
                           lade_job_status_t *then_p, lade_error_t *error);
 
+// `bytes_per_s` of a spec or of a stored job; what makes no sense is no limit.
+int64_t lade_job_rate_in(const msgpack_object *map);
+
 // Replaces a text or packed member; NULL or len 0 is none.
 void lade_job_set_text(char **text_p, const char *text, size_t len);
+// Another phase, which has no reason yet.
+void lade_job_set_phase(lade_job_t *self, const char *phase);
 void lade_blob_set(lade_blob_t *self, const void *data, size_t len);
 void lade_blob_set_object(lade_blob_t *self, const msgpack_object *object);
 void lade_blob_free(lade_blob_t *self);
@@ -142,7 +158,7 @@ void lade_blob_free(lade_blob_t *self);
 // Packs the spec for readers: what is named *token* is "***".
 void lade_job_put_spec(const lade_job_t *self, lade_buf_t *buf);
 
-enum { LADE_JOB_PAIRS = 25 }; // pairs that lade_job_put_pairs writes
+enum { LADE_JOB_PAIRS = 27 }; // pairs that lade_job_put_pairs writes
 
 // Packs the job's fields as key and value pairs; the caller wrote the map's head. status is the
 // name shown.

@@ -8,12 +8,14 @@
 #include "broker/jobs_private.h"
 #include "broker/packer.h"
 #include "broker/secrets.h"
+#include "broker/shares.h"
 #include "broker/surface.h"
 #include "broker/waits.h"
 #include "common/log.h"
 #include "common/wire.h"
 
 #include <czmq.h>
+#include <openssl/evp.h>
 
 enum {
     S_SOURCE_KEY = 400, // bytes of a source in jobs_by_source
@@ -176,10 +178,11 @@ lade_jobs_move(lade_jobs_t *self, lade_job_t *job, lade_job_trigger_t trigger, l
     s_count(self, job, was, -1);
     s_count(self, job, then, 1);
     job->status = then;
+    job->stalled = false;
     if (was == LADE_JOB_RUNNING)
-        lade_jobs_leave_gates(self, job);
+        lade_shares_end(self->broker->shares, job);
     if (then == LADE_JOB_RUNNING)
-        lade_jobs_pass_gates(self, job);
+        lade_shares_begin(self->broker->shares, job);
     if (s_told[trigger].quiet)
         job->shown = lade_surface_shown(job);
     else if (!s_told[trigger].unseen)
@@ -314,8 +317,24 @@ s_add_host_gate(lade_job_t *job)
     s_add_gate(job, name, strlen(name));
 }
 
-// What makes two jobs that are not ended the same one: an install's source, a download's source and
-// destination. A dry run is no install.
+// A list of files may be long: its digest stands for it.
+static void
+s_put_digest(const msgpack_object *files, lade_buf_t *key)
+{
+    if (!files || files->type != MSGPACK_OBJECT_ARRAY)
+        return;
+    lade_buf_t packed = LADE_BUF(SIZE_MAX / 2);
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned len = 0;
+    lade_put_object(&packed, files);
+    if (!EVP_Digest(packed.data, packed.len, digest, &len, EVP_sha256(), NULL))
+        abort();
+    lade_put_raw(key, (const char *)digest, len);
+    lade_buf_free(&packed);
+}
+
+// What makes two jobs that are not ended the same one: an install's source, a download's source,
+// destination and files. A dry run is no install.
 static void
 s_set_equal(lade_job_t *job, const msgpack_object *spec)
 {
@@ -335,6 +354,8 @@ s_set_equal(lade_job_t *job, const msgpack_object *spec)
             lade_put_byte(&key, i == 1 ? '/' : 0); // destdir and filename are one destination
         }
     }
+    if (download)
+        s_put_digest(lade_wire_find(spec, "files"), &key);
     job->equal = (lade_blob_t){key.data, key.len};
 }
 
@@ -356,11 +377,13 @@ s_make(lade_jobs_t *self, lade_submission_t *submission, const msgpack_object *s
         lade_job_set_text(&job->token, submission->token, submission->token_len);
     if (submission->requires)
         lade_blob_set_object(&job->requires, submission->requires);
+    job->bytes_per_s = lade_job_rate_in(spec);
     const msgpack_object *gates = submission->gates;
     for (uint32_t i = 0; gates && gates->type == MSGPACK_OBJECT_ARRAY && i < gates->via.array.size;
          i++)
         s_add_gate(job, gates->via.array.ptr[i].via.str.ptr, gates->via.array.ptr[i].via.str.size);
-    if (strcmp(job->kind->name, "download") == 0)
+    // The parts of a job of several files are at the gates of their hosts, not the job.
+    if (strcmp(job->kind->name, "download") == 0 && !lade_wire_find(spec, "files"))
         s_add_host_gate(job);
     s_set_equal(job, spec);
     return job;
@@ -797,7 +820,7 @@ lade_jobs_tick(lade_jobs_t *self)
     size_t at = 0;
     for (lade_gate_t *gate; (gate = lade_gates_next(broker->gates, &at));)
         if (gate->closed_until_ms && gate->closed_until_ms <= broker->mono_ms) {
-            gate->closed_until_ms = 0;
+            lade_gate_close(gate, 0, NULL, broker->mono_ms);
             lade_jobs_gate_changed(self, gate);
             at = 0; // the gate may be gone
         }
@@ -1081,7 +1104,7 @@ s_forget(lade_jobs_t *self)
     lade_map_destroy(&self->equals);
     lade_map_destroy(&self->queues);
     self->delayed.len = 0;
-    self->dirty.len = self->ending.len = self->telling.len = 0;
+    self->dirty.len = self->ending.len = self->telling.len = self->given.len = 0;
     s_free_list(&self->borrowed, true);
 }
 
@@ -1126,7 +1149,7 @@ s_resume(lade_jobs_t *self, lade_job_t *job)
     if (job->status == LADE_JOB_WAITING && job->children_left == 0)
         lade_jobs_move(self, job, LADE_JOB_GO_ON, NULL);
     if (job->status == LADE_JOB_RUNNING) {
-        lade_jobs_pass_gates(self, job);
+        lade_shares_begin(self->broker->shares, job);
         self->takeover_ms = self->broker->mono_ms + self->broker->lease_ms;
     }
 }
@@ -1183,6 +1206,7 @@ lade_jobs_destroy(lade_jobs_t **self_p)
     free(self->ending.items);
     free(self->borrowed.items);
     free(self->telling.items);
+    free(self->given.items);
     lade_buf_free(&self->pack);
     free(self);
     *self_p = NULL;

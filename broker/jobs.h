@@ -109,6 +109,24 @@ bool lade_jobs_await(lade_jobs_t *self, lade_worker_t *worker, uint64_t id, int6
 // The worker is gone: at_fault counts a death for each of its jobs.
 void lade_jobs_lost(lade_jobs_t *self, lade_worker_t *worker, bool at_fault, const char *why);
 
+// The job may read so many bytes a second (0: any number) from now on; of a parent, its children
+// share them. LADE_VALUE_ERROR if it has ended.
+lade_code_t lade_jobs_set_rate(lade_jobs_t *self, lade_job_t *job, int64_t bytes_per_s,
+                               lade_error_t *error);
+
+// Its place in the queue from now on, where lower comes first; that of its children too.
+// LADE_VALUE_ERROR if it has ended.
+lade_code_t lade_jobs_set_priority(lade_jobs_t *self, lade_job_t *job, int64_t priority,
+                                   lade_error_t *error);
+
+// Whether a failure leaves what was fetched, of a download and its parts; a worker that has it is
+// told. LADE_VALUE_ERROR if it has ended.
+lade_code_t lade_jobs_set_preserve(lade_jobs_t *self, lade_job_t *job, bool preserve,
+                                   lade_error_t *error);
+
+// Whether the worker serves the job's kind and has what it requires.
+bool lade_jobs_fits(const lade_job_t *job, const lade_worker_t *worker);
+
 // A gate was closed, opened or given another limit.
 void lade_jobs_gate_changed(lade_jobs_t *self, lade_gate_t *gate);
 

@@ -2,6 +2,7 @@
 #include "broker/jobs_private.h"
 #include "broker/outbox.h"
 #include "broker/packer.h"
+#include "broker/shares.h"
 #include "broker/surface.h"
 #include "common/wire.h"
 
@@ -71,6 +72,99 @@ lade_jobs_cancel(lade_jobs_t *self, lade_job_t *job, lade_error_t *error)
 }
 
 // ---------------------------------------------------------------------------------------------------
+// Changing what was asked for
+
+static lade_code_t
+s_check_open(const lade_job_t *job, const char *what, lade_error_t *error)
+{
+    if (lade_job_ended(job))
+        return lade_error_set(error, LADE_VALUE_ERROR,
+                              "job %" PRIu64 " has ended; only one that has not can be given %s",
+                              job->id, what);
+    return LADE_OK;
+}
+
+lade_code_t
+lade_jobs_set_priority(lade_jobs_t *self, lade_job_t *job, int64_t priority, lade_error_t *error)
+{
+    if (s_check_open(job, "a priority", error))
+        return error->code;
+    lade_heap_t *heap = job->heap;
+    if (heap)
+        lade_heap_del(heap, job);
+    job->priority = priority;
+    if (heap)
+        lade_heap_add(heap, job);
+    lade_jobs_touch(self, job);
+    lade_shares_touch(self->broker->shares);
+    for (size_t i = 0; i < job->child_count; i++) {
+        lade_job_t *child = lade_jobs_live(self, job->children[i]);
+        if (child)
+            lade_jobs_set_priority(self, child, priority, NULL);
+    }
+    return LADE_OK;
+}
+
+// The packed map with key set to value.
+static void
+s_set_flag(lade_blob_t *map, const char *key, bool value)
+{
+    msgpack_unpacked unpacked;
+    msgpack_unpacked_init(&unpacked);
+    lade_buf_t buf = LADE_BUF(SIZE_MAX / 2);
+    const msgpack_object *old = NULL;
+    if (map->len &&
+        msgpack_unpack_next(&unpacked, map->data, map->len, NULL) == MSGPACK_UNPACK_SUCCESS &&
+        unpacked.data.type == MSGPACK_OBJECT_MAP)
+        old = &unpacked.data;
+    const msgpack_object *was = lade_wire_find(old, key);
+    lade_put_map(&buf, (old ? old->via.map.size : 0) + !was);
+    for (uint32_t i = 0; old && i < old->via.map.size; i++) {
+        lade_put_object(&buf, &old->via.map.ptr[i].key);
+        if (&old->via.map.ptr[i].val == was)
+            lade_put_bool(&buf, value);
+        else
+            lade_put_object(&buf, &old->via.map.ptr[i].val);
+    }
+    if (!was) {
+        lade_put_str(&buf, key);
+        lade_put_bool(&buf, value);
+    }
+    msgpack_unpacked_destroy(&unpacked);
+    lade_blob_free(map);
+    *map = (lade_blob_t){buf.data, buf.len};
+}
+
+lade_code_t
+lade_jobs_set_preserve(lade_jobs_t *self, lade_job_t *job, bool preserve, lade_error_t *error)
+{
+    if (s_check_open(job, "another way to treat what it has", error))
+        return error->code;
+    s_set_flag(&job->spec, "preserve_partial_downloads", preserve);
+    job->preserve = preserve ? 1 : -1;
+    lade_jobs_touch(self, job);
+    lade_shares_touch(self->broker->shares);
+    for (size_t i = 0; i < job->child_count; i++) {
+        lade_job_t *child = lade_jobs_live(self, job->children[i]);
+        if (child)
+            lade_jobs_set_preserve(self, child, preserve, NULL);
+    }
+    return LADE_OK;
+}
+
+lade_code_t
+lade_jobs_set_rate(lade_jobs_t *self, lade_job_t *job, int64_t bytes_per_s, lade_error_t *error)
+{
+    if (s_check_open(job, "a rate", error))
+        return error->code;
+    job->bytes_per_s = bytes_per_s;
+    job->rate_set = true;
+    lade_jobs_touch(self, job);
+    lade_shares_touch(self->broker->shares);
+    return LADE_OK;
+}
+
+// ---------------------------------------------------------------------------------------------------
 // Retry
 
 // An ended job in memory again. One that was only read for this turn becomes the one in the table.
@@ -107,7 +201,8 @@ s_reset(lade_job_t *job)
     job->not_before = job->ended = job->started = 0;
     lade_job_set_text(&job->error_type, NULL, 0);
     lade_job_set_text(&job->error, NULL, 0);
-    lade_job_set_text(&job->progress.phase, NULL, 0);
+    lade_job_set_phase(job, NULL);
+    lade_job_set_text(&job->at_gate, NULL, 0);
     lade_blob_free(&job->result);
     job->told_ms = 0;
 }

@@ -30,8 +30,8 @@ struct lade_jobs {
     lade_map_t *queues; // by kind and requires
     lade_queue_t **all_queues;
     size_t queue_count, queue_cap;
-    lade_heap_t delayed; // by not_before
-    lade_job_list_t dirty, ending, borrowed, telling;
+    lade_heap_t delayed;                                     // by not_before
+    lade_job_list_t dirty, ending, borrowed, telling, given; // given: to a worker, in this turn
     uint64_t next_id, sequence;
     uint64_t written_id, written_sequence; // as they are in the keyspace
     uint64_t ended_count;                  // ended jobs in the keyspace
@@ -75,11 +75,10 @@ void lade_jobs_make_ready(lade_jobs_t *self, lade_job_t *job);
 // Takes it out again, wherever it waits.
 void lade_jobs_unready(lade_jobs_t *self, lade_job_t *job);
 
-// Counts a job that starts or stops running at its gates.
-void lade_jobs_pass_gates(lade_jobs_t *self, lade_job_t *job);
-void lade_jobs_leave_gates(lade_jobs_t *self, lade_job_t *job);
+// The worker lets go of a slot, and of what its job had a share of.
+void lade_jobs_let_go(lade_jobs_t *self, lade_worker_t *worker, lade_hold_t *hold);
 
-// The worker lets go of a slot; a job that waited for that becomes ready.
+// And a job that waited for that becomes ready.
 void lade_jobs_release(lade_jobs_t *self, lade_worker_t *worker, lade_hold_t *hold);
 
 #endif

@@ -8,10 +8,13 @@
 #include "broker/outbox.h"
 #include "broker/packer.h"
 #include "broker/secrets.h"
+#include "broker/shares.h"
 #include "broker/surface.h"
 #include "common/wire.h"
 
 #include <czmq.h>
+
+enum { S_REASON = 1536 }; // bytes of a reason
 
 static bool
 s_before(const void *a, const void *b)
@@ -149,41 +152,28 @@ lade_jobs_unready(lade_jobs_t *self, lade_job_t *job)
 // Gates
 
 void
-lade_jobs_pass_gates(lade_jobs_t *self, lade_job_t *job)
-{
-    for (size_t i = 0; i < job->gate_count; i++)
-        lade_gates_need(self->broker->gates, job->gate_names[i])->running++;
-}
-
-void
-lade_jobs_leave_gates(lade_jobs_t *self, lade_job_t *job)
-{
-    for (size_t i = 0; i < job->gate_count; i++) {
-        lade_gate_t *gate = lade_gates_find(self->broker->gates, job->gate_names[i]);
-        if (!gate)
-            continue;
-        gate->running -= gate->running > 0;
-        lade_jobs_gate_changed(self, gate);
-    }
-}
-
-void
 lade_jobs_gate_changed(lade_jobs_t *self, lade_gate_t *gate)
 {
     s_wake(self, gate);
     lade_gates_tidy(self->broker->gates, gate, self->broker->mono_ms);
 }
 
+// The gate of that name if it lets nobody pass.
+static lade_gate_t *
+s_shut(const lade_jobs_t *self, const char *name)
+{
+    lade_gate_t *gate = lade_gates_find(self->broker->gates, name);
+    return gate && !lade_gate_is_open(gate, self->broker->mono_ms) ? gate : NULL;
+}
+
 // The first gate that does not let the job pass; NULL if all do.
 static lade_gate_t *
 s_blocked_by(const lade_jobs_t *self, const lade_job_t *job)
 {
-    for (size_t i = 0; i < job->gate_count; i++) {
-        lade_gate_t *gate = lade_gates_find(self->broker->gates, job->gate_names[i]);
-        if (gate && !lade_gate_is_open(gate, self->broker->mono_ms))
-            return gate;
-    }
-    return NULL;
+    lade_gate_t *gate = job->at_gate ? s_shut(self, job->at_gate) : NULL;
+    for (size_t i = 0; !gate && i < job->gate_count; i++)
+        gate = s_shut(self, job->gate_names[i]);
+    return gate;
 }
 
 // The queue's next job that passes its gates, still in the queue; those that do not go and wait in
@@ -192,13 +182,14 @@ static lade_job_t *
 s_head(lade_jobs_t *self, lade_queue_t *queue)
 {
     lade_job_t *job;
-    while ((job = lade_heap_top(&queue->ready)) && job->gate_count) {
+    while ((job = lade_heap_top(&queue->ready)) && (job->gate_count || job->at_gate)) {
         lade_gate_t *gate = s_blocked_by(self, job);
         if (!gate)
             break;
         lade_heap_pop(&queue->ready);
         job->gate = gate;
         s_put(&gate->waiting, job);
+        lade_shares_touch(self->broker->shares);
         s_wake_all(self, job, gate);
     }
     return job;
@@ -206,6 +197,13 @@ s_head(lade_jobs_t *self, lade_queue_t *queue)
 
 // ---------------------------------------------------------------------------------------------------
 // Dispatch
+
+bool
+lade_jobs_fits(const lade_job_t *job, const lade_worker_t *worker)
+{
+    return job->queue && lade_worker_serves(worker, job->kind->name) &&
+           lade_labels_have(&worker->labels, &job->queue->requires);
+}
 
 static lade_job_t *
 s_best_for(lade_jobs_t *self, const lade_worker_t *worker)
@@ -265,7 +263,7 @@ s_send_job(lade_jobs_t *self, const lade_worker_t *worker, const lade_job_t *job
 {
     lade_buf_t *buf =
         lade_outbox_to_worker(self->broker->outbox, worker->peer, worker->peer_len, LADE_W_JOB);
-    lade_put_map(buf, 10);
+    lade_put_map(buf, 10 + lade_shares_pairs(job));
     LADE_PUT_KEY(buf, "acked");
     lade_put_int(buf, worker->acked);
     LADE_PUT_KEY(buf, "id");
@@ -288,6 +286,7 @@ s_send_job(lade_jobs_t *self, const lade_worker_t *worker, const lade_job_t *job
     lade_put_array(buf, job->child_count);
     for (size_t i = 0; i < job->child_count; i++)
         s_put_child(self, job->children[i], buf);
+    lade_shares_put(self->broker->shares, job, buf);
     lade_outbox_end(self->broker->outbox);
 }
 
@@ -301,10 +300,11 @@ s_give(lade_jobs_t *self, lade_worker_t *worker, lade_job_t *job)
         job->started = self->broker->now;
     if (!job->worker_name || strcmp(job->worker_name, worker->name) != 0)
         lade_job_set_text(&job->worker_name, worker->name, strlen(worker->name));
-    lade_jobs_move(self, job, LADE_JOB_DISPATCH, NULL);
+    lade_job_set_text(&job->at_gate, NULL, 0);
     lade_worker_take(worker, job, self->broker->mono_ms);
+    lade_jobs_move(self, job, LADE_JOB_DISPATCH, NULL);
     self->broker->metrics.jobs_dispatched++;
-    s_send_job(self, worker, job);
+    lade_job_list_add(&self->given, job);
 }
 
 // A token that was given with the job and is gone: without it the job would fail at its source,
@@ -334,7 +334,8 @@ s_any_ready(const lade_jobs_t *self)
     return at < self->queue_count;
 }
 
-// One job to each worker in turn, until none can take more.
+// One job to each worker in turn, until none can take more. They are sent when it is known what
+// each of them may use.
 void
 lade_jobs_dispatch(lade_jobs_t *self)
 {
@@ -347,13 +348,24 @@ lade_jobs_dispatch(lade_jobs_t *self)
             s_give(self, worker, job);
         idle = job ? 0 : idle + 1;
     }
+    lade_shares_settle(self->broker->shares);
+    for (size_t i = 0; i < self->given.len; i++)
+        s_send_job(self, self->given.items[i]->holder, self->given.items[i]);
+    self->given.len = 0;
+}
+
+void
+lade_jobs_let_go(lade_jobs_t *self, lade_worker_t *worker, lade_hold_t *hold)
+{
+    lade_shares_release(self->broker->shares, hold);
+    lade_worker_drop(worker, hold);
 }
 
 void
 lade_jobs_release(lade_jobs_t *self, lade_worker_t *worker, lade_hold_t *hold)
 {
     lade_job_t *job = hold->job;
-    lade_worker_drop(worker, hold);
+    lade_jobs_let_go(self, worker, hold);
     if (job && job->status == LADE_JOB_ENQUEUED && !job->heap)
         lade_jobs_make_ready(self, job);
 }
@@ -367,7 +379,7 @@ static void s_put_reason(lade_buf_t *buf, const char *format, ...)
 static void
 s_put_reason(lade_buf_t *buf, const char *format, ...)
 {
-    char text[1024];
+    char text[S_REASON];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
@@ -375,21 +387,32 @@ s_put_reason(lade_buf_t *buf, const char *format, ...)
     lade_put_str(buf, text);
 }
 
+// Why a gate that is shut lets nobody pass.
+static void
+s_say_shut(const lade_jobs_t *self, const lade_gate_t *gate, char *text, size_t size)
+{
+    int64_t closed_ms = gate->closed_until_ms - self->broker->mono_ms;
+    if (closed_ms > 0)
+        snprintf(text, size, "closed for %.1f seconds more: %s", (double)closed_ms / 1e3,
+                 gate->reason);
+    else
+        lade_gate_say_full(gate, text, size);
+}
+
 static void
 s_put_gate_reason(const lade_jobs_t *self, const lade_gate_t *gate, lade_buf_t *buf)
 {
     const lade_broker_t *broker = self->broker;
     bool closed = gate->closed_until_ms > broker->mono_ms;
+    char text[S_REASON];
     lade_put_map(buf, 2 + closed);
     LADE_PUT_KEY(buf, "gate");
     lade_put_str(buf, gate->name);
     LADE_PUT_KEY(buf, "why");
-    if (!closed) {
-        s_put_reason(buf, "%" PRId64 " of %" PRId64 " jobs run there", gate->running, gate->limit);
+    s_say_shut(self, gate, text, sizeof text);
+    lade_put_str(buf, text);
+    if (!closed)
         return;
-    }
-    s_put_reason(buf, "closed for %.0f seconds more: %s",
-                 (double)(gate->closed_until_ms - broker->mono_ms) / 1e3, gate->reason);
     LADE_PUT_KEY(buf, "until");
     lade_put_real(buf, broker->now + (double)(gate->closed_until_ms - broker->mono_ms) / 1e3);
 }
@@ -398,27 +421,55 @@ s_put_gate_reason(const lade_jobs_t *self, const lade_gate_t *gate, lade_buf_t *
 static bool
 s_has_worker(const lade_jobs_t *self, const lade_job_t *job)
 {
-    for (size_t i = 0; i < lade_workers_count(self->broker->workers); i++) {
-        const lade_worker_t *worker = lade_workers_at(self->broker->workers, i);
-        if (lade_worker_serves(worker, job->kind->name) && job->queue &&
-            lade_labels_have(&worker->labels, &job->queue->requires))
+    for (size_t i = 0; i < lade_workers_count(self->broker->workers); i++)
+        if (lade_jobs_fits(job, lade_workers_at(self->broker->workers, i)))
             return true;
-    }
     return false;
+}
+
+// A job that was told to wait failed at nothing.
+static void
+s_put_why_delayed(const lade_jobs_t *self, const lade_job_t *job, lade_buf_t *buf)
+{
+    double wait_s = job->not_before - self->broker->now;
+    const char *type = job->error_type ? job->error_type : "",
+               *error = job->error ? job->error : "";
+    if (lade_code_waits(lade_code_find(type)))
+        s_put_reason(buf, "%s, goes on in %.1f seconds: %s", type, wait_s, error);
+    else
+        s_put_reason(buf, "failed %" PRId64 " times (%s), tried again in %.1f seconds",
+                     job->failures, error, wait_s);
+}
+
+static void
+s_put_why_running(const lade_jobs_t *self, const lade_job_t *job, lade_buf_t *buf)
+{
+    char terms[S_REASON];
+    const char *worker = job->worker_name ? job->worker_name : "a worker";
+    lade_shares_say(self->broker->shares, job, terms, sizeof terms);
+    if (!job->holder)
+        s_put_reason(buf, "runs on %s, which has not come back yet", worker);
+    else if (job->stalled)
+        s_put_reason(buf, "runs on %s and has stalled: %s%s%s", worker,
+                     job->progress.reason ? job->progress.reason : "no reason is known",
+                     *terms ? "; " : "", terms);
+    else
+        s_put_reason(buf, "runs on %s%s%s", worker, *terms ? "; " : "", terms);
 }
 
 static void
 s_put_why_enqueued(const lade_jobs_t *self, const lade_job_t *job, bool worker, lade_buf_t *buf)
 {
     const lade_gate_t *gate = s_blocked_by(self, job);
+    char shut[S_REASON] = "";
+    if (gate)
+        s_say_shut(self, gate, shut, sizeof shut);
     if (job->holder)
         s_put_reason(buf, "worker %s is still stopping its last attempt", job->holder->name);
     else if (job->not_before > self->broker->now)
-        s_put_reason(buf, "failed %" PRId64 " times (%s), tried again in %.1f seconds",
-                     job->failures, job->error ? job->error : "",
-                     job->not_before - self->broker->now);
+        s_put_why_delayed(self, job, buf);
     else if (gate)
-        s_put_reason(buf, "waits at gate %s", gate->name);
+        s_put_reason(buf, "waits at gate %s: %s", gate->name, shut);
     else if (!worker)
         s_put_reason(buf, "no worker that serves %s%s is there", job->kind->name,
                      job->requires.len ? " and has what it requires" : "");
@@ -438,8 +489,7 @@ s_put_why_text(const lade_jobs_t *self, const lade_job_t *job, bool worker, lade
         s_put_why_enqueued(self, job, worker, buf);
         return;
     case LADE_JOB_RUNNING:
-        s_put_reason(buf, "runs on %s%s", job->worker_name ? job->worker_name : "a worker",
-                     job->holder ? "" : ", which has not come back yet");
+        s_put_why_running(self, job, buf);
         return;
     case LADE_JOB_WAITING:
         s_put_reason(buf, "waits for %zu of its %zu children", job->children_left,
@@ -454,15 +504,25 @@ s_put_why_text(const lade_jobs_t *self, const lade_job_t *job, bool worker, lade
     }
 }
 
+// All gates that do not let the job pass.
+static size_t
+s_all_shut(const lade_jobs_t *self, const lade_job_t *job, const lade_gate_t **gates)
+{
+    size_t count = 0;
+    if (job->at_gate && (gates[count] = s_shut(self, job->at_gate)))
+        count++;
+    for (size_t i = 0; i < job->gate_count && count <= LADE_BROKER_MAX_GATES; i++)
+        if ((gates[count] = s_shut(self, job->gate_names[i])))
+            count++;
+    return count;
+}
+
 void
 lade_jobs_put_why(lade_jobs_t *self, const lade_job_t *job, lade_buf_t *buf)
 {
     bool queued = job->status == LADE_JOB_ENQUEUED, worker = !queued || s_has_worker(self, job);
-    size_t shut = 0;
-    for (size_t i = 0; queued && i < job->gate_count; i++) {
-        const lade_gate_t *gate = lade_gates_find(self->broker->gates, job->gate_names[i]);
-        shut += gate && !lade_gate_is_open(gate, self->broker->mono_ms);
-    }
+    const lade_gate_t *gates[LADE_BROKER_MAX_GATES + 1];
+    size_t shut = queued ? s_all_shut(self, job, gates) : 0;
     lade_put_map(buf, 4);
     LADE_PUT_KEY(buf, "id");
     lade_put_uint(buf, job->id);
@@ -472,11 +532,8 @@ lade_jobs_put_why(lade_jobs_t *self, const lade_job_t *job, lade_buf_t *buf)
     s_put_why_text(self, job, worker, buf);
     LADE_PUT_KEY(buf, "gates");
     lade_put_array(buf, shut + !worker);
-    for (size_t i = 0; shut && i < job->gate_count; i++) {
-        const lade_gate_t *gate = lade_gates_find(self->broker->gates, job->gate_names[i]);
-        if (gate && !lade_gate_is_open(gate, self->broker->mono_ms))
-            s_put_gate_reason(self, gate, buf);
-    }
+    for (size_t i = 0; i < shut; i++)
+        s_put_gate_reason(self, gates[i], buf);
     if (worker)
         return;
     lade_put_map(buf, 2);

@@ -5,6 +5,7 @@
 #include "broker/jobs_private.h"
 #include "broker/packer.h"
 #include "broker/secrets.h"
+#include "broker/shares.h"
 #include "broker/surface.h"
 #include "common/log.h"
 #include "common/wire.h"
@@ -60,6 +61,28 @@ s_take_text(char **text_p, const msgpack_object *body, const char *key, size_t m
     return true;
 }
 
+// Takes phase and reason; true if one of them is another than before. A new phase has no reason but
+// its own.
+static bool
+s_take_phase(lade_job_t *job, const msgpack_object *body)
+{
+    bool phase = s_take_text(&job->progress.phase, body, "phase", LADE_BROKER_MAX_NAME);
+    if (phase)
+        lade_job_set_text(&job->progress.reason, NULL, 0);
+    return s_take_text(&job->progress.reason, body, "reason", LADE_BROKER_MAX_ERROR) || phase;
+}
+
+// Whatever phase comes after `stalled`, the job goes on.
+static void
+s_tell_stall(lade_jobs_t *self, lade_job_t *job)
+{
+    bool stalled = job->progress.phase && strcmp(job->progress.phase, "stalled") == 0;
+    if (stalled == job->stalled)
+        return;
+    job->stalled = stalled;
+    lade_surface_tell_stalled(self->broker, job);
+}
+
 bool
 lade_jobs_progress(lade_jobs_t *self, lade_worker_t *worker, uint64_t id, int64_t attempt,
                    const msgpack_object *body)
@@ -69,17 +92,21 @@ lade_jobs_progress(lade_jobs_t *self, lade_worker_t *worker, uint64_t id, int64_
         return false;
     if (job->status != LADE_JOB_RUNNING)
         return true; // paused: it will stop soon
+    lade_shares_confirm(self->broker->shares, job, lade_wire_int(body, "connections", 0),
+                        lade_wire_int(body, "serial", 0));
     int64_t bytes = s_bytes(body, "bytes", 0), total = s_bytes(body, "total_bytes", 0);
     if (bytes || total)
         job->progress.bytes = bytes;
     if (total) // 0 is unknown, which says nothing against what is known
         job->progress.total_bytes = total;
     bool path = s_take_text(&job->progress.local_path, body, "local_path", LADE_BROKER_MAX_SOURCE);
-    bool phase = s_take_text(&job->progress.phase, body, "phase", LADE_BROKER_MAX_NAME);
+    bool phase = s_take_phase(job, body);
     if (path || phase)
         lade_jobs_touch(self, job);
-    if (phase)
+    if (phase) {
         lade_surface_announce(self->broker, job);
+        s_tell_stall(self, job);
+    }
     lade_jobs_tell_progress(self, job);
     if (job->parent)
         lade_jobs_roll_up(self, job);
@@ -164,7 +191,7 @@ lade_jobs_done(lade_jobs_t *self, lade_worker_t *worker, uint64_t id, int64_t at
     lade_error_t error;
     lade_code_t code =
         lade_effects_apply(self->broker, lade_wire_find(body, "effects"), &added, &error);
-    lade_worker_drop(worker, hold);
+    lade_jobs_let_go(self, worker, hold);
     if (code) {
         s_end_in_error(self, job, &error);
         return true;
@@ -177,7 +204,7 @@ lade_jobs_done(lade_jobs_t *self, lade_worker_t *worker, uint64_t id, int64_t at
     self->broker->metrics.jobs_completed++;
     // An install whose worker never said that it installs has still done it.
     if (strcmp(job->kind->name, "install") == 0 && job->status == LADE_JOB_RUNNING) {
-        lade_job_set_text(&job->progress.phase, "installing", strlen("installing"));
+        lade_job_set_phase(job, "installing");
         lade_surface_announce(self->broker, job);
     }
     lade_jobs_move(self, job, LADE_JOB_FINISH, NULL);
@@ -220,12 +247,31 @@ s_try_again(lade_jobs_t *self, lade_job_t *job, double retry_after_s, bool waits
         lade_jobs_move(self, job, LADE_JOB_FAIL, NULL);
         return;
     }
-    // Who waits has failed at nothing; each dispatch without success makes the wait longer.
+    // Who waits has failed at nothing; each dispatch without success makes the wait longer. At a
+    // gate it goes on when that opens.
     int64_t tries = waits ? job->attempt : job->failures;
-    job->not_before = self->broker->now + s_back_off(config, tries, retry_after_s);
-    lade_job_set_text(&job->progress.phase, NULL, 0);
+    job->not_before =
+        waits && job->at_gate ? 0 : self->broker->now + s_back_off(config, tries, retry_after_s);
+    lade_job_set_phase(job, NULL);
     lade_jobs_move(self, job, LADE_JOB_AGAIN, NULL);
     lade_surface_tell_requeued(self->broker, job, job->error);
+}
+
+// The gate a FAIL names is closed, and the job waits there besides its own.
+static void
+s_wait_at(lade_jobs_t *self, lade_job_t *job, const msgpack_object *at)
+{
+    lade_broker_t *broker = self->broker;
+    lade_gate_t *gate;
+    char *name = lade_wire_strdup(at, "gate"), *reason = lade_wire_strdup(at, "reason");
+    double closed_for_s = lade_wire_real(at, "closed_for_s", 0);
+    if (name && closed_for_s > 0 && !lade_gates_name(broker->gates, name, &gate, NULL)) {
+        lade_gate_close(gate, closed_for_s, reason, broker->mono_ms);
+        lade_job_set_text(&job->at_gate, name, strlen(name));
+        lade_shares_touch(broker->shares);
+    }
+    free(name);
+    free(reason);
 }
 
 static void
@@ -248,6 +294,7 @@ s_fail_running(lade_jobs_t *self, lade_job_t *job, const msgpack_object *body)
                     len);
         job->failures += !lade_code_waits(code);
         if (lade_wire_bool(body, "retry", lade_code_retry(code))) {
+            s_wait_at(self, job, lade_wire_find(body, "gate"));
             s_try_again(self, job, lade_wire_real(body, "retry_after_s", 0), lade_code_waits(code));
         } else {
             self->broker->metrics.jobs_failed++;
@@ -341,6 +388,19 @@ s_drop_children(lade_job_t *job)
     job->parts_total = 0;
 }
 
+// What is told of a child's place and size counts until its worker knows better.
+static void
+s_expect(lade_job_t *parent, lade_job_t *child, const msgpack_object *spec)
+{
+    lade_part_t *part = &parent->parts[child->child_at];
+    const char *place;
+    size_t len;
+    if (lade_wire_text(spec, "destination", &place, &len) && len <= LADE_BROKER_MAX_SOURCE)
+        lade_job_set_text(&part->local_path, place, len);
+    part->total_bytes = child->progress.total_bytes = s_bytes(spec, "size", 0);
+    parent->parts_total += part->total_bytes;
+}
+
 // The children are made idle and started when their parent knows them all.
 static lade_code_t
 s_make_children(lade_jobs_t *self, lade_job_t *job, const msgpack_object *jobs, lade_error_t *error)
@@ -360,7 +420,10 @@ s_make_children(lade_jobs_t *self, lade_job_t *job, const msgpack_object *jobs, 
         job->child_count = job->children_left = i + 1;
         if (child->source)
             lade_job_set_text(&job->parts[i].source, child->source, strlen(child->source));
+        s_expect(job, child, lade_wire_find(&jobs->via.array.ptr[i], "spec"));
     }
+    if (job->parts_total > job->progress.total_bytes)
+        job->progress.total_bytes = job->parts_total;
     return code;
 }
 
@@ -400,7 +463,7 @@ static void
 s_wait_for_children(lade_jobs_t *self, lade_job_t *job, const msgpack_object *jobs)
 {
     lade_error_t error;
-    lade_job_set_text(&job->progress.phase, NULL, 0);
+    lade_job_set_phase(job, NULL);
     job->progress.bytes = job->told_bytes = job->told_ms = 0;
     if (s_make_children(self, job, jobs, &error)) {
         s_give_up_children(self, job, &error);
@@ -439,7 +502,7 @@ lade_jobs_await(lade_jobs_t *self, lade_worker_t *worker, uint64_t id, int64_t a
     if (!hold)
         return false;
     const msgpack_object *jobs = lade_wire_find(body, "jobs");
-    lade_worker_drop(worker, hold);
+    lade_jobs_let_go(self, worker, hold);
     if (s_check_children(self, job, jobs, &error)) {
         s_end_in_error(self, job, &error);
         return true;
@@ -476,7 +539,7 @@ s_lists(const msgpack_object *held, uint64_t id, int64_t attempt)
 static void
 s_put_back(lade_jobs_t *self, lade_job_t *job, const char *why)
 {
-    lade_job_set_text(&job->progress.phase, NULL, 0);
+    lade_job_set_phase(job, NULL);
     lade_jobs_move(self, job, LADE_JOB_BACK, NULL);
     lade_surface_tell_requeued(self->broker, job, why);
 }
@@ -526,6 +589,9 @@ lade_jobs_takeover(lade_jobs_t *self, lade_worker_t *worker, const msgpack_objec
         if (own && !job->holder)
             lade_worker_take(worker, job, self->broker->mono_ms);
         if (own)
+            lade_shares_resume(self->broker->shares, job,
+                               lade_wire_int(&held->via.array.ptr[i], "connections", 0));
+        if (own)
             continue;
         lade_put_uint(&ids, id);
         dropped++;
@@ -545,7 +611,7 @@ s_lose(lade_jobs_t *self, lade_job_t *job, const char *why)
         lade_jobs_move(self, job, LADE_JOB_DIE, NULL);
         lade_surface_tell_dead(self->broker, job, why);
     } else {
-        lade_job_set_text(&job->progress.phase, NULL, 0);
+        lade_job_set_phase(job, NULL);
         lade_jobs_move(self, job, LADE_JOB_LOSE, NULL);
         lade_surface_tell_requeued(self->broker, job, why);
     }

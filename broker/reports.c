@@ -7,6 +7,7 @@
 #include "broker/jobs.h"
 #include "broker/outbox.h"
 #include "broker/packer.h"
+#include "broker/shares.h"
 #include "common/log.h"
 #include "common/wire.h"
 
@@ -117,6 +118,9 @@ s_beat(const s_report_t *report)
         lade_blob_set_object(&report->worker->stats, stats);
     if (report->worker->stats.len > S_MAX_STATS)
         lade_blob_free(&report->worker->stats);
+    double rate = lade_wire_real(stats, "rate", -1);
+    lade_shares_measure(report->broker->shares, report->worker,
+                        rate >= 0 && rate < (double)LADE_JOB_MAX_RATE ? (int64_t)rate : -1);
     lade_jobs_beat(report->broker->jobs, report->worker, lade_wire_find(report->body, "jobs"));
     return true;
 }
@@ -155,8 +159,13 @@ s_gate(const s_report_t *report)
     lade_broker_t *broker = report->broker;
     char *name = lade_wire_strdup(report->body, "gate"),
          *reason = lade_wire_strdup(report->body, "reason");
-    if (name && *name && strlen(name) <= LADE_BROKER_MAX_NAME) {
-        lade_gate_t *gate = lade_gates_need(broker->gates, name);
+    lade_gate_t *gate;
+    lade_error_t error;
+    if (name && lade_gates_name(broker->gates, name, &gate, &error)) {
+        lade_log(LADE_LOG_WARNING, report->worker->name, "its GATE is passed over: %s",
+                 error.message);
+    } else if (name) {
+        lade_shares_touch(broker->shares);
         lade_gate_close(gate, lade_wire_real(report->body, "closed_for_s", 0), reason,
                         broker->mono_ms);
         lade_log(LADE_LOG_INFO, name, "closed for %.1f s by %s: %.200s",
@@ -218,6 +227,7 @@ s_hello(lade_broker_t *broker, const char *peer, size_t peer_len, const msgpack_
         worker->since = broker->now;
         s_tell(broker, "worker_joined", worker, NULL);
     }
+    lade_shares_touch(broker->shares);
     s_send_welcome(broker, worker, acked, lade_wire_find(body, "jobs"));
 }
 

@@ -11,6 +11,7 @@
 #include "broker/packer.h"
 #include "broker/reports.h"
 #include "broker/secrets.h"
+#include "broker/shares.h"
 #include "broker/workers.h"
 #include "common/endpoint.h"
 #include "common/log.h"
@@ -62,6 +63,16 @@ s_clock(lade_router_t *self)
     self->broker.mono_ms = lade_mono_ms() + self->skew_ms;
 }
 
+// Gates and shares first: running jobs have their places there.
+static lade_code_t
+s_take_up(lade_broker_t *broker, lade_error_t *error)
+{
+    lade_code_t code = lade_shares_load(broker->shares, error);
+    if (!code)
+        code = lade_gates_load(broker->gates, broker, error);
+    return code ? code : lade_jobs_reload(broker->jobs, error);
+}
+
 static lade_code_t
 s_open(lade_router_t *self, lade_error_t *error)
 {
@@ -86,7 +97,8 @@ s_open(lade_router_t *self, lade_error_t *error)
     broker->outbox = lade_outbox_new();
     broker->jobs = lade_jobs_new(broker);
     broker->waits = lade_waits_new(broker);
-    return lade_jobs_reload(broker->jobs, error);
+    broker->shares = lade_shares_new(broker);
+    return s_take_up(broker, error);
 }
 
 lade_code_t
@@ -127,6 +139,7 @@ lade_router_close(lade_router_t **self_p)
     lade_waits_destroy(&broker->waits);
     lade_jobs_destroy(&broker->jobs);
     lade_secrets_close(&broker->secrets);
+    lade_shares_destroy(&broker->shares);
     lade_outbox_destroy(&broker->outbox);
     lade_workers_destroy(&broker->workers);
     lade_gates_destroy(&broker->gates);
@@ -207,6 +220,8 @@ s_commit(lade_router_t *self, lade_error_t *error)
 {
     lade_broker_t *broker = &self->broker;
     lade_jobs_write(broker->jobs);
+    lade_gates_write(broker->gates, broker);
+    lade_shares_write(broker->shares);
     lade_events_write(broker->events);
     if (!lade_store_dirty(broker->store))
         return LADE_OK;
@@ -239,13 +254,12 @@ s_give_up(lade_router_t *self, const lade_error_t *why)
     lade_reports_forget(broker);
     lade_events_turn(broker->events, false);
     s_send_all(self);
-    lade_gates_reset(broker->gates);
     // Reports that fail to be written would come again at once. Shorter than a lease, which is two
     // beats at least.
     self->sick_ms = broker->mono_ms + broker->config->beat_ms / 2;
     if (self->loop)
         zloop_reader_end(self->loop, self->workers);
-    if (lade_jobs_reload(broker->jobs, &error)) {
+    if (s_take_up(broker, &error)) {
         lade_log(LADE_LOG_ERROR, "keyspace", "cannot be read again, the broker ends: %s",
                  error.message);
         self->over = true;
@@ -302,6 +316,7 @@ s_beat(lade_router_t *self)
             lade_workers_at(broker->workers, i)->heard_ms += late_ms;
     self->next_beat_ms = broker->mono_ms + broker->config->beat_ms;
     lade_reports_beat(broker);
+    lade_shares_beat(broker->shares);
     s_tell_beat(broker);
 }
 

@@ -470,9 +470,10 @@ lade_secrets_check_url(const char *url, size_t len, lade_error_t *error)
 void
 lade_secrets_count(lade_secrets_t *self, const void *bytes, size_t len, int by)
 {
-    const uint8_t *at = bytes, *end = at + len;
-    if (lade_map_size(self->by_id) == 0)
+    const uint8_t *at = bytes;
+    if (len == 0 || lade_map_size(self->by_id) == 0)
         return;
+    const uint8_t *end = at + len;
     while (end - at >= S_REFERENCE &&
            (at = memmem(at, (size_t)(end - at), s_mark, sizeof s_mark)) != NULL) {
         s_secret_t *secret = end - at >= S_REFERENCE

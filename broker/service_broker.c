@@ -3,6 +3,7 @@
 #include "broker/events.h"
 #include "broker/gates.h"
 #include "broker/packer.h"
+#include "broker/shares.h"
 #include "broker/workers.h"
 #include "common/wire.h"
 
@@ -56,7 +57,7 @@ s_status(lade_call_t *call, lade_error_t *error)
     (void)error;
     const lade_broker_t *broker = call->broker;
     lade_buf_t *buf = lade_call_begin(call);
-    lade_put_map(buf, 14);
+    lade_put_map(buf, 16);
     LADE_PUT_KEY(buf, "uptime");
     lade_put_real(buf, broker->now - broker->started);
     LADE_PUT_KEY(buf, "version");
@@ -81,6 +82,10 @@ s_status(lade_call_t *call, lade_error_t *error)
     lade_put_uint(buf, lade_store_count(broker->store, LADE_DB_MODELS));
     LADE_PUT_KEY(buf, "keyspace_bytes");
     lade_put_uint(buf, lade_store_bytes(broker->store));
+    LADE_PUT_KEY(buf, "bytes_per_s");
+    lade_put_int(buf, lade_shares_rate(broker->shares));
+    LADE_PUT_KEY(buf, "rate");
+    lade_put_int(buf, lade_shares_seen(broker->shares));
     LADE_PUT_KEY(buf, "models_dir");
     lade_put_str(buf, broker->config->models_dir);
     LADE_PUT_KEY(buf, "endpoints");
@@ -165,29 +170,83 @@ s_gates(lade_call_t *call, lade_error_t *error)
     return LADE_OK;
 }
 
+// ---------------------------------------------------------------------------------------------------
+// set
+
+// Whether the argument is given: nil is the same as none.
+static bool
+s_given(const lade_call_t *call, const char *key)
+{
+    const msgpack_object *value = lade_wire_find(call->args, key);
+    return value && value->type != MSGPACK_OBJECT_NIL;
+}
+
 static lade_code_t
-s_set(lade_call_t *call, lade_error_t *error)
+s_need_rate(const lade_call_t *call, int64_t *rate_p, lade_error_t *error)
+{
+    *rate_p = lade_wire_int(call->args, "bytes_per_s", -1);
+    if (*rate_p < 0 || *rate_p > LADE_JOB_MAX_RATE)
+        return lade_error_set(error, LADE_VALUE_ERROR,
+                              "bytes_per_s: how many bytes a second may be read; 0: any number");
+    return LADE_OK;
+}
+
+static lade_code_t
+s_set_job(lade_call_t *call, lade_error_t *error)
+{
+    lade_broker_t *broker = call->broker;
+    lade_job_t *job;
+    int64_t rate, id = lade_wire_int(call->args, "job", -1);
+    if (id < 0)
+        return lade_error_set(error, LADE_VALUE_ERROR, "job: the id of a job");
+    lade_code_t code = s_need_rate(call, &rate, error);
+    if (!code)
+        code = lade_jobs_get(broker->jobs, (uint64_t)id, &job, error);
+    if (!code)
+        code = lade_jobs_set_rate(broker->jobs, job, rate, error);
+    if (!code)
+        lade_call_answer_job(call, job, false);
+    return code;
+}
+
+static lade_code_t
+s_set_rate(lade_call_t *call, lade_error_t *error)
+{
+    int64_t rate;
+    lade_code_t code = s_need_rate(call, &rate, error);
+    if (code)
+        return code;
+    lade_shares_set_rate(call->broker->shares, rate);
+    lade_buf_t *buf = lade_call_begin(call);
+    lade_put_map(buf, 1);
+    LADE_PUT_KEY(buf, "bytes_per_s");
+    lade_put_int(buf, rate);
+    lade_call_end(call);
+    return LADE_OK;
+}
+
+static lade_code_t
+s_set_gate(lade_call_t *call, lade_error_t *error)
 {
     char *name;
+    lade_gate_t *gate = NULL;
     lade_broker_t *broker = call->broker;
-    const msgpack_object *closed = lade_wire_find(call->args, "closed_for_s");
+    bool closed = s_given(call, "closed_for_s");
     int64_t limit = lade_wire_int(call->args, "limit", -1);
-    if (lade_wire_find(call->args, "limit") && (limit < 0 || limit > INT32_MAX))
+    if (s_given(call, "limit") && (limit < 0 || limit > LADE_GATE_ANY / 2))
         return lade_error_set(error, LADE_VALUE_ERROR,
-                              "limit: how many jobs may run at once; 0: any number");
+                              "limit: how many jobs may run there at once, or at a gate host:NAME "
+                              "connections be open; 0: any number");
     if (limit < 0 && !closed)
         return lade_error_set(error, LADE_VALUE_ERROR, "one of limit and closed_for_s is needed");
     lade_code_t code = lade_call_need_text(call, "gate", &name, error);
-    if (!code && strlen(name) > LADE_BROKER_MAX_NAME)
-        code =
-            lade_error_set(error, LADE_VALUE_ERROR, "gate: at most %d bytes", LADE_BROKER_MAX_NAME);
-    if (code) {
-        free(name);
+    if (!code)
+        code = lade_gates_name(broker->gates, name, &gate, error);
+    free(name);
+    if (code)
         return code;
-    }
-    lade_gate_t *gate = lade_gates_need(broker->gates, name);
     if (limit >= 0)
-        gate->limit = limit;
+        lade_gate_limit(gate, limit);
     if (closed) {
         // By hand it may also be closed for a shorter time than it was.
         lade_gate_close(gate, 0, NULL, broker->mono_ms);
@@ -196,9 +255,24 @@ s_set(lade_call_t *call, lade_error_t *error)
     }
     lade_gate_put(gate, broker, lade_call_begin(call));
     lade_call_end(call);
-    lade_jobs_gate_changed(broker->jobs, gate); // which may remove it
-    free(name);
+    lade_shares_touch(broker->shares);
+    lade_jobs_gate_changed(broker->jobs, gate);
     return LADE_OK;
+}
+
+// What is set is what is named: a gate, a job, or else the farm.
+static lade_code_t
+s_set(lade_call_t *call, lade_error_t *error)
+{
+    bool gate = s_given(call, "gate"), job = s_given(call, "job"),
+         rate = s_given(call, "bytes_per_s");
+    if (gate && (job || rate))
+        return lade_error_set(error, LADE_VALUE_ERROR,
+                              "a gate has a limit and closed_for_s; bytes_per_s is a job's or the "
+                              "farm's");
+    if (job)
+        return s_set_job(call, error);
+    return rate ? s_set_rate(call, error) : s_set_gate(call, error);
 }
 
 static const lade_op_t s_ops[] = {

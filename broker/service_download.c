@@ -3,6 +3,7 @@
 #include "broker/packer.h"
 #include "broker/secrets.h"
 #include "broker/surface.h"
+#include "common/path.h"
 #include "common/wire.h"
 
 #include <czmq.h>
@@ -58,6 +59,117 @@ s_first_source(const msgpack_object *source, lade_submission_t *submission, lade
     return LADE_OK;
 }
 
+// ---------------------------------------------------------------------------------------------------
+// Several files in one job
+
+// The text of a member as a string you free; NULL if it is none.
+static lade_code_t
+s_check_file(const msgpack_object *file, char **path_p, lade_error_t *error)
+{
+    const msgpack_object *url = lade_wire_find(file, "url");
+    const char *digest;
+    size_t len;
+    *path_p = lade_wire_strdup(file, "path");
+    if (!url || (!s_is_remote(url) && !s_is_local(url)) || *url->via.str.ptr == '/')
+        return lade_error_set(error, LADE_VALUE_ERROR,
+                              "url: an http, https or file:// URL is needed");
+    if (lade_secrets_check_url(url->via.str.ptr, url->via.str.size, error))
+        return error->code;
+    if (!*path_p || lade_path_check_relative(*path_p, error))
+        return lade_error_set(error, LADE_VALUE_ERROR,
+                              "path: only relative download paths accepted, not '%.200s'",
+                              *path_p ? *path_p : "");
+    if (lade_wire_find(file, "size") && lade_wire_int(file, "size", -1) < 0)
+        return lade_error_set(error, LADE_VALUE_ERROR, "size: a number of bytes");
+    if (lade_wire_find(file, "sha256") && !lade_wire_text(file, "sha256", &digest, &len))
+        return lade_error_set(error, LADE_VALUE_ERROR, "sha256: hexadecimal digits as text");
+    return LADE_OK;
+}
+
+static int
+s_compare_paths(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static lade_code_t
+s_check_twice(char **paths, size_t count, lade_error_t *error)
+{
+    qsort(paths, count, sizeof *paths, s_compare_paths);
+    for (size_t i = 1; i < count; i++)
+        if (strcmp(paths[i - 1], paths[i]) == 0)
+            return lade_error_set(error, LADE_VALUE_ERROR, "files: the path '%.200s' comes twice",
+                                  paths[i]);
+    return LADE_OK;
+}
+
+// Each is complete, stays in the folder, and has a place of its own.
+static lade_code_t
+s_check_files(const msgpack_object *files, lade_error_t *error)
+{
+    if (files->type != MSGPACK_OBJECT_ARRAY || files->via.array.size == 0 ||
+        files->via.array.size > LADE_BROKER_MAX_CHILDREN)
+        return lade_error_set(error, LADE_VALUE_ERROR,
+                              "files: an array of 1 to %d maps with `url` and `path`",
+                              LADE_BROKER_MAX_CHILDREN);
+    uint32_t count = files->via.array.size;
+    char **paths = zmalloc(count * sizeof *paths);
+    lade_code_t code = LADE_OK;
+    for (uint32_t i = 0; i < count && !code; i++) {
+        code = s_check_file(&files->via.array.ptr[i], &paths[i], error);
+        if (code) {
+            lade_error_wrap(error, "files[%u]", i);
+        }
+    }
+    if (!code)
+        code = s_check_twice(paths, count, error);
+    for (uint32_t i = 0; i < count; i++)
+        free(paths[i]);
+    free(paths);
+    return code;
+}
+
+// What one file has in a job of its own, each of several files has for itself.
+static lade_code_t
+s_check_multi(const msgpack_object *args, const msgpack_object *files, lade_error_t *error)
+{
+    static const char *const of_one[] = {"destination", "filename", "sha256", "size", NULL};
+    const char *dir;
+    size_t len;
+    for (size_t i = 0; of_one[i]; i++)
+        if (lade_wire_find(args, of_one[i]))
+            return lade_error_set(error, LADE_VALUE_ERROR,
+                                  "%s: is said of each of `files`, not of the job", of_one[i]);
+    if (!lade_wire_text(args, "destdir", &dir, &len) || len == 0 || *dir != '/')
+        return lade_error_set(error, LADE_VALUE_ERROR,
+                              "destdir: the absolute path of the folder that `files` go into, as "
+                              "the workers see it, is needed");
+    return s_check_files(files, error);
+}
+
+// What people call it (a repository, say), or the first file's URL.
+static lade_code_t
+s_multi_source(const msgpack_object *args, const msgpack_object *files,
+               lade_submission_t *submission, lade_error_t *error)
+{
+    const msgpack_object *source = lade_wire_find(args, "source");
+    if (source && source->type == MSGPACK_OBJECT_NIL)
+        source = NULL;
+    if (source && (source->type != MSGPACK_OBJECT_STR || source->via.str.size == 0))
+        return lade_error_set(error, LADE_VALUE_ERROR,
+                              "source: with `files` it is the text the job is known by");
+    if (!source)
+        source = lade_wire_find(&files->via.array.ptr[0], "url");
+    submission->source = source->via.str.ptr;
+    submission->source_len = source->via.str.size;
+    // The parts go where the job's worker has to be, and through its gates.
+    submission->gates = NULL;
+    return LADE_OK;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Submitting
+
 static lade_code_t
 s_check_place(const msgpack_object *args, lade_error_t *error)
 {
@@ -72,25 +184,22 @@ s_check_place(const msgpack_object *args, lade_error_t *error)
         "destination or destdir: an absolute path, as the workers see it, is needed");
 }
 
-// Packs the spec: what the worker reads, and all mirrors if there are several.
+// Packs the spec: what the worker reads, and all mirrors or files if there are several.
 static void
-s_pack_spec(const msgpack_object *args, const msgpack_object *source, lade_blob_t *spec)
+s_pack_spec(const msgpack_object *args, const msgpack_object *source, bool multi, lade_blob_t *spec)
 {
-    static const char *const members[] = {"destination",
-                                          "destdir",
-                                          "filename",
-                                          "access_token",
-                                          "sha256",
-                                          "size",
-                                          "preserve_partial_downloads"};
-    enum { S_MEMBERS = sizeof members / sizeof *members };
-    bool mirrors = source->type == MSGPACK_OBJECT_ARRAY;
+    static const char *const members[] = {
+        "destination", "destdir", "filename",    "access_token",
+        "sha256",      "size",    "bytes_per_s", "preserve_partial_downloads",
+        "files",       "gates",   "requires"}; // the last three of several files
+    const size_t count = sizeof members / sizeof *members - (multi ? 0 : 3);
+    bool mirrors = !multi && source->type == MSGPACK_OBJECT_ARRAY;
     size_t pairs = mirrors;
-    for (size_t i = 0; i < S_MEMBERS; i++)
+    for (size_t i = 0; i < count; i++)
         pairs += lade_wire_find(args, members[i]) != NULL;
     lade_buf_t buf = LADE_BUF(SIZE_MAX / 2);
     lade_put_map(&buf, pairs);
-    for (size_t i = 0; i < S_MEMBERS; i++) {
+    for (size_t i = 0; i < count; i++) {
         const msgpack_object *value = lade_wire_find(args, members[i]);
         if (value) {
             lade_put_str(&buf, members[i]);
@@ -113,14 +222,18 @@ s_submit(lade_call_t *call, const msgpack_object *args, bool start, lade_error_t
                                     .gates = lade_wire_find(args, "gates"),
                                     .requires = lade_wire_find(args, "requires"),
                                     .idle = !start};
-    const msgpack_object *source = lade_wire_find(args, "source");
-    lade_code_t code = s_first_source(source, &submission, error);
+    const msgpack_object *source = lade_wire_find(args, "source"),
+                         *files = lade_wire_find(args, "files");
+    if (files && files->type == MSGPACK_OBJECT_NIL)
+        files = NULL;
+    lade_code_t code =
+        files ? s_check_multi(args, files, error) : s_first_source(source, &submission, error);
     if (!code)
-        code = s_check_place(args, error);
+        code = files ? s_multi_source(args, files, &submission, error) : s_check_place(args, error);
     if (code)
         return code;
     lade_wire_text(args, "token", &submission.token, &submission.token_len);
-    s_pack_spec(args, source, &submission.packed_spec);
+    s_pack_spec(args, source, files != NULL, &submission.packed_spec);
     lade_job_t *job;
     code = lade_jobs_submit(call->broker->jobs, &submission, &job, error);
     if (!code)
@@ -166,6 +279,29 @@ static lade_code_t
 s_id_to_job(lade_call_t *call, lade_error_t *error)
 {
     return lade_call_answer_named(call, S_KIND, error);
+}
+
+// What may be changed of a job that has not ended; a worker that has it hears of it.
+static lade_code_t
+s_update_download_job(lade_call_t *call, lade_error_t *error)
+{
+    lade_job_t *job;
+    lade_jobs_t *jobs = call->broker->jobs;
+    const msgpack_object *preserve = lade_wire_find(call->args, "preserve_partial_downloads"),
+                         *priority = lade_wire_find(call->args, "priority");
+    preserve = preserve && preserve->type == MSGPACK_OBJECT_BOOLEAN ? preserve : NULL;
+    priority = priority && priority->type != MSGPACK_OBJECT_NIL ? priority : NULL;
+    lade_code_t code = lade_call_need_job(call, S_KIND, &job, error);
+    if (!code && !preserve && !priority)
+        code = lade_error_set(error, LADE_VALUE_ERROR,
+                              "preserve_partial_downloads or priority: what is to be changed?");
+    if (!code && preserve)
+        code = lade_jobs_set_preserve(jobs, job, preserve->via.boolean, error);
+    if (!code && priority)
+        code = lade_jobs_set_priority(jobs, job, lade_wire_int(call->args, "priority", 10), error);
+    if (!code)
+        lade_call_answer_job(call, job, true);
+    return code;
 }
 
 typedef lade_code_t(s_act_fn)(lade_jobs_t *jobs, lade_job_t *job, lade_error_t *error);
@@ -271,6 +407,7 @@ static const lade_op_t s_ops[] = {
     // clang-format off
     {"create_download_job", s_create_download_job},
     {"submit_download_job", s_submit_download_job},
+    {"update_download_job", s_update_download_job},
     {"list_jobs",           s_list_jobs},
     {"id_to_job",           s_id_to_job},
     {"start_job",           s_start_job},

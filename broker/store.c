@@ -71,6 +71,7 @@ static const char *const s_tables[] = {
     [LADE_DB_JOBS_BY_SOURCE]   = "jobs_by_source",
     [LADE_DB_JOBS_BY_PARENT]   = "jobs_by_parent",
     [LADE_DB_EVENTS]           = "events",
+    [LADE_DB_GATES]            = "gates",
     // clang-format on
 };
 _Static_assert(sizeof s_tables / sizeof *s_tables == LADE_DB_COUNT, "a table has no name");

@@ -25,6 +25,7 @@ typedef enum {
     LADE_DB_JOBS_BY_SOURCE,
     LADE_DB_JOBS_BY_PARENT,
     LADE_DB_EVENTS,
+    LADE_DB_GATES,
     LADE_DB_COUNT
 } lade_db_t;
 

@@ -4,6 +4,7 @@
 #include "broker/events.h"
 #include "broker/packer.h"
 #include "broker/secrets.h"
+#include "common/path.h"
 #include "common/wire.h"
 
 #include <czmq.h>
@@ -27,8 +28,9 @@ struct lade_surface {
     const char *kind;
     uint8_t (*shown)(const lade_job_t *job); // NULL: the status itself
     s_row_t rows[S_SHOWN_COUNT];
-    uint8_t progress; // the status whose event tells progress; 0: none
-    size_t extra;     // pairs put_extra packs
+    uint8_t progress;      // the status whose event tells progress; 0: none
+    const char *stalls[2]; // events of a job that goes on, that has stalled; NULL: none
+    size_t extra;          // pairs put_extra packs
     void (*put_extra)(const lade_job_t *job, lade_buf_t *buf);
 };
 
@@ -198,6 +200,8 @@ s_put_transfer(const lade_job_t *job, lade_buf_t *buf)
     s_put_source(job, buf);
     s_put_download_path(job, buf);
     s_put_bytes(job, buf);
+    LADE_PUT_KEY(buf, "job_sequence");
+    lade_put_uint(buf, job->sequence);
 }
 
 static void
@@ -264,7 +268,7 @@ static const s_payload_t s_job = {2, s_put_job, NULL};
 static const s_payload_t s_job_error = {4, s_put_job_error, NULL};
 static const s_payload_t s_downloading = {5, s_put_downloading, NULL};
 static const s_payload_t s_installed = {3, s_put_installed, NULL};
-static const s_payload_t s_transfer = {4, s_put_transfer, NULL};
+static const s_payload_t s_transfer = {5, s_put_transfer, NULL};
 static const s_payload_t s_stopped = {2, s_put_stopped, NULL};
 static const s_payload_t s_load = {5, s_put_load, s_context_pairs};
 static const s_payload_t s_load_error = {4, s_put_load_error, NULL};
@@ -309,14 +313,37 @@ s_put_install_extra(const lade_job_t *job, lade_buf_t *buf)
     s_close(&spec);
 }
 
+// A job of several files runs while its parts do.
+static uint8_t
+s_download_shown(const lade_job_t *job)
+{
+    bool parts = job->child_count > 0 && job->status == LADE_JOB_ENQUEUED;
+    return job->status == LADE_JOB_WAITING || parts ? LADE_JOB_RUNNING : job->status;
+}
+
+// What was asked for: the file, or the folder it goes into.
+static void
+s_put_destination(const msgpack_object *spec, lade_buf_t *buf)
+{
+    char *file = lade_wire_strdup(spec, "destination"), *dir = lade_wire_strdup(spec, "destdir"),
+         *name = lade_wire_strdup(spec, "filename");
+    char *joined = !file && dir && name ? lade_path_join(dir, name) : NULL;
+    lade_put_str(buf, file ? file : joined ? joined : dir);
+    free(joined);
+    free(name);
+    free(dir);
+    free(file);
+}
+
 static void
 s_put_download_extra(const lade_job_t *job, lade_buf_t *buf)
 {
-    static const char *const places[] = {"destination", "destdir", NULL};
     s_open_t spec;
     s_open(&spec, &job->spec);
     LADE_PUT_KEY(buf, "destination");
-    s_put_first_text(buf, spec.map, places, NULL);
+    s_put_destination(spec.map, buf);
+    LADE_PUT_KEY(buf, "preserve_partial_downloads");
+    lade_put_bool(buf, lade_wire_bool(spec.map, "preserve_partial_downloads", false));
     s_close(&spec);
     s_put_bytes(job, buf);
     s_put_download_path(job, buf);
@@ -333,8 +360,8 @@ static const lade_surface_t s_surfaces[] = {
         [LADE_JOB_ERROR]     = {"error",       "model_install_error",       &s_source_error},
         [LADE_JOB_CANCELLED] = {"cancelled",   "model_install_cancelled",   &s_source},
         [LADE_JOB_DEAD]      = {"dead",        "model_install_error",       &s_source_error},
-    }, S_DOWNLOADING, 6, s_put_install_extra},
-    {"download", NULL, {
+    }, S_DOWNLOADING, {NULL, NULL}, 6, s_put_install_extra},
+    {"download", s_download_shown, {
         [LADE_JOB_ENQUEUED]  = {"enqueued",    "download_enqueued",         &s_source},
         [LADE_JOB_RUNNING]   = {"running",     "download_running",          &s_transfer},
         [LADE_JOB_PAUSED]    = {"paused",      "download_paused",           &s_source},
@@ -342,7 +369,7 @@ static const lade_surface_t s_surfaces[] = {
         [LADE_JOB_ERROR]     = {"error",       "download_error",            &s_source_error},
         [LADE_JOB_CANCELLED] = {"cancelled",   "download_cancelled",        &s_stopped},
         [LADE_JOB_DEAD]      = {"dead",        "download_error",            &s_source_error},
-    }, LADE_JOB_RUNNING, 4, s_put_download_extra},
+    }, LADE_JOB_RUNNING, {"download_resumed", "download_stalled"}, 5, s_put_download_extra},
     {"load", NULL, {
         [LADE_JOB_RUNNING]   = {"running",     "model_load_started",        &s_load},
         [LADE_JOB_PAUSED]    = {"paused",      "job_paused",                &s_job},
@@ -350,7 +377,7 @@ static const lade_surface_t s_surfaces[] = {
         [LADE_JOB_ERROR]     = {"error",       "model_load_error",          &s_load_error},
         [LADE_JOB_CANCELLED] = {"cancelled",   "model_load_error",          &s_load_error},
         [LADE_JOB_DEAD]      = {"dead",        "model_load_error",          &s_load_error},
-    }, 0, 0, NULL},
+    }, 0, {NULL, NULL}, 0, NULL},
     {NULL, NULL, {
         [LADE_JOB_ENQUEUED]  = {"enqueued",    "job_enqueued",              &s_job},
         [LADE_JOB_RUNNING]   = {"running",     "job_running",               &s_job},
@@ -358,7 +385,7 @@ static const lade_surface_t s_surfaces[] = {
         [LADE_JOB_COMPLETED] = {"completed",   "job_completed",             &s_job},
         [LADE_JOB_ERROR]     = {"error",       "job_error",                 &s_job_error},
         [LADE_JOB_CANCELLED] = {"cancelled",   "job_cancelled",             &s_job},
-    }, 0, 0, NULL},
+    }, 0, {NULL, NULL}, 0, NULL},
     // clang-format on
 };
 
@@ -417,6 +444,20 @@ lade_surface_progress(lade_broker_t *broker, const lade_job_t *job)
         return;
     broker->metrics.progress_events++;
     s_tell(broker, job, &surface->rows[surface->progress], false);
+}
+
+void
+lade_surface_tell_stalled(lade_broker_t *broker, const lade_job_t *job)
+{
+    const char *event = job->kind->surface->stalls[job->stalled];
+    if (!event)
+        return;
+    lade_buf_t *buf =
+        lade_events_begin(broker->events, event, job->id, s_transfer.pairs + 1, true, broker->now);
+    s_put_transfer(job, buf);
+    LADE_PUT_KEY(buf, "reason");
+    lade_put_str(buf, job->progress.reason);
+    lade_events_end(broker->events);
 }
 
 static void

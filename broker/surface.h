@@ -24,6 +24,9 @@ void lade_surface_announce(lade_broker_t *broker, lade_job_t *job);
 // Tells the progress of a running job (not journaled), if its kind does that.
 void lade_surface_progress(lade_broker_t *broker, const lade_job_t *job);
 
+// Tells that a running job has stalled or, if it is not stalled, goes on, if its kind does that.
+void lade_surface_tell_stalled(lade_broker_t *broker, const lade_job_t *job);
+
 // job_requeued or job_dead.
 void lade_surface_tell_requeued(lade_broker_t *broker, const lade_job_t *job, const char *reason);
 void lade_surface_tell_dead(lade_broker_t *broker, const lade_job_t *job, const char *reason);

@@ -31,10 +31,23 @@ bool lade_labels_have(const lade_labels_t *all, const lade_labels_t *some);
 typedef struct {
     uint64_t id;
     int64_t attempt;
-    int64_t since_ms; // when the JOB was sent
-    lade_job_t *job;  // NULL once the job has ended
-    bool named;       // by the BEAT that is being looked at
+    int64_t since_ms;         // when the JOB was sent
+    lade_job_t *job;          // NULL once the job has ended
+    bool named;               // by the BEAT that is being looked at
+    struct lade_claim *claim; // of a job that does not run any more (shares.c)
 } lade_hold_t;
+
+// A worker's part of the farm's rate (shares.c).
+typedef struct {
+    int64_t rate;        // bytes a second it says it reads; below 0: it does not say
+    int64_t demand;      // what it would use; below 0: more than it gets
+    int64_t bytes_per_s; // its share; 0: no limit
+    int64_t told;        // the share it knows of; below 0: none
+    int64_t rose_ms;     // when the share rose last
+    int64_t transfers;   // that it runs
+    uint64_t stamp;
+    struct lade_claim *untold;
+} lade_worker_share_t;
 
 struct lade_worker {
     char *name, *host, *version;
@@ -45,6 +58,8 @@ struct lade_worker {
     size_t kind_count;
     lade_labels_t labels;
     lade_blob_t stats; // of its last beat
+    bool terms;        // understands TERMS
+    lade_worker_share_t share;
     double since, last_beat;
     int64_t heard_ms; // sign of life, monotonic
     int64_t acked;    // highest n applied or refused

@@ -483,13 +483,14 @@ s_apply_set(lade_config_t *self, const char *set, lade_error_t *error)
     return code;
 }
 
-// Everybody on the machine can read argv: the value of a token's setting does not stay in it.
+// Everybody on the machine can read argv: a token or a proxy's password does not stay in it.
 static void
 s_blot_out(char *set)
 {
-    char *value = strchr(set, '=');
-    if (value && strncmp(set, "hub.token=", (size_t)(value + 1 - set)) == 0)
-        explicit_bzero(value + 1, strlen(value + 1));
+    static const char *const keys[] = {"hub.token=", "download.proxy="};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (strncmp(set, keys[i], strlen(keys[i])) == 0)
+            explicit_bzero(set + strlen(keys[i]), strlen(set + strlen(keys[i])));
 }
 
 bool

@@ -160,6 +160,61 @@ test_wrong_files_are_told_with_their_line(void **state)
 }
 
 static void
+test_a_list_of_tokens_is_read_from_the_file_only(void **state)
+{
+    s_place_t *place = *state;
+    const char *key, *help;
+    char value[64] = "";
+    assert_int_equal(s_load(place, "remote_api_tokens:\n"
+                                   "  - url_regex: ^https://a\\.example/\n"
+                                   "    token: hf_x\n"
+                                   "  - {url_regex: b, token_file: ~/b}\n"),
+                     LADE_OK);
+    const lade_remote_tokens_t *list = &place->config.remote_tokens;
+    assert_int_equal(list->count, 2);
+    assert_string_equal(list->items[0].url_regex, "^https://a\\.example/");
+    assert_string_equal(list->items[0].token, "hf_x");
+    assert_string_equal(list->items[1].token_file, "~/b");
+    for (size_t i = 0; lade_config_each(&place->config, i, &key, value, sizeof value, &help); i++)
+        if (strcmp(key, "remote_api_tokens") == 0)
+            assert_string_equal(value, "[2 entries]");
+    assert_int_equal(s_load(place, "remote_api_tokens: []\n"), LADE_OK);
+    assert_int_equal(place->config.remote_tokens.count, 0);
+    assert_int_equal(lade_config_set(&place->config, "remote_api_tokens", "hf_x", &place->error),
+                     LADE_CONFIG_ERROR);
+    assert_null(strstr(place->error.message, "hf_x"));
+    s_expect_refused(place, "remote_api_tokens: hf_x\n",
+                     "lade.yaml:1: remote_api_tokens is a list");
+    s_expect_refused(place, "remote_api_tokens:\n  - hf_x\n",
+                     "lade.yaml:2: remote_api_tokens: an entry has url_regex");
+    s_expect_refused(place,
+                     "insecure: no\nremote_api_tokens:\n  - {url_regex: a, token: b}\n"
+                     "  - {url_regex: 'a(', token: b}\n",
+                     "lade.yaml:4: remote_api_tokens: url_regex 'a(' does not compile");
+    s_expect_refused(place, "remote_api_tokens:\n  - {url_regex: a, tokn: b}\n",
+                     "lade.yaml:2: remote_api_tokens: an entry has no other keys");
+    s_expect_refused(place, "remote_api_tokens:\n  - {url_regex: a, token: [b]}\n",
+                     "token is a text");
+    s_expect_refused(place, "remote_api_tokens:\n  - {[a]: a}\n", "no other keys");
+    s_expect_refused(place, "download:\n  slots: [1]\n", "download.slots takes one value");
+    setenv("LADE_REMOTE_API_TOKENS", "hf_x", 1);
+    s_expect_refused(place, "{}\n", "stands in lade.yaml only");
+}
+
+static void
+test_a_token_in_a_flag_is_blotted_out(void **state)
+{
+    s_place_t *place = *state;
+    char token[] = "--set=hub.token=s3cret", other[] = "hub.endpoint=http://h";
+    char *argv[] = {"p", "--data", place->root, token, "--set", other, NULL};
+    int status;
+    assert_true(lade_config_from_args(&place->config, "p", "about", 6, argv, &status));
+    assert_string_equal(place->config.hub_token, "s3cret");
+    assert_string_equal(token, "--set=hub.token=");
+    assert_string_equal(other, "hub.endpoint=http://h");
+}
+
+static void
 test_named_file_has_to_be_there(void **state)
 {
     s_place_t *place = *state;
@@ -279,6 +334,8 @@ main(void)
         TEST(test_presets_need_no_file),
         TEST(test_file_then_environment_then_flag_wins),
         TEST(test_wrong_files_are_told_with_their_line),
+        TEST(test_a_list_of_tokens_is_read_from_the_file_only),
+        TEST(test_a_token_in_a_flag_is_blotted_out),
         TEST(test_named_file_has_to_be_there),
         TEST(test_relative_folders_become_absolute),
         TEST(test_folders_are_made_and_closed_to_others),

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <regex.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -43,6 +44,15 @@ lade_tokens_guard_process(void)
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
         lade_log(LADE_LOG_WARNING, "secrets", "core files cannot be turned off: %s",
                  strerror(errno));
+}
+
+void
+lade_tokens_guard_core(void)
+{
+    FILE *out = fopen("/proc/self/coredump_filter", "we");
+    bool done = out && fputs("0", out) >= 0;
+    if ((out && fclose(out) != 0) || !done)
+        lade_log(LADE_LOG_WARNING, "secrets", "a core file would hold memory: %s", strerror(errno));
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -52,8 +52,12 @@ char *lade_tokens_of_hub(const char *token, const char *token_file);
 char *lade_tokens_home(const char *path);
 
 // From now on this process leaves no core file, and no other process of the same user can look into
-// its memory: it holds tokens. Not for one whose /proc/PID/fd others open (lade-gpu).
+// its memory: it holds tokens.
 void lade_tokens_guard_process(void);
+
+// For a process whose /proc/PID/fd others have to open (lade-gpu), which that forbids: its core
+// file has none of its memory.
+void lade_tokens_guard_core(void);
 
 // Overwrites a text and frees it; sets *text_p to NULL. NULL-safe.
 void lade_tokens_wipe(char **text_p);

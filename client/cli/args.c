@@ -1,6 +1,7 @@
 // Reading the command line.
 #include "client/cli/args.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -58,9 +59,35 @@ s_unknown(const char *option, const lade_option_t *globals, const lade_option_t 
                           option);
 }
 
+// Bytes with a unit or none: powers of 1024, as sizes are shown. Below 0 if the text is none.
+static double
+s_bytes(const char *text)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    double value = strtod(text, &end);
+    const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+    if (end == text || (*end && !unit) || !(value >= 0))
+        return -1;
+    end += unit != NULL;
+    if (*end && strcmp(end, "iB") != 0)
+        return -1;
+    for (ptrdiff_t power = unit ? unit - units + 1 : 0; power > 0; power--)
+        value *= 1024;
+    return value;
+}
+
 static lade_code_t
 s_check_value(const lade_option_t *row, const char *text, lade_error_t *error)
 {
+    if (row->type == LADE_ARG_BYTES) {
+        double bytes = s_bytes(text);
+        return bytes >= row->min && bytes <= row->max
+                   ? LADE_OK
+                   : lade_error_set(error, LADE_USAGE,
+                                    "%s: '%s' is not a number of bytes, such as 500K, 20M or 1.5G",
+                                    row->name, text);
+    }
     if (row->type != LADE_ARG_NUMBER && row->type != LADE_ARG_REAL)
         return LADE_OK;
     char *end;
@@ -182,6 +209,13 @@ lade_args_real(const lade_args_t *self, const char *name, double preset)
 {
     const char *text = lade_args_each(self, name, 0);
     return text ? strtod(text, NULL) : preset;
+}
+
+int64_t
+lade_args_bytes(const lade_args_t *self, const char *name, int64_t preset)
+{
+    const char *text = lade_args_each(self, name, 0);
+    return text ? (int64_t)s_bytes(text) : preset;
 }
 
 void

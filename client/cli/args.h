@@ -13,6 +13,7 @@ typedef enum {
     LADE_ARG_TEXT,
     LADE_ARG_NUMBER,
     LADE_ARG_REAL,
+    LADE_ARG_BYTES,  // "20M", "1.5GiB", "4096"
     LADE_ARG_SECRET, // a text that is blotted out in argv, where everybody on the machine could
                      // read it
 } lade_arg_type_t;
@@ -57,6 +58,7 @@ bool lade_args_flag(const lade_args_t *self, const char *name);
 const char *lade_args_text(const lade_args_t *self, const char *name, const char *preset);
 int64_t lade_args_number(const lade_args_t *self, const char *name, int64_t preset);
 double lade_args_real(const lade_args_t *self, const char *name, double preset);
+int64_t lade_args_bytes(const lade_args_t *self, const char *name, int64_t preset);
 // The index-th value of an option that may be given more than once; NULL past the last.
 const char *lade_args_each(const lade_args_t *self, const char *name, size_t index);
 

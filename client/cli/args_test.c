@@ -18,6 +18,7 @@ static const lade_option_t s_globals[] = {
 static const lade_option_t s_own[] = {
     {.name = "--count", .value = "N", .type = LADE_ARG_NUMBER, .min = -5, .max = 10},
     {.name = "--rate", .value = "R", .type = LADE_ARG_REAL, .min = 0, .max = 1},
+    {.name = "--speed", .value = "B", .type = LADE_ARG_BYTES, .min = 0, .max = 1e15},
     {.name = "--tag", .value = "T", .type = LADE_ARG_TEXT, .many = true},
     {.name = "--token", .value = "T", .type = LADE_ARG_SECRET, .many = true},
     {0},
@@ -44,6 +45,36 @@ s_read(s_read_t *self, char *line)
         argv[argc++] = word;
     self->error = (lade_error_t){0};
     return lade_args_read(&self->args, argc, argv, s_globals, s_find, &self->error);
+}
+
+static void
+test_bytes_have_units(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int64_t bytes; // -1: refused
+    } cases[] = {
+        // clang-format off
+        {"0", 0},            {"4096", 4096},        {"20M", 20 << 20},  {"20m", 20 << 20},
+        {"1.5K", 1536},      {"1GiB", 1 << 30},     {"2T", INT64_C(2) << 40},
+        {"", -1},            {"M", -1},             {"-1", -1},         {"20X", -1},
+        {"20MB", -1},        {"20Mi", -1},          {"nan", -1},        {"inf", -1},
+        {"1e300", -1},       {"20 M", -1},          {"20M/s", -1},
+        // clang-format on
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char option[32];
+        snprintf(option, sizeof option, "--speed=%s", cases[i].text);
+        char *argv[] = {"lade", "go", option};
+        lade_args_t args;
+        lade_error_t error = {0};
+        lade_code_t code = lade_args_read(&args, 3, argv, s_globals, s_find, &error);
+        assert_int_equal(code, cases[i].bytes < 0 ? LADE_USAGE : LADE_OK);
+        if (!code)
+            assert_int_equal(lade_args_bytes(&args, "--speed", -1), cases[i].bytes);
+        lade_args_free(&args);
+    }
 }
 
 static void
@@ -172,6 +203,7 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bytes_have_units),
         cmocka_unit_test(test_a_secret_is_blotted_out_of_argv),
         cmocka_unit_test(test_globals_stand_before_and_after_the_command),
         cmocka_unit_test(test_repeated_options_come_in_order),

@@ -293,6 +293,21 @@ s_download_args(const lade_cli_t *cli, json_t **args_p, lade_error_t *error)
     return code ? code : s_add_token(cli, *args_p, error);
 }
 
+// A path of this machine as a worker with another working folder has to have it; a link stays one,
+// as what it leads to was not meant to be moved. Everything else as it is.
+static char *
+s_download_source(const char *word)
+{
+    if (strstr(word, "://") || access(word, F_OK) != 0)
+        return strdup(word);
+    char *folder = lade_path_folder(word), *name = lade_path_name(word);
+    char *whole = realpath(folder, NULL), *source = whole ? lade_path_join(whole, name) : NULL;
+    free(folder);
+    free(name);
+    free(whole);
+    return source ? source : strdup(word);
+}
+
 lade_code_t
 lade_cmd_install_download(lade_cli_t *cli, lade_error_t *error)
 {
@@ -303,8 +318,10 @@ lade_cmd_install_download(lade_cli_t *cli, lade_error_t *error)
     lade_follow_t *follow = lade_follow_new(cli, "download");
     for (size_t i = 0; i < cli->word_count && !code; i++) {
         json_t *own = json_copy(args);
-        json_object_set_new(own, "source", s_text(cli->words[i]));
+        char *source = s_download_source(cli->words[i]);
+        json_object_set_new(own, "source", s_text(source));
         lade_follow_submit(follow, cli->words[i], "create_download_job", own);
+        free(source);
     }
     if (!code)
         code = s_follow(cli, follow, s_print_downloaded, error);

@@ -149,11 +149,11 @@ s_labels(const json_t *labels)
 static void
 s_print_job(const lade_cli_t *cli, const json_t *job, const json_t *why)
 {
-    static const char *const keys[] = {"id",     "kind",       "status",   "why",       "source",
-                                       "bytes",  "priority",   "failures", "deaths",    "worker",
-                                       "parent", "gates",      "requires", "submitted", "started",
-                                       "ended",  "error_type", "error",    NULL};
-    static const char *const zeros[] = {"failures", "deaths"}; // not worth a line
+    static const char *const keys[] = {
+        "id",          "kind",      "status",   "why",    "source",     "bytes",  "at most",
+        "connections", "priority",  "failures", "deaths", "worker",     "parent", "gates",
+        "requires",    "submitted", "started",  "ended",  "error_type", "error",  NULL};
+    static const char *const zeros[] = {"failures", "deaths", "connections"}; // not worth a line
     static const char *const times[][2] = {
         {"job_submitted", "submitted"}, {"job_started", "started"}, {"job_ended", "ended"}};
     char text[LADE_SHOW_SIZE], all[LADE_SHOW_SIZE], both[2 * LADE_SHOW_SIZE + 8];
@@ -171,6 +171,9 @@ s_print_job(const lade_cli_t *cli, const json_t *job, const json_t *why)
     for (size_t i = 0; i < sizeof zeros / sizeof *zeros; i++)
         if (lade_json_int(job, zeros[i], 0) == 0)
             json_object_del(shown, zeros[i]);
+    snprintf(both, sizeof both, "%s a second",
+             lade_show_bytes(lade_json_int(job, "bytes_per_s", 0), text));
+    s_set_text(shown, "at most", lade_json_int(job, "bytes_per_s", 0) ? both : "");
     char *labels = s_labels(json_object_get(job, "requires"));
     s_set_text(shown, "requires", labels);
     free(labels);

@@ -37,6 +37,19 @@ s_print_counts(const char *kind, const json_t *counts)
     puts(first ? "none" : "");
 }
 
+// What the farm reads now and may read, if there is anything to say.
+static void
+s_print_rate(const json_t *status)
+{
+    int64_t rate = lade_json_int(status, "rate", 0), most = lade_json_int(status, "bytes_per_s", 0);
+    char now[LADE_SHOW_SIZE], limit[LADE_SHOW_SIZE];
+    if (most > 0)
+        printf("downloads %s/s, limited to %s/s\n", lade_show_bytes(rate, now),
+               lade_show_bytes(most, limit));
+    else if (rate > 0)
+        printf("downloads %s/s\n", lade_show_bytes(rate, now));
+}
+
 static void
 s_print_status(const lade_cli_t *cli, const json_t *status)
 {
@@ -53,6 +66,7 @@ s_print_status(const lade_cli_t *cli, const json_t *status)
            lade_show_bytes(lade_json_int(status, "keyspace_bytes", 0), bytes),
            lade_json_int(status, "seq", 0), epoch);
     free(epoch);
+    s_print_rate(status);
     const char *kind;
     json_t *counts;
     if (json_object_size(jobs))
@@ -139,13 +153,11 @@ lade_cmd_status_workers(lade_cli_t *cli, lade_error_t *error)
 static void
 s_print_gates(const lade_cli_t *cli, const json_t *gates)
 {
-    static const lade_table_column_t columns[] = {{"GATE", LADE_TABLE_CUT},
-                                                  {"LIMIT", LADE_TABLE_RIGHT},
-                                                  {"RUNNING", LADE_TABLE_RIGHT},
-                                                  {"WAITING", LADE_TABLE_RIGHT},
-                                                  {"CLOSED FOR", LADE_TABLE_RIGHT},
-                                                  {"REASON", LADE_TABLE_CUT},
-                                                  {0}};
+    static const lade_table_column_t columns[] = {
+        {"GATE", LADE_TABLE_CUT},      {"LIMIT", LADE_TABLE_RIGHT},
+        {"RUNNING", LADE_TABLE_RIGHT}, {"CONNECTIONS", LADE_TABLE_RIGHT},
+        {"WAITING", LADE_TABLE_RIGHT}, {"CLOSED FOR", LADE_TABLE_RIGHT},
+        {"REASON", LADE_TABLE_CUT},    {0}};
     lade_table_t *table = lade_table_new(columns);
     for (size_t i = 0; i < json_array_size(gates); i++) {
         const json_t *gate = json_array_get(gates, i);
@@ -154,6 +166,7 @@ s_print_gates(const lade_cli_t *cli, const json_t *gates)
         lade_table_add(table, lade_json_text(gate, "gate", ""));
         lade_table_addf(table, "%.0" PRId64, lade_json_int(gate, "limit", 0));
         lade_table_addf(table, "%" PRId64, lade_json_int(gate, "running", 0));
+        lade_table_addf(table, "%.0" PRId64, lade_json_int(gate, "connections", 0));
         lade_table_addf(table, "%" PRId64, lade_json_int(gate, "waiting", 0));
         lade_table_add(table, closed > 0 ? lade_show_span(closed, span) : "");
         lade_table_add(table, lade_json_text(gate, "reason", ""));
@@ -180,31 +193,69 @@ lade_cmd_status_gates(lade_cli_t *cli, lade_error_t *error)
     return LADE_OK;
 }
 
-lade_code_t
-lade_cmd_status_set(lade_cli_t *cli, lade_error_t *error)
+// The arguments of `broker.set`, or what is wrong with those given.
+static lade_code_t
+s_set_args(const lade_cli_t *cli, json_t *args, lade_error_t *error)
 {
     const lade_args_t *given = &cli->args;
-    bool limit = lade_args_flag(given, "--limit"), close = lade_args_flag(given, "--close-for");
-    if (!limit && !close)
+    bool limit = lade_args_flag(given, "--limit"), close = lade_args_flag(given, "--close-for"),
+         rate = lade_args_flag(given, "--rate"), job = lade_args_flag(given, "--job"),
+         gate = cli->word_count > 0;
+    if (gate ? !(limit || close) || rate || job : !rate || limit || close)
         return lade_error_set(error, LADE_USAGE,
-                              "say what to set: --limit N or --close-for SECONDS");
-    json_t *args = json_object(), *gate = NULL;
-    json_object_set_new(args, "gate", json_stringn_nocheck(cli->words[0], strlen(cli->words[0])));
+                              "say what to set: GATE --limit N, GATE --close-for SECONDS, "
+                              "--rate BYTES, or --job ID --rate BYTES");
+    if (gate)
+        json_object_set_new(args, "gate",
+                            json_stringn_nocheck(cli->words[0], strlen(cli->words[0])));
     if (limit)
         json_object_set_new(args, "limit", json_integer(lade_args_number(given, "--limit", 0)));
     if (close)
         json_object_set_new(args, "closed_for_s",
                             json_real(lade_args_real(given, "--close-for", 0)));
-    lade_code_t code = lade_cli_call(cli, "broker", "set", args, &gate, error);
+    if (job)
+        json_object_set_new(args, "job", json_integer(lade_args_number(given, "--job", 0)));
+    if (rate)
+        json_object_set_new(args, "bytes_per_s", json_integer(lade_args_bytes(given, "--rate", 0)));
+    return LADE_OK;
+}
+
+static void
+s_print_set(const lade_cli_t *cli, const json_t *answer)
+{
+    int64_t rate = lade_json_int(answer, "bytes_per_s", 0), id = lade_json_int(answer, "id", 0);
+    char text[LADE_SHOW_SIZE] = "any number of bytes";
+    if (json_object_get(answer, "gate")) {
+        json_t *gates = json_pack("[O]", answer);
+        s_print_gates(cli, gates);
+        json_decref(gates);
+        return;
+    }
+    if (rate)
+        lade_show_bytes(rate, text);
+    if (id)
+        printf("job %" PRId64 " may read %s a second\n", id, text);
+    else
+        printf("all downloads together may read %s a second\n", text);
+}
+
+lade_code_t
+lade_cmd_status_set(lade_cli_t *cli, lade_error_t *error)
+{
+    json_t *args = json_object(), *answer = NULL;
+    lade_code_t code = s_set_args(cli, args, error);
+    if (code) {
+        json_decref(args);
+        return code;
+    }
+    code = lade_cli_call(cli, "broker", "set", args, &answer, error);
     if (code)
         return code;
-    json_t *gates = json_pack("[O]", gate);
     if (cli->json)
-        lade_cli_print_json(json_incref(gate));
+        lade_cli_print_json(json_incref(answer));
     else
-        s_print_gates(cli, gates);
-    json_decref(gates);
-    json_decref(gate);
+        s_print_set(cli, answer);
+    json_decref(answer);
     return LADE_OK;
 }
 

@@ -92,8 +92,10 @@ static const lade_option_t s_watch[] = {
     {0},
 };
 static const lade_option_t s_set[] = {
-    {"--limit",     "N",       LADE_ARG_NUMBER, false, 0, 1000000, "jobs that may run at once; 0: any number", 0},
-    {"--close-for", "SECONDS", LADE_ARG_REAL,   false, 0, 1e9, "lets no job start for that time; 0 opens it", 0},
+    {"--limit",     "N",       LADE_ARG_NUMBER, false, 0, 1000000, "jobs that may run there at once, or at host:NAME connections be open; 0: any number", 0},
+    {"--close-for", "SECONDS", LADE_ARG_REAL,   false, 0, 1e9, "lets no job start and no request begin for that time; 0 opens it", 0},
+    {"--rate",      "BYTES",   LADE_ARG_BYTES,  false, 0, 1e15, "bytes a second (20M, 500K) of all downloads together, or of --job; 0: any number", 0},
+    {"--job",       "ID",      LADE_ARG_NUMBER, false, 1, 9007199254740992.0, "the job whose rate is set", 0},
     {0},
 };
 static const lade_option_t s_top[] = {
@@ -120,7 +122,8 @@ static const lade_command_t s_commands[] = {
     {"install", "SOURCE…", "install models: files, folders, URLs, hub repositories", 1, S_MANY, s_install, lade_cmd_install_run,
         "SOURCE is a path, a URL, or OWNER/REPO[:VARIANT[:FOLDER]] of the hub (OWNER/REPO::FILE for one file).\n"
         "VARIANT is fp16, fp32, onnx, openvino or flax."},
-    {"download", "URL… --dest DIR", "download files", 1, S_MANY, s_download, lade_cmd_install_download, NULL},
+    {"download", "SOURCE… --dest DIR", "download files", 1, S_MANY, s_download, lade_cmd_install_download,
+        "SOURCE is a URL, a file:// URL (which is copied) or the path of a file or folder (which is moved)."},
     {"probe", "PATH", "identify a file or folder; needs no broker", 1, 1, s_probe, lade_cmd_probe_run, NULL},
     {"ls", "", "list the models", 0, 0, s_none, lade_cmd_models_ls, NULL},
     {"show", "KEY", "show a model's record", 1, 1, s_none, lade_cmd_models_show,
@@ -144,7 +147,7 @@ static const lade_command_t s_commands[] = {
     {"workers", "", "list the workers", 0, 0, s_none, lade_cmd_status_workers, NULL},
     {"top", "", "status, workers and jobs, refreshed", 0, 0, s_top, lade_cmd_status_top, NULL},
     {"gates", "", "list the gates that hold jobs back", 0, 0, s_none, lade_cmd_status_gates, NULL},
-    {"set", "GATE --limit N|--close-for SECONDS", "set a gate, such as host:example.org", 1, 1, s_set, lade_cmd_status_set, NULL},
+    {"set", "GATE --limit N|--close-for SECONDS | [--job ID] --rate BYTES", "limit a gate, such as host:example.org, or bytes per second", 0, 1, s_set, lade_cmd_status_set, NULL},
     {"config", "", "print the settings in force", 0, 0, s_config, lade_cmd_config_run, NULL},
     {"keys", "NAME", "make a pair of CURVE keys for tcp endpoints", 1, 1, s_keys, lade_cmd_config_keys, NULL},
     {"completion", "bash", "print a completion script: eval \"$(lade completion bash)\"", 1, 1, s_none, s_completion, NULL},

@@ -49,7 +49,7 @@ def test_every_event_is_documented():
                       if not path.endswith("_test.c"))
     names = set(re.findall(r'"((?:model|download|worker|job|broker)_(?:[a-z]+_)?'
                            r'(?:downloading|running|completed|error|cancelled|enqueued|paused|started|added|updated|deleted|'
-                           r'joined|lost|requeued|dead|beat))"', sources))
+                           r'joined|lost|requeued|dead|stalled|resumed|beat))"', sources))
     names -= {"job_started"}  # a field of jobs
     assert len(names) > 15, names
     text = read("broker/README.md")

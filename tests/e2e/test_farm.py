@@ -1,65 +1,10 @@
-"""A farm as README.md describes it: three 'hosts' with keys of their own, tcp between them, one models folder.
-
-The hosts are data folders: a broker's, a worker's and a user's, who has a configuration and no processes.
-"""
+"""A farm as README.md describes it (lib/farm): installing, loading, and who is let in."""
 import json
 import os
-import socket
 
 from lib import weights
-from lib.world import BUILD, DAEMONS, PATIENCE_S, QUICK, World
-
-
-def free_ports(count):
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
-
-
-class Farm:
-    """world.data is the broker's host."""
-
-    def __init__(self, world):
-        self.world, self.ports = world, free_ports(3)
-        self.keys, self.known = os.path.join(world.folder, "keys"), os.path.join(world.folder, "known")
-        self.models_dir = os.path.join(world.folder, "shared")
-        os.mkdir(self.known)
-        self.make_key("broker", listed=False)
-        world.configure(**self.settings("*", key=self.key("broker"), clients=self.known,
-                                        server=self.key("broker") + ".pub"))
-
-    def key(self, name):
-        return os.path.join(self.keys, name)
-
-    def make_key(self, name, listed=True):
-        self.world.lade("keys", name, "--dest", self.keys)
-        if listed:
-            os.rename(self.key(name) + ".pub", os.path.join(self.known, name + ".pub"))
-
-    def settings(self, address, **curve):
-        names = ("clients", "workers", "events")
-        return {**QUICK, "models_dir": self.models_dir, **{f"curve.{key}": value for key, value in curve.items()},
-                **{f"endpoints.{name}": f"tcp://{address}:{port}" for name, port in zip(names, self.ports)}}
-
-    def host(self, name, server="broker"):
-        """A data folder with a configuration that leads to the broker."""
-        data, broker_data = os.path.join(self.world.folder, name), self.world.data
-        os.makedirs(data, 0o700)
-        self.world.data = data
-        self.world.configure(**self.settings("127.0.0.1", key=self.key(name), server=self.key(server) + ".pub"))
-        self.world.data = broker_data
-        return data
-
-    def start(self, daemon, data):
-        return self.world.spawn(daemon, [os.path.join(BUILD, DAEMONS[daemon]), "--data", data])
-
-    def lade(self, data, *args, status=0):
-        return self.world.lade("--data", data, *args, "--json", status=status, data=False)
-
-    def workers(self, data):
-        return json.loads(self.lade(data, "workers").stdout)
+from lib.farm import Farm, free_ports
+from lib.world import BUILD, PATIENCE_S, World
 
 
 def test_install_and_load_over_tcp_with_keys():

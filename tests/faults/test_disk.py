@@ -1,41 +1,12 @@
 """A full disk: errors that say so, nothing half-written, and it goes on when there is room again."""
 import os
-import subprocess
-import sys
 
 from lib import weights
+from lib.apart import mount, on_small_disk, resize
 from lib.checks import no_leftovers
-from lib.skip import Skip
-from lib.world import HERE, LadeError, World
+from lib.world import LadeError, World
 
 LIMIT_S = 120
-INSIDE = "LADE_TEST_INSIDE"
-
-
-def on_small_disk(function):
-    """Runs a test again in a namespace of its own, where it may mount a small file system."""
-
-    def run():
-        if os.environ.get(INSIDE):
-            return function()
-        # As somebody in a user namespace; where that is closed (a chroot), as root itself.
-        for unshare in (["unshare", "-Urm"], ["unshare", "-m"]):
-            if subprocess.run([*unshare, "true"], stderr=subprocess.DEVNULL, check=False).returncode == 0:
-                break
-        else:
-            raise Skip("this system lets nobody make namespaces (unshare -Urm)")
-        tests = os.path.dirname(HERE)
-        done = subprocess.run([*unshare, sys.executable, os.path.join(tests, "run"), "--one",
-                               os.path.join(tests, "faults", "test_disk.py"), function.__name__],
-                              env={**os.environ, INSIDE: "1"}, check=False)
-        assert done.returncode == 0, "see above"
-
-    return run
-
-
-def mount(folder, size):
-    os.makedirs(folder, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", folder], check=True)
 
 
 def fill(folder):
@@ -75,7 +46,7 @@ def test_full_disk_of_the_models():
             words = world.eventually(lambda: waits_for_space(world, jobs[source]), 30)
             assert "space" in words, words
         assert world.call("store", "all_models") == []
-        subprocess.run(["mount", "-o", "remount,size=16m", world.models_dir], check=True)
+        resize(world.models_dir, "16m")
         for source, original in zip(jobs, (path, local)):
             job = world.call("install", "wait_for_job", id=jobs[source], timeout_s=60)
             assert job["status"] == "completed", (job["error_type"], job["error"])

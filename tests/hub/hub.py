@@ -852,9 +852,9 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, address, hub, origin, context=None):
+    def __init__(self, address, hub, origin, context=None, outside=False):
         super().__init__(address, Handler, bind_and_activate=False)
-        if address[0] == "0.0.0.0":
+        if address[0] == "0.0.0.0" and not outside:
             only_loopback(self.socket)
         self.server_bind()
         self.server_activate()
@@ -883,7 +883,7 @@ class Server(ThreadingHTTPServer):
 def start(root, host="127.0.0.1", port=0, cdn_port=0):
     """Both origins in threads of this process; returns the hub and its servers."""
     hub = Hub(root)
-    servers = [Server((host, port), hub, "hub"), Server((host, cdn_port), hub, "cdn")]
+    servers = [Server((host, port), hub, "hub", outside=True), Server((host, cdn_port), hub, "cdn", outside=True)]
     for server in servers:
         server.serve()
     return hub, servers

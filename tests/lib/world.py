@@ -145,11 +145,11 @@ def proc_status(pid, field):
 class Hub:
     """The test hub (tests/hub/README.md) as a process."""
 
-    def __init__(self, root, log):
+    def __init__(self, root, log, host="127.0.0.1"):
         self.root = root
         os.makedirs(os.path.join(root, "repos"), exist_ok=True)
         os.makedirs(os.path.join(root, "files"), exist_ok=True)
-        self.process = Process("hub", ["/usr/bin/python3", os.path.join(ROOT, "tests/hub/hub.py"), "--root", root],
+        self.process = Process("hub", ["/usr/bin/python3", os.path.join(ROOT, "tests/hub/hub.py"), "--root", root, "--host", host],
                                environment(root), log)
         _, _, port, cdn_port = self.process.line("listening on").split()
         self.url, self.cdn_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{cdn_port}"
@@ -212,7 +212,7 @@ class World:
         self.env = env or {}
         self.processes = []
         self.sockets = []
-        self._hub = None
+        self._hub, self.hub_host = None, "127.0.0.1"
         self.configure(**{**QUICK, **(settings or {})})
 
     def __enter__(self):
@@ -257,7 +257,7 @@ class World:
     @property
     def hub(self):
         if not self._hub:
-            self._hub = Hub(os.path.join(self.folder, "hub"), os.path.join(self.logs, "hub.log"))
+            self._hub = Hub(os.path.join(self.folder, "hub"), os.path.join(self.logs, "hub.log"), self.hub_host)
             self.processes.append(self._hub.process)
         return self._hub
 

@@ -80,7 +80,8 @@ static bool
 s_step_down(lade_transfer_t *transfer)
 {
     const lade_journal_t *journal = &transfer->journal;
-    if (transfer->if_range == LADE_IF_ETAG && journal->last_modified && s_is_strong(journal->etag)) {
+    if (transfer->if_range == LADE_IF_ETAG && journal->last_modified &&
+        s_is_strong(journal->etag)) {
         transfer->if_range = LADE_IF_DATE;
         return true;
     }
@@ -110,7 +111,8 @@ s_judge_all(lade_part_t *part)
     return LADE_ANSWER_TAKE;
 }
 
-// 206: only good if it is of the version we have and begins where it was asked to. It may end before.
+// 206: only good if it is of the version we have and begins where it was asked to. It may end
+// before.
 static lade_answer_t
 s_judge_some(lade_part_t *part)
 {
@@ -140,8 +142,8 @@ s_judge_past_end(lade_part_t *part)
     int64_t total = part->headers.total >= 0 ? part->headers.total : transfer->size;
     if (!part->ranged)
         return s_refuse(part, LADE_HTTP_ERROR, "answered 416 to a request for the whole file");
-    bool all = total == part->from &&
-               (transfer->journal.total < 0 || transfer->journal.total == total);
+    bool all =
+        total == part->from && (transfer->journal.total < 0 || transfer->journal.total == total);
     if (!all)
         return s_redo(part, LADE_REDO_WHOLE);
     transfer->journal.total = total;
@@ -178,7 +180,7 @@ s_judge_failure(lade_part_t *part)
         return LADE_ANSWER_AGAIN;
     }
     lade_verdict_status(&part->headers, &facts, &part->error);
-    transfer->retry_after_s = part->headers.retry_after_s >= 0 ? part->headers.retry_after_s
+    transfer->retry_after_s = part->headers.retry_after_s >= 0        ? part->headers.retry_after_s
                               : part->error.code == LADE_RATE_LIMITED ? part->headers.reset_s
                                                                       : -1;
     return LADE_ANSWER_REFUSED;

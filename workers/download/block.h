@@ -1,5 +1,5 @@
-// Blocks of memory that bytes are collected in on their way from the network to the disk and the hash:
-// page-aligned, so that they can be written past the page cache, and used again and again.
+// Blocks of memory that bytes are collected in on their way from the network to the disk and the
+// hash: page-aligned, so that they can be written past the page cache, and used again and again.
 //
 // The engine's thread only.
 #ifndef LADE_BLOCK_H

@@ -78,8 +78,8 @@ s_add_file(lade_digest_t *self, int fd, const char *path, bool (*stop)(void *arg
 {
     char *block = malloc(S_READ_BYTES);
     ssize_t got = 1;
-    lade_code_t code = block ? LADE_OK
-                             : lade_error_set(error, LADE_NO_MEMORY, "no memory to read %s", path);
+    lade_code_t code =
+        block ? LADE_OK : lade_error_set(error, LADE_NO_MEMORY, "no memory to read %s", path);
     while (!code && got) {
         got = read(fd, block, S_READ_BYTES);
         if (got > 0)

@@ -9,11 +9,11 @@
 #include <czmq.h>
 
 enum {
-    S_TICK_MS = 20,      // while something waits for time
+    S_TICK_MS = 20,       // while something waits for time
     S_SLOW_TICK_MS = 100, // while there are transfers
     S_IDLE_MS = 1000,
-    S_MORE_CREW = 3,     // threads besides one for each transfer
-    S_SHARE_MS = 200,    // over which the share of idle time is measured
+    S_MORE_CREW = 3,  // threads besides one for each transfer
+    S_SHARE_MS = 200, // over which the share of idle time is measured
 };
 
 // What another thread asks for.

@@ -5,8 +5,9 @@
 //      │           │ ▲ writing, hashing and checkpoints go on beside it │
 //      └───────────┴─▶ KEEPING or REMOVING the partial (stopped, failed) ──▶ ended
 //
-// A large file comes in ranges over several connections, handed out from the front, so that the sha256 keeps
-// up in the same pass. The number of connections is doubled as long as that makes it faster.
+// A large file comes in ranges over several connections, handed out from the front, so that the
+// sha256 keeps up in the same pass. The number of connections is doubled as long as that makes it
+// faster.
 //
 // What is promised: under the final name there is only ever the whole file, of the right size and
 // digest; never over another file; an access token is sent to the URL's own origin only.
@@ -41,8 +42,9 @@ typedef struct {
     lade_error_t error;   // code LADE_OK if the file is there
     double retry_after_s; // the server's wish, -1 if it has none
     const char *gates[3]; // hosts that asked to wait, ended by NULL
-    const char *volume;   // the file system that is full (LADE_NO_SPACE), as its mount point; else NULL
-    const char *path;     // NULL while unknown
+    const char
+        *volume;      // the file system that is full (LADE_NO_SPACE), as its mount point; else NULL
+    const char *path; // NULL while unknown
     int64_t bytes, total; // total -1 if unknown
     int64_t resumed_from; // bytes an earlier attempt or another mirror had sent
     const char *sha256, *etag, *url, *final_url, *content_type; // NULL if unknown
@@ -67,7 +69,8 @@ typedef enum {
     LADE_ENGINE_LEAVE,  // keeps it for a later attempt, unless that has begun; LADE_STALE_LEASE
 } lade_engine_stop_t;
 
-// config is borrowed: the download.* settings, and those credentials come from. *self_p is NULL on failure.
+// config is borrowed: the download.* settings, and those credentials come from. *self_p is NULL on
+// failure.
 lade_code_t lade_engine_new(lade_engine_t **self_p, const lade_config_t *config,
                             const lade_engine_ops_t *ops, lade_error_t *error);
 
@@ -79,8 +82,8 @@ int64_t lade_engine_add(lade_engine_t *self, const lade_request_t *request, void
 // overrules pause, leave overrules both.
 void lade_engine_stop(lade_engine_t *self, int64_t ticket, lade_engine_stop_t why);
 
-// What holds from now on; safe from any thread. connections and bytes_per_s: 0 is no limit; hold_s above 0: no
-// request is begun before so many seconds have passed.
+// What holds from now on; safe from any thread. connections and bytes_per_s: 0 is no limit; hold_s
+// above 0: no request is begun before so many seconds have passed.
 void lade_engine_set_terms(lade_engine_t *self, int64_t ticket, int64_t connections,
                            int64_t bytes_per_s, double hold_s);
 

@@ -13,9 +13,9 @@
 #include <pthread.h>
 
 enum {
-    LADE_ENGINE_SPARES = 32,  // of libcurl's handles, kept for the next request
+    LADE_ENGINE_SPARES = 32, // of libcurl's handles, kept for the next request
     LADE_ENGINE_SOCKETS = 4096,
-    LADE_ENGINE_CLOSED = 64,  // hosts that asked to wait, known at once
+    LADE_ENGINE_CLOSED = 64, // hosts that asked to wait, known at once
     LADE_ENGINE_MAX_CREW = 32,
 };
 
@@ -56,10 +56,10 @@ struct lade_engine {
     int64_t bytes, open, ended;
 
     lade_transfer_t *transfers; // the engine's thread only, from here
-    int64_t now_ms, tick_ms; // monotonic; the last tick
-    bool starved;   // a transfer waits for a connection to its host
-    size_t drops;   // parts that ended lately
-    size_t blocked; // parts that wait for memory, for the disk or for their rate
+    int64_t now_ms, tick_ms;    // monotonic; the last tick
+    bool starved;               // a transfer waits for a connection to its host
+    size_t drops;               // parts that ended lately
+    size_t blocked;             // parts that wait for memory, for the disk or for their rate
     CURL *spares[LADE_ENGINE_SPARES];
     size_t spare_count;
     lade_bucket_t bucket;
@@ -94,33 +94,35 @@ struct lade_part {
     CURL *easy;
     struct curl_slist *lines;
     char curl_words[CURL_ERROR_SIZE];
-    char *url;                // of this hop
-    char host[256];           // of url
-    size_t hops;              // redirects so far
-    bool direct;              // asked where an earlier request was led to
-    bool ranged, token;       // with Range; with credentials
-    bool proxied, out;        // over a proxy; libcurl has it
-    int64_t from, at, to;     // asked from; the next byte; the byte after the last, -1: to the end
+    char *url;            // of this hop
+    char host[256];       // of url
+    size_t hops;          // redirects so far
+    bool direct;          // asked where an earlier request was led to
+    bool ranged, token;   // with Range; with credentials
+    bool proxied, out;    // over a proxy; libcurl has it
+    int64_t from, at, to; // asked from; the next byte; the byte after the last, -1: to the end
     lade_headers_t headers;
     lade_answer_t answer;
     lade_error_t error;
     lade_block_t *block, *ahead; // being filled; the one after it
-    size_t discarded;         // bytes of a body nobody wants
-    bool blocked;             // libcurl was told to wait
-    bool connected;           // the request was sent
-    bool refused;             // the guard did not let it connect; error says why
-    int port;                 // of our side of the connection, 0: not known
+    size_t discarded;            // bytes of a body nobody wants
+    bool blocked;                // libcurl was told to wait
+    bool connected;              // the request was sent
+    bool refused;                // the guard did not let it connect; error says why
+    int port;                    // of our side of the connection, 0: not known
     int64_t began_ms;
 };
 
-// Begins to fetch from..to (to -1: all there is). False, with transfer->error, if that is not possible.
+// Begins to fetch from..to (to -1: all there is). False, with transfer->error, if that is not
+// possible.
 bool lade_part_start(lade_transfer_t *transfer, int64_t from, int64_t to);
 
-// Asks for another range over the same handle, or for the same at another URL (taken; NULL: as the transfer's).
+// Asks for another range over the same handle, or for the same at another URL (taken; NULL: as the
+// transfer's).
 bool lade_part_ask(lade_part_t *part, int64_t from, int64_t to, char *url);
 
-// Ends the request and forgets the part. What it has not fetched is no longer claimed; what it has and is not
-// written yet is, if keep says so, written.
+// Ends the request and forgets the part. What it has not fetched is no longer claimed; what it has
+// and is not written yet is, if keep says so, written.
 void lade_part_drop(lade_part_t *part, bool keep);
 
 // Goes on with what was blocked, if it can.
@@ -129,8 +131,8 @@ void lade_part_unblock(lade_part_t *part);
 // Writes what came slowly, so that it is on the disk and told. Blocks for the page cache at most.
 void lade_part_flush(lade_part_t *part);
 
-// Takes the results of a request that libcurl has ended, and the request back from it. The URL it redirects to
-// is returned, if it does; you free it.
+// Takes the results of a request that libcurl has ended, and the request back from it. The URL it
+// redirects to is returned, if it does; you free it.
 char *lade_part_withdraw(lade_part_t *part);
 
 // Closes idle connections to the host: those no request is out on.
@@ -139,11 +141,12 @@ void lade_part_close_idle(lade_engine_t *self, const char *host);
 // ---------------------------------------------------------------------------------------------------
 // answer.c
 
-// Reads the headers of an answer. On TAKE the transfer's journal holds what they say; on REDO transfer->redo, on
-// REFUSED part->error is set.
+// Reads the headers of an answer. On TAKE the transfer's journal holds what they say; on REDO
+// transfer->redo, on REFUSED part->error is set.
 lade_answer_t lade_answer_judge(lade_part_t *part);
 
-// The URL without what could be a secret: who is logged in, the query of a signed address. You free it.
+// The URL without what could be a secret: who is logged in, the query of a signed address. You free
+// it.
 char *lade_answer_public_url(const char *url);
 
 // ---------------------------------------------------------------------------------------------------

@@ -250,10 +250,8 @@ s_on_confirm(void *arg, int64_t connections)
     pthread_mutex_unlock(&f->lock);
 }
 
-static const lade_engine_ops_t s_ops = {.progress = s_on_progress,
-                                        .phase = s_on_phase,
-                                        .confirm = s_on_confirm,
-                                        .end = s_on_end};
+static const lade_engine_ops_t s_ops = {
+    .progress = s_on_progress, .phase = s_on_phase, .confirm = s_on_confirm, .end = s_on_end};
 
 static void
 s_new_engine(s_fixture_t *f)
@@ -566,7 +564,8 @@ test_killed_worker_goes_on_from_its_last_checkpoint(void **state)
     json_decref(s_control(f, "DELETE", "log", NULL));
     request.attempt = 2;
     S_OK(f, s_fetch(f, &request));
-    assert_true(f->resumed_from >= 1 << 20); // what was told, less an interval and what came at once
+    assert_true(f->resumed_from >=
+                1 << 20); // what was told, less an interval and what came at once
     s_check_file(f, "big.safetensors", f->hub->big_sha256);
     json_t *asked = s_request(f, -1, NULL);
     assert_int_equal(lade_json_int(asked, "bytes", 0), S_BIG - f->resumed_from);
@@ -623,14 +622,14 @@ test_earlier_attempt_had_published(void **state)
     assert_int_equal(lade_path_write(url_path, f->url, strlen(f->url), 0600, NULL), LADE_OK);
     lade_digest_file(url_path, NULL, NULL, source, NULL);
     lade_path_remove(url_path, NULL);
-    int len = snprintf(text, sizeof text,
-                       "{\"version\":2,\"source\":\"%s\",\"part\":\".big.safetensors.7-1.part\","
-                       "\"name\":\"big.safetensors\",\"ranges\":[[0,%d]],\"total\":%d,\"attempt\":1,"
-                       "\"publishing\":true,\"sha256\":\"%s\",\"inode\":%lld,\"device\":%lld,"
-                       "\"mtime_ns\":%lld}",
-                       source, S_BIG, S_BIG, f->hub->big_sha256, (long long)st.st_ino,
-                       (long long)st.st_dev,
-                       (long long)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec);
+    int len = snprintf(
+        text, sizeof text,
+        "{\"version\":2,\"source\":\"%s\",\"part\":\".big.safetensors.7-1.part\","
+        "\"name\":\"big.safetensors\",\"ranges\":[[0,%d]],\"total\":%d,\"attempt\":1,"
+        "\"publishing\":true,\"sha256\":\"%s\",\"inode\":%lld,\"device\":%lld,"
+        "\"mtime_ns\":%lld}",
+        source, S_BIG, S_BIG, f->hub->big_sha256, (long long)st.st_ino, (long long)st.st_dev,
+        (long long)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec);
     assert_int_equal(lade_path_write(journal, text, (size_t)len, 0600, NULL), LADE_OK);
     json_decref(s_control(f, "DELETE", "log", NULL));
     request.attempt = 2;

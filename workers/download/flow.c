@@ -1,8 +1,8 @@
 // The life of a transfer.
 //
-// One function decides what is next: lade_flow_advance. Whatever happens (a request ended, a chore came
-// back, somebody asked to stop, time has passed) notes what it brings and calls it. Within a callback of libcurl
-// it is not called: handles cannot be taken back there.
+// One function decides what is next: lade_flow_advance. Whatever happens (a request ended, a chore
+// came back, somebody asked to stop, time has passed) notes what it brings and calls it. Within a
+// callback of libcurl it is not called: handles cannot be taken back there.
 #include "common/log.h"
 #include "common/wire.h"
 #include "workers/download/engine_private.h"
@@ -12,24 +12,24 @@
 #include <inttypes.h>
 
 enum {
-    S_FIRST_BYTES = 4 << 20,  // asked for before it is known how large the file is
-    S_LEAST_BYTES = 1 << 20,  // of a range
+    S_FIRST_BYTES = 4 << 20, // asked for before it is known how large the file is
+    S_LEAST_BYTES = 1 << 20, // of a range
     S_MOST_BYTES = 16 << 20,
     S_START_CONNECTIONS = 4,
     S_MAX_REDIRECTS = 10,
     S_MAX_ANEW = 3,
-    S_MAX_STRIKES = 3,        // requests in a row that bring nothing
-    S_EARN_BYTES = 8 << 20,   // for one more request repeated
-    S_BACKOFF_MS = 100,       // before a request is repeated; doubles, half of it random
-    S_TELL_MS = 50,           // between two tellings of progress, if it is less than 1 %
-    S_FLUSH_MS = 200,         // what came slowly is written after so long
-    S_HASH_BYTES = 16 << 20,  // read from the disk by one chore
+    S_MAX_STRIKES = 3,         // requests in a row that bring nothing
+    S_EARN_BYTES = 8 << 20,    // for one more request repeated
+    S_BACKOFF_MS = 100,        // before a request is repeated; doubles, half of it random
+    S_TELL_MS = 50,            // between two tellings of progress, if it is less than 1 %
+    S_FLUSH_MS = 200,          // what came slowly is written after so long
+    S_HASH_BYTES = 16 << 20,   // read from the disk by one chore
     S_VERIFY_BYTES = 64 << 20, // still to be hashed when all has come: worth telling
-    S_TUNE_MS = 500,          // a number of connections is tried for so long
-    S_TUNE_AGAIN_MS = 10000,  // and again after so long
-    S_PATIENCE_MS = 2000,     // that a transfer waits here for its host
-    S_STEAL_MS = 2000,        // a range that needs longer than this at the end is shared
-    S_SMALL_SHARE = 4,        // of checkpoint_mb: a checkpoint is begun at a quarter of what may be lost
+    S_TUNE_MS = 500,           // a number of connections is tried for so long
+    S_TUNE_AGAIN_MS = 10000,   // and again after so long
+    S_PATIENCE_MS = 2000,      // that a transfer waits here for its host
+    S_STEAL_MS = 2000,         // a range that needs longer than this at the end is shared
+    S_SMALL_SHARE = 4, // of checkpoint_mb: a checkpoint is begun at a quarter of what may be lost
 };
 
 static const double S_TUNE_GAIN = 1.15; // a growth that brings less was one too many
@@ -160,7 +160,8 @@ s_end_stopped(lade_transfer_t *self)
 static void
 s_tell(lade_transfer_t *self, bool always)
 {
-    int64_t bytes = self->state == LADE_TRANSFER_FETCHING ? self->written.bytes : self->journal.total;
+    int64_t bytes =
+        self->state == LADE_TRANSFER_FETCHING ? self->written.bytes : self->journal.total;
     int64_t total = self->journal.total, step = total > 0 ? total / 100 : INT64_MAX;
     int64_t now_ms = self->engine->now_ms;
     if (!always && bytes - self->told_bytes < step && now_ms - self->told_ms < S_TELL_MS)
@@ -263,8 +264,8 @@ s_take_held(lade_transfer_t *self, int64_t at)
     return first;
 }
 
-// How far the file can be hashed from the disk: bytes that an earlier attempt wrote, or whose blocks were needed
-// for others. Not what a block in memory has the rest of.
+// How far the file can be hashed from the disk: bytes that an earlier attempt wrote, or whose
+// blocks were needed for others. Not what a block in memory has the rest of.
 static int64_t
 s_hash_from_disk(const lade_transfer_t *self, int64_t at)
 {
@@ -324,12 +325,14 @@ s_write(lade_transfer_t *self, lade_block_t *block)
     *at = block;
     block->writing = true;
     self->writes++;
-    block->chore = (lade_chore_t){.work = lade_transfer_write, .then = s_block_written, .arg = block};
+    block->chore =
+        (lade_chore_t){.work = lade_transfer_write, .then = s_block_written, .arg = block};
     lade_crew_add(self->engine->crew, &block->chore);
     s_hash_more(self);
 }
 
-// Whether the block ends a file of which nothing else is on its way: the finish writes and hashes it.
+// Whether the block ends a file of which nothing else is on its way: the finish writes and hashes
+// it.
 static bool
 s_is_last(const lade_transfer_t *self, const lade_block_t *block)
 {
@@ -470,9 +473,8 @@ s_range_bytes(const lade_transfer_t *self, size_t connections)
 {
     int64_t left = self->journal.total - self->claimed.bytes;
     int64_t share = left / (int64_t)connections;
-    int64_t memory =
-        (self->engine->config->buffer_mb << 20) / (2 * (int64_t)connections) / LADE_BLOCK_BYTES *
-        LADE_BLOCK_BYTES;
+    int64_t memory = (self->engine->config->buffer_mb << 20) / (2 * (int64_t)connections) /
+                     LADE_BLOCK_BYTES * LADE_BLOCK_BYTES;
     int64_t most = memory < 4 * S_LEAST_BYTES ? 4 * S_LEAST_BYTES : memory;
     most = most > S_MOST_BYTES ? S_MOST_BYTES : most;
     return share < S_LEAST_BYTES ? S_LEAST_BYTES : share > most ? most : share;
@@ -533,8 +535,8 @@ s_closed_until(const lade_transfer_t *self, const char *host)
     return until_ms;
 }
 
-// Whether the host is closed. A transfer that would have to wait for long is given back: it waits at the
-// gate then, and takes up no place here.
+// Whether the host is closed. A transfer that would have to wait for long is given back: it waits
+// at the gate then, and takes up no place here.
 static bool
 s_is_closed(lade_transfer_t *self, const char *host)
 {
@@ -547,7 +549,8 @@ s_is_closed(lade_transfer_t *self, const char *host)
     return left_ms > 0;
 }
 
-// Whether a request may be made now, by a new part or by one that has a connection already (own: 1).
+// Whether a request may be made now, by a new part or by one that has a connection already (own:
+// 1).
 static bool
 s_may_ask(lade_transfer_t *self, size_t own)
 {
@@ -579,12 +582,12 @@ s_ask(lade_transfer_t *self)
 static void
 s_tune_start(lade_transfer_t *self)
 {
-    self->tune = (lade_tune_t){.want = S_START_CONNECTIONS,
-                               .since_ms = self->engine->now_ms,
-                               .bytes = self->came};
+    self->tune = (lade_tune_t){
+        .want = S_START_CONNECTIONS, .since_ms = self->engine->now_ms, .bytes = self->came};
 }
 
-// Doubles the connections as long as that makes it faster, and as long as it is not our own machine that is busy.
+// Doubles the connections as long as that makes it faster, and as long as it is not our own machine
+// that is busy.
 static void
 s_tune(lade_transfer_t *self)
 {
@@ -664,8 +667,8 @@ s_say_stalled(lade_transfer_t *self, const lade_error_t *error)
     self->stalled = true;
 }
 
-// A request failed. Alone it is the transfer's failure, unless asking again can help; one of several is only
-// one connection too many.
+// A request failed. Alone it is the transfer's failure, unless asking again can help; one of
+// several is only one connection too many.
 static void
 s_failed(lade_part_t *part, const lade_error_t *why)
 {
@@ -831,10 +834,10 @@ s_drop_parts(lade_transfer_t *self, bool keep)
 static bool
 s_has_mirror(const lade_transfer_t *self)
 {
-    static const lade_code_t codes[] = {
-        LADE_NETWORK,       LADE_STALLED,       LADE_HTTP_ERROR,  LADE_NOT_FOUND,
-        LADE_RATE_LIMITED,  LADE_AUTH_REQUIRED, LADE_AUTH_DENIED, LADE_LICENSE_GATE,
-        LADE_NOT_A_MODEL,   LADE_SIZE_MISMATCH, LADE_UNSAFE_URL};
+    static const lade_code_t codes[] = {LADE_NETWORK,       LADE_STALLED,      LADE_HTTP_ERROR,
+                                        LADE_NOT_FOUND,     LADE_RATE_LIMITED, LADE_AUTH_REQUIRED,
+                                        LADE_AUTH_DENIED,   LADE_LICENSE_GATE, LADE_NOT_A_MODEL,
+                                        LADE_SIZE_MISMATCH, LADE_UNSAFE_URL};
     bool theirs = false;
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
         theirs |= self->error.code == codes[i];
@@ -946,8 +949,7 @@ static bool
 s_has_all(const lade_transfer_t *self)
 {
     int64_t total = self->journal.total, last = self->last ? (int64_t)self->last->len : 0;
-    return total >= 0 && !self->parts && self->journal.name &&
-           self->written.bytes + last >= total;
+    return total >= 0 && !self->parts && self->journal.name && self->written.bytes + last >= total;
 }
 
 // Kept bytes of a large file take a while to be read again.
@@ -1059,8 +1061,8 @@ s_shrink(lade_transfer_t *self, size_t connections)
 void
 lade_flow_set_terms(lade_transfer_t *self, int64_t connections, int64_t bytes_per_s, double hold_s)
 {
-    bool fewer = connections > 0 &&
-                 (self->farm_connections == 0 || connections < self->farm_connections);
+    bool fewer =
+        connections > 0 && (self->farm_connections == 0 || connections < self->farm_connections);
     self->farm_connections = connections;
     self->farm_rate = bytes_per_s;
     if (hold_s > 0)

@@ -26,8 +26,12 @@ typedef struct {
 } lade_headers_t;
 
 #define LADE_HEADERS_NONE                                                                          \
-    ((lade_headers_t){.length = -1, .range_start = -1, .range_end = -1, .total = -1,                \
-                      .retry_after_s = -1, .reset_s = -1})
+    ((lade_headers_t){.length = -1,                                                                \
+                      .range_start = -1,                                                           \
+                      .range_end = -1,                                                             \
+                      .total = -1,                                                                 \
+                      .retry_after_s = -1,                                                         \
+                      .reset_s = -1})
 
 enum { LADE_HEADERS_MAX = 1 << 20 }; // bytes of all header lines before a server is taken for mad
 

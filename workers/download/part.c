@@ -13,7 +13,7 @@
 
 enum {
     S_RECEIVE_BYTES = 512 << 10, // libcurl's buffer
-    S_DISCARD_BYTES = 64 << 10,  // read of an error's body, so that the connection can be used again
+    S_DISCARD_BYTES = 64 << 10, // read of an error's body, so that the connection can be used again
 };
 
 // ---------------------------------------------------------------------------------------------------
@@ -255,7 +255,8 @@ s_is_used(const lade_engine_t *self, int port, const char *host)
 {
     for (const lade_transfer_t *transfer = self->transfers; transfer; transfer = transfer->next)
         for (const lade_part_t *part = transfer->parts; part; part = part->next)
-            if (part->easy && (part->port == port || (!part->port && strcmp(part->host, host) == 0)))
+            if (part->easy &&
+                (part->port == port || (!part->port && strcmp(part->host, host) == 0)))
                 return true;
     return false;
 }
@@ -302,8 +303,8 @@ s_set_headers(lade_part_t *part)
     curl_easy_setopt(part->easy, CURLOPT_HTTPHEADER, part->lines);
 }
 
-// As libcurl's own bearer or login, not as a header line: and anew for each hop, so that nothing goes to
-// another origin than its own.
+// As libcurl's own bearer or login, not as a header line: and anew for each hop, so that nothing
+// goes to another origin than its own.
 static lade_code_t
 s_set_credentials(lade_part_t *part)
 {
@@ -400,8 +401,9 @@ s_give_handle(lade_part_t *part)
     part->easy = NULL;
 }
 
-// Several connections are only had over HTTP/1.1: HTTP/2 puts all requests into one. It is what small files
-// are best fetched with; then a request waits for the first connection instead of opening its own.
+// Several connections are only had over HTTP/1.1: HTTP/2 puts all requests into one. It is what
+// small files are best fetched with; then a request waits for the first connection instead of
+// opening its own.
 static void
 s_set_version(lade_part_t *part)
 {

@@ -19,17 +19,17 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <openssl/evp.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <stdatomic.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 enum {
     S_MAX_JOURNAL = 64 << 10,
-    S_MAX_BASE = 180, // of 255 bytes a name can have; the rest is for our dots and numbers
-    S_STEP_BYTES = 64 << 20, // of space, for a file of unknown length
+    S_MAX_BASE = 180,          // of 255 bytes a name can have; the rest is for our dots and numbers
+    S_STEP_BYTES = 64 << 20,   // of space, for a file of unknown length
     S_SMALL_BYTES = 512 << 10, // less is written without asking for space first
 };
 
@@ -42,8 +42,8 @@ struct lade_partial {
     char *journal_path;
     char source[65];
     int64_t attempt;
-    int fd, direct;  // the same file, the latter past the page cache; -1 where that is not possible
-    bool journaled;  // the journal is on disk
+    int fd, direct; // the same file, the latter past the page cache; -1 where that is not possible
+    bool journaled; // the journal is on disk
     _Atomic int64_t reserved; // up to this byte
 };
 
@@ -294,7 +294,8 @@ s_take_over(lade_partial_t *self, const char *old, const lade_partial_where_t *w
     return self->fd < 0 ? lade_error_errno(error, errno, "cannot open %s", self->path) : LADE_OK;
 }
 
-// Checks that what was taken over can hold what the journal vouches for, and makes the journal ours.
+// Checks that what was taken over can hold what the journal vouches for, and makes the journal
+// ours.
 static lade_code_t
 s_claim(lade_partial_t *self, const lade_journal_t *journal, lade_error_t *error)
 {
@@ -501,7 +502,8 @@ static lade_code_t
 s_no_space(const lade_partial_t *self, int64_t more, lade_error_t *error)
 {
     return lade_error_set(error, LADE_NO_SPACE,
-                          "no room for %" PRId64 " more bytes in %s; make room, it goes on by itself",
+                          "no room for %" PRId64
+                          " more bytes in %s; make room, it goes on by itself",
                           more, self->folder);
 }
 
@@ -520,7 +522,8 @@ lade_partial_reserve(lade_partial_t *self, int64_t total, lade_error_t *error)
             return lade_error_errno(error, errno, "cannot cut %s", self->path);
         return s_no_space(self, more, error);
     }
-    atomic_store(&self->reserved, failed ? INT64_MAX : total); // no promise to be had: none is asked again
+    atomic_store(&self->reserved,
+                 failed ? INT64_MAX : total); // no promise to be had: none is asked again
     return LADE_OK;
 }
 
@@ -529,7 +532,8 @@ static void
 s_reserve_step(lade_partial_t *self, int64_t end)
 {
     int64_t reserved = atomic_load(&self->reserved);
-    if (end <= reserved || !atomic_compare_exchange_strong(&self->reserved, &reserved, end + S_STEP_BYTES))
+    if (end <= reserved ||
+        !atomic_compare_exchange_strong(&self->reserved, &reserved, end + S_STEP_BYTES))
         return;
     if (fallocate(self->fd, FALLOC_FL_KEEP_SIZE, reserved, end + S_STEP_BYTES - reserved) != 0 &&
         errno != ENOSPC)
@@ -578,7 +582,8 @@ lade_partial_write(lade_partial_t *self, int64_t at, const void *bytes, size_t l
         ssize_t done = pwrite(direct ? self->direct : self->fd, from, len, at);
         if (done < 0 && errno == EINTR)
             continue;
-        if (done < 0 && direct && errno == EINVAL) { // this file system wants more alignment than ours
+        if (done < 0 && direct &&
+            errno == EINVAL) { // this file system wants more alignment than ours
             direct = false;
             continue;
         }

@@ -10,8 +10,8 @@
 // that was stopped and goes on writes into a file of its own, never into what its successor
 // publishes.
 //
-// lade_partial_write, _read and _checkpoint are safe from several threads at once; the rest is for one
-// thread while nobody else uses the partial.
+// lade_partial_write, _read and _checkpoint are safe from several threads at once; the rest is for
+// one thread while nobody else uses the partial.
 #ifndef LADE_PARTIAL_H
 #define LADE_PARTIAL_H
 
@@ -54,15 +54,15 @@ typedef struct {
 // Opens the partial of an attempt, with the bytes an earlier attempt left if its journal is of the
 // same source. *journal is filled with what is known; free it. Removes what older attempts left
 // otherwise. If the earlier attempt had published already, *self_p is NULL, LADE_OK is returned and
-// journal->publishing is true. Blocks. LADE_CANCELLED if stop said so while bytes were copied: *self_p is
-// then there with no bytes, to be removed or closed. LADE_STALE_LEASE if a later attempt has the journal.
-// LADE_NO_SPACE and LADE_NO_MEMORY leave what was there for another try.
+// journal->publishing is true. Blocks. LADE_CANCELLED if stop said so while bytes were copied:
+// *self_p is then there with no bytes, to be removed or closed. LADE_STALE_LEASE if a later attempt
+// has the journal. LADE_NO_SPACE and LADE_NO_MEMORY leave what was there for another try.
 lade_code_t lade_partial_open(lade_partial_t **self_p, const lade_partial_where_t *where,
                               lade_journal_t *journal, lade_error_t *error);
 
-// Takes the space of a file of so many bytes from the file system, so that no other transfer can; where
-// the file system cannot promise space the free space is looked at. LADE_NO_SPACE leaves as much as was
-// used before. Blocks; nobody may write meanwhile.
+// Takes the space of a file of so many bytes from the file system, so that no other transfer can;
+// where the file system cannot promise space the free space is looked at. LADE_NO_SPACE leaves as
+// much as was used before. Blocks; nobody may write meanwhile.
 lade_code_t lade_partial_reserve(lade_partial_t *self, int64_t total, lade_error_t *error);
 
 // Writes bytes at their place; past the page cache if memory, place and length are aligned for that
@@ -80,15 +80,16 @@ lade_code_t lade_partial_restart(lade_partial_t *self, lade_error_t *error);
 // Folder of mounted file systems' root the partial lies in, as an operator knows it; you free it.
 char *lade_partial_volume(const char *folder);
 
-// Makes what is written durable, then says so in the journal: journal->ranges have to have been written
-// before this was called. Blocks. LADE_STALE_LEASE if a later attempt has the journal.
+// Makes what is written durable, then says so in the journal: journal->ranges have to have been
+// written before this was called. Blocks. LADE_STALE_LEASE if a later attempt has the journal.
 lade_code_t lade_partial_checkpoint(lade_partial_t *self, const lade_journal_t *journal,
                                     lade_error_t *error);
 
-// Gives the complete file of journal->total bytes and journal->sha256 its final name, journal->name in the
-// folder, durably and never over another; then removes the journal. If the journal has never been written
-// (a small file) that is left out: after a crash between the rename and the answer the next attempt finds the
-// name taken and compares. Blocks. LADE_EXISTS if the name is taken: the partial is still there then.
+// Gives the complete file of journal->total bytes and journal->sha256 its final name, journal->name
+// in the folder, durably and never over another; then removes the journal. If the journal has never
+// been written (a small file) that is left out: after a crash between the rename and the answer the
+// next attempt finds the name taken and compares. Blocks. LADE_EXISTS if the name is taken: the
+// partial is still there then.
 lade_code_t lade_partial_publish(lade_partial_t *self, lade_journal_t *journal,
                                  lade_error_t *error);
 

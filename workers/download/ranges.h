@@ -1,7 +1,7 @@
 // A set of byte ranges: what of a file is claimed, written, durable.
 //
-// Ordered, never touching each other. A file has few of them, since bytes are handed out from the front:
-// they are looked through, not searched. Not for several threads.
+// Ordered, never touching each other. A file has few of them, since bytes are handed out from the
+// front: they are looked through, not searched. Not for several threads.
 #ifndef LADE_RANGES_H
 #define LADE_RANGES_H
 

@@ -4,6 +4,9 @@
 #include "common/log.h"
 #include "common/wire.h"
 #include "workers/download/engine.h"
+#include "workers/download/local.h"
+#include "workers/download/localwork.h"
+#include "workers/download/multi.h"
 #include "workers/download/transfer.h"
 #include "workers/worker/ended.h"
 
@@ -22,7 +25,8 @@ struct lade_serve {
     const lade_config_t *config;
     lade_worker_t *worker;
     lade_engine_t *engine;
-    zactor_t *ended; // NULL if the events cannot be heard
+    lade_pool_t *local;            // for sources on this machine
+    zactor_t *ended;               // NULL if the events cannot be heard
     int64_t stats_ms, stats_bytes; // when stats were asked for last, and what they were
 };
 
@@ -53,6 +57,12 @@ static void
 s_start(void *arg, lade_task_t *task)
 {
     lade_serve_t *self = arg;
+    if (lade_multi_start(task))
+        return;
+    if (lade_local_is(lade_task_source(task))) {
+        lade_pool_add(self->local, task);
+        return;
+    }
     const json_t *spec = lade_task_spec(task);
     const char *urls[S_MAX_MIRRORS + 1], *sha256 = lade_json_text(spec, "sha256", NULL);
     const lade_terms_t terms = lade_task_terms(task);
@@ -103,8 +113,9 @@ s_stop(void *arg, lade_task_t *task)
                                              [LADE_STOP_PAUSE] = LADE_ENGINE_PAUSE,
                                              [LADE_STOP_STALE] = LADE_ENGINE_LEAVE};
     lade_serve_t *self = arg;
-    lade_engine_stop(self->engine, (int64_t)(intptr_t)lade_task_data(task),
-                     how[lade_task_stop(task)]);
+    if (!lade_local_is(lade_task_source(task))) // those of the pool ask themselves
+        lade_engine_stop(self->engine, (int64_t)(intptr_t)lade_task_data(task),
+                         how[lade_task_stop(task)]);
 }
 
 static json_t *
@@ -207,15 +218,21 @@ s_on_cancelled(void *arg, int64_t id, const json_t *event)
     (void)arg;
     const char *url = lade_json_text(event, "source", ""),
                *path = lade_json_text(event, "download_path", "");
-    if (*path == '/')
+    if (*path == '/' && lade_local_is(url))
+        lade_local_discard(id, path);
+    else if (*path == '/')
         lade_transfer_discard(id, url, path);
 }
 
 // ---------------------------------------------------------------------------------------------------
 
 static const char *const s_kinds[] = {"download", NULL};
-static const lade_worker_ops_t s_worker_ops = {
-    .name = "download", .kinds = s_kinds, .start = s_start, .stop = s_stop, .stats = s_stats, .terms = s_terms};
+static const lade_worker_ops_t s_worker_ops = {.name = "download",
+                                               .kinds = s_kinds,
+                                               .start = s_start,
+                                               .stop = s_stop,
+                                               .stats = s_stats,
+                                               .terms = s_terms};
 static const lade_engine_ops_t s_engine_ops = {
     .progress = s_progress, .phase = s_phase, .confirm = s_confirm, .end = s_end};
 
@@ -225,6 +242,7 @@ lade_serve_new(lade_serve_t **self_p, const lade_config_t *config, lade_error_t 
     lade_serve_t *self = zmalloc(sizeof *self);
     self->config = config;
     self->worker = lade_worker_new(config, &s_worker_ops, self, config->download_slots);
+    self->local = lade_pool_new((size_t)config->download_slots, lade_localwork_run, (void *)config);
     self->ended = lade_ended_new(config, "download_cancelled", s_on_cancelled, NULL);
     lade_code_t code = lade_engine_new(&self->engine, config, &s_engine_ops, error);
     if (code)
@@ -247,6 +265,7 @@ lade_serve_destroy(lade_serve_t **self_p)
         return;
     zactor_destroy(&self->ended);
     lade_engine_destroy(&self->engine); // answers what is open, so before the worker
+    lade_pool_destroy(&self->local);    // so does this
     lade_worker_destroy(&self->worker);
     free(self);
     *self_p = NULL;

@@ -308,8 +308,8 @@ lade_transfer_discard(int64_t id, const char *url, const char *path)
     free(from_url);
 }
 
-// Takes over what the partial has, if it can be told which version of the file it is of: by the server's
-// validator, or by a digest in the end. Else it is worth nothing.
+// Takes over what the partial has, if it can be told which version of the file it is of: by the
+// server's validator, or by a digest in the end. Else it is worth nothing.
 static lade_code_t
 s_adopt(lade_transfer_t *self, lade_error_t *error)
 {
@@ -409,7 +409,8 @@ lade_transfer_write(void *arg)
                                            block->data + done, block->len - done, &block->error);
 }
 
-// Hashes what of the block is still to be hashed: some of it may have been read from the disk already.
+// Hashes what of the block is still to be hashed: some of it may have been read from the disk
+// already.
 static void
 s_hash_block(lade_digest_t *digest, const lade_block_t *block)
 {
@@ -422,7 +423,9 @@ static lade_code_t
 s_hash_disk(lade_transfer_t *self, lade_error_t *error)
 {
     char *bytes = malloc(LADE_BLOCK_BYTES);
-    lade_code_t code = bytes ? LADE_OK : lade_error_set(error, LADE_NO_MEMORY, "no memory to read %s", self->destdir);
+    lade_code_t code =
+        bytes ? LADE_OK
+              : lade_error_set(error, LADE_NO_MEMORY, "no memory to read %s", self->destdir);
     for (int64_t at = self->hash_from; at < self->hash_to && !code && !s_stopped(self);) {
         int64_t left = self->hash_to - at;
         size_t len = left < LADE_BLOCK_BYTES ? (size_t)left : LADE_BLOCK_BYTES;

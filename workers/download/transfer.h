@@ -1,15 +1,15 @@
-// One transfer, without the loop that drives it: what was asked for, what is known of its source, its
-// file, and which bytes of it are where.
+// One transfer, without the loop that drives it: what was asked for, what is known of its source,
+// its file, and which bytes of it are where.
 //
 //   claimed   a request is out for them, or they came
 //   written   in the partial file
 //   durable   named by the journal on the disk
 //   hashed    the digest has them; always the first ones
 //
-// Members are public to the engine's files (flow, part, answer). The engine's thread uses them; while a chore of
-// the transfer is with the crew, the chore has what it was given: the partial is safe for several, journal,
-// found, published, error_of_chore and digest belong to an exclusive chore (busy), snapshot to a checkpoint, the
-// digest to the hashing.
+// Members are public to the engine's files (flow, part, answer). The engine's thread uses them;
+// while a chore of the transfer is with the crew, the chore has what it was given: the partial is
+// safe for several, journal, found, published, error_of_chore and digest belong to an exclusive
+// chore (busy), snapshot to a checkpoint, the digest to the hashing.
 #ifndef LADE_TRANSFER_H
 #define LADE_TRANSFER_H
 
@@ -37,8 +37,8 @@ typedef enum {
 // What has to be done before more is fetched; a later one overrules.
 typedef enum {
     LADE_REDO_NONE,
-    LADE_REDO_RANGES, // the file changed: forget all bytes, ask again
-    LADE_REDO_WHOLE,  // ranges cannot be had: forget all bytes, ask for everything at once
+    LADE_REDO_RANGES,  // the file changed: forget all bytes, ask again
+    LADE_REDO_WHOLE,   // ranges cannot be had: forget all bytes, ask for everything at once
     LADE_REDO_COMPARE, // the name is taken: look whether by the same file
 } lade_redo_t;
 
@@ -75,7 +75,7 @@ typedef struct lade_transfer {
     bool published;         // by us, now
 
     lade_ranges_t claimed, written;
-    size_t writes;       // blocks with the crew
+    size_t writes;        // blocks with the crew
     int64_t resumed_from; // bytes an earlier attempt or another mirror had sent
     lade_block_t *held;   // came, and wait for the hash; in the order of their places
     lade_block_t *last;   // the last block of all, for the finish to write and hash
@@ -89,27 +89,27 @@ typedef struct lade_transfer {
     lade_digest_t *digest;
     lade_chore_t hash;
     bool hashing;
-    lade_block_t *hash_blocks;   // what the chore hashes: these,
-    int64_t hash_from, hash_to;  // or these bytes, from the disk
+    lade_block_t *hash_blocks;  // what the chore hashes: these,
+    int64_t hash_from, hash_to; // or these bytes, from the disk
     lade_error_t error_of_hash;
-    int64_t reread;              // bytes that were hashed from the disk
+    int64_t reread; // bytes that were hashed from the disk
 
     lade_part_t *parts;
     size_t part_count;
-    char *direct_url;    // where the present URL led to; NULL: not known or out of date
-    bool answered;       // a good answer came from the present URL
-    bool whole;          // no ranges: everything in one request
+    char *direct_url;         // where the present URL led to; NULL: not known or out of date
+    bool answered;            // a good answer came from the present URL
+    bool whole;               // no ranges: everything in one request
     bool reserving, reserved; // bytes wait until space is reserved
-    bool verifying;      // and said so
+    bool verifying;           // and said so
     lade_redo_t redo;
     lade_if_range_t if_range;
-    size_t anew;         // times all was forgotten
-    size_t strikes;      // requests in a row that brought nothing
-    int64_t retries;     // that are left; bytes that come make more
+    size_t anew;          // times all was forgotten
+    size_t strikes;       // requests in a row that brought nothing
+    int64_t retries;      // that are left; bytes that come make more
     int64_t came, earned; // bytes of this attempt from this URL; those that made retries
-    bool stalled;        // and said so
+    bool stalled;         // and said so
     int64_t not_before_ms;
-    size_t most;         // connections, after a server refused more
+    size_t most; // connections, after a server refused more
     lade_tune_t tune;
 
     int64_t farm_connections, farm_rate, hold_until_ms; // terms; 0: none
@@ -154,12 +154,12 @@ void lade_transfer_write(void *block);
 // Notes what to write down while the transfer goes on.
 void lade_transfer_snapshot(lade_transfer_t *self);
 
-// A name that is taken is an error, unless it can be by the same file (LADE_OK: go on, what comes is compared).
-// Looks at the disk, but reads no file.
+// A name that is taken is an error, unless it can be by the same file (LADE_OK: go on, what comes
+// is compared). Looks at the disk, but reads no file.
 lade_code_t lade_transfer_check_taken(lade_transfer_t *self, bool *compare, lade_error_t *error);
 
-// Gives the file its name, as asked for, else as the server said, else as the URL ends. LADE_VALUE_ERROR if
-// none of them can be a file's.
+// Gives the file its name, as asked for, else as the server said, else as the URL ends.
+// LADE_VALUE_ERROR if none of them can be a file's.
 lade_code_t lade_transfer_name(lade_transfer_t *self, const char *said, lade_error_t *error);
 
 // Notes which file system is full, for the gate the job waits at.

@@ -22,6 +22,7 @@ main(int argc, char **argv)
         lade_config_free(&config);
         return status;
     }
+    lade_tokens_guard_core();
     lade_loadwork_t *work = lade_loadwork_new(&config);
     lade_worker_t *worker =
         lade_worker_new(&config, &lade_loadwork_ops, work, lade_loadwork_slots(&config));

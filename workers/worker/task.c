@@ -27,12 +27,14 @@ lade_terms_read(const json_t *map)
     int64_t connections = lade_json_int(map, "connections", 0),
             bytes_per_s = lade_json_int(map, "bytes_per_s", 0);
     double hold_s = lade_json_real(map, "hold_s", 0);
+    const json_t *preserve = json_object_get(map, "preserve_partial_downloads");
     return (lade_terms_t){
         .connections = connections > 0 ? connections : 0,
         .bytes_per_s = bytes_per_s > 0 ? bytes_per_s : 0,
         .hold_s = !(hold_s > 0)          ? 0
                   : hold_s < S_LONGEST_S ? hold_s
                                          : S_LONGEST_S,
+        .preserve = json_is_boolean(preserve) ? json_is_true(preserve) ? 1 : -1 : 0,
     };
 }
 

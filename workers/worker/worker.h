@@ -28,6 +28,7 @@ typedef struct {
     int64_t connections; // open to hosts at once; 0: no limit of the farm's
     int64_t bytes_per_s; // 0: no limit
     double hold_s;       // above 0: begin no new request before so many seconds have passed
+    int preserve;        // preserve_partial_downloads is now: 1 yes, -1 no, 0 as the spec has it
 } lade_terms_t;
 
 typedef struct {

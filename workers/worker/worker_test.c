@@ -160,6 +160,16 @@ s_told_terms(s_fixture_t *f, size_t count)
     return terms;
 }
 
+// The task the last terms were of; NULL: the worker's own.
+static lade_task_t *
+s_terms_of(s_fixture_t *f)
+{
+    pthread_mutex_lock(&f->lock);
+    lade_task_t *task = f->terms_of;
+    pthread_mutex_unlock(&f->lock);
+    return task;
+}
+
 static size_t
 s_count(s_fixture_t *f, const size_t *counter)
 {
@@ -780,13 +790,13 @@ test_terms_come_with_the_job_and_change(void **state)
                     "attempt", 2, "hold_s", 2.5, "id", 8, "attempt", 2, "id", 7, "attempt", 1,
                     "connections", 9)); // the others are not ours
     terms = s_told_terms(f, 1);
-    assert_ptr_equal(f->terms_of, task);
+    assert_ptr_equal(s_terms_of(f), task);
     assert_true(terms.hold_s == 2.5);
     assert_int_equal(terms.connections + terms.bytes_per_s, 0); // an item says all of them
     assert_int_equal(lade_task_terms(task).connections, 0);
     s_say(f, LADE_W_TERMS, json_pack("{s:i, s:[]}", "bytes_per_s", 5000, "jobs"));
     terms = s_told_terms(f, 2);
-    assert_null(f->terms_of);
+    assert_null(s_terms_of(f));
     assert_int_equal(terms.bytes_per_s, 5000);
     lade_task_done(&task, NULL, NULL);
     json_decref(s_expect(f, LADE_W_DONE));
