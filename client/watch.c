@@ -5,7 +5,8 @@
 // (lost messages, a restart, events that a filter kept away) is settled by events.since, which
 // answers everything up to now, so that under load one question covers many events and what then
 // still comes from the socket is recognised as known.
-#include "client/request.h"
+#include "client/watch.h"
+
 #include "common/endpoint.h"
 #include "common/wire.h"
 
@@ -14,24 +15,24 @@
 
 enum { S_MAX_PREFIXES = 64, S_PAGE = 1000 };
 
-typedef struct {
+struct lade_watch {
     lade_t *client;
     const char *const *prefixes;
-    bool (*on_event)(void *arg, const char *event);
+    lade_watch_event_t *on_event; // of this turn
     void *arg;
     zsock_t *sub;
     int64_t seq;  // the last journaled event that was delivered or is known not to be wanted
     char *epoch;  // of the broker that spoke last, as JSON text; NULL before the first message
     bool stopped; // on_event said so
-    int64_t deadline_ms, heard_ms;
-} s_watch_t;
+    int64_t heard_ms, left_ms; // when something came last, and when the last turn ended
+};
 
 // ---------------------------------------------------------------------------------------------------
 // Delivering
 
 // True if "EVENT/ID/" begins with one of the prefixes.
 static bool
-s_wanted(const s_watch_t *self, const json_t *event)
+s_wanted(const lade_watch_t *self, const json_t *event)
 {
     if (!self->prefixes || !self->prefixes[0])
         return true;
@@ -47,13 +48,11 @@ s_wanted(const s_watch_t *self, const json_t *event)
 }
 
 static void
-s_deliver(s_watch_t *self, const json_t *event)
+s_deliver(lade_watch_t *self, const json_t *event)
 {
     if (self->stopped || !s_wanted(self, event))
         return;
-    char *text = lade_request_text(event);
-    self->stopped = !self->on_event(self->arg, text);
-    free(text);
+    self->stopped = !self->on_event(self->arg, event);
 }
 
 static bool
@@ -68,7 +67,7 @@ s_progress(const json_t *event)
 
 // The event names of the prefixes: events.since knows no ids.
 static json_t *
-s_names(const s_watch_t *self)
+s_names(const lade_watch_t *self)
 {
     json_t *names = json_array();
     for (size_t i = 0; self->prefixes && self->prefixes[i]; i++)
@@ -78,7 +77,7 @@ s_names(const s_watch_t *self)
 }
 
 static lade_code_t
-s_page(s_watch_t *self, bool *more_p, lade_error_t *error)
+s_page(lade_watch_t *self, bool *more_p, lade_error_t *error)
 {
     json_t *args = json_pack("{s:I, s:i}", "seq", (json_int_t)self->seq, "limit", S_PAGE);
     json_t *names = s_names(self);
@@ -112,7 +111,7 @@ s_page(s_watch_t *self, bool *more_p, lade_error_t *error)
 }
 
 static lade_code_t
-s_catch_up(s_watch_t *self, lade_error_t *error)
+s_catch_up(lade_watch_t *self, lade_error_t *error)
 {
     bool more = true;
     lade_code_t code = LADE_OK;
@@ -125,7 +124,7 @@ s_catch_up(s_watch_t *self, lade_error_t *error)
 // What comes
 
 static bool
-s_same_epoch(s_watch_t *self, const json_t *event)
+s_same_epoch(lade_watch_t *self, const json_t *event)
 {
     char *epoch = lade_request_text(json_object_get(event, "epoch"));
     bool same = self->epoch && epoch && strcmp(self->epoch, epoch) == 0;
@@ -135,7 +134,7 @@ s_same_epoch(s_watch_t *self, const json_t *event)
 }
 
 static lade_code_t
-s_take(s_watch_t *self, const json_t *event, lade_error_t *error)
+s_take(lade_watch_t *self, const json_t *event, lade_error_t *error)
 {
     int64_t seq = lade_json_int(event, "seq", -1);
     bool progress = s_progress(event),
@@ -154,7 +153,7 @@ s_take(s_watch_t *self, const json_t *event, lade_error_t *error)
 }
 
 static json_t *
-s_receive(s_watch_t *self)
+s_receive(lade_watch_t *self)
 {
     zmsg_t *msg = zmsg_recv(self->sub);
     zframe_t *topic = msg ? zmsg_first(msg) : NULL, *body = topic ? zmsg_next(msg) : NULL;
@@ -165,38 +164,48 @@ s_receive(s_watch_t *self)
     return event;
 }
 
-// Waits for one message. *event_p is NULL if the deadline passed first.
 static lade_code_t
-s_wait(s_watch_t *self, json_t **event_p, lade_error_t *error)
+s_check_silence(lade_watch_t *self, lade_error_t *error)
 {
+    bool first = !self->epoch;
+    int64_t patience =
+        first ? lade_request_timeout(self->client) : lade_request_patience(self->client);
+    if (lade_mono_ms() - self->heard_ms < patience)
+        return LADE_OK;
+    return lade_error_set(error, LADE_BROKER_UNREACHABLE,
+                          "no event comes from the broker at %s for %" PRId64
+                          " s (it beats every second): look whether it runs, and at "
+                          "endpoints.events",
+                          lade_request_endpoint(self->client), (int64_t)patience / 1000);
+}
+
+// Waits for one message. *event_p is NULL if the time passed first.
+static lade_code_t
+s_wait(lade_watch_t *self, int64_t until_ms, json_t **event_p, lade_error_t *error)
+{
+    enum { S_TURN_MS = 100 };
     *event_p = NULL;
     while (true) {
-        int64_t now = lade_mono_ms();
-        if (self->deadline_ms && now >= self->deadline_ms)
-            return lade_error_set(error, LADE_TIMEOUT, "no more events within the time given");
-        bool first = !self->epoch;
-        int64_t patience =
-            first ? lade_request_timeout(self->client) : lade_request_patience(self->client);
-        if (now - self->heard_ms >= patience)
-            return lade_error_set(
-                error, LADE_BROKER_UNREACHABLE,
-                "no event comes from the broker at %s for %" PRId64
-                " s (it beats every second): look whether it runs, and at endpoints.events",
-                lade_request_endpoint(self->client), (int64_t)patience / 1000);
+        int64_t left = until_ms - lade_mono_ms();
         zmq_pollitem_t items[] = {
             {.socket = zsock_resolve(self->sub), .events = ZMQ_POLLIN},
             {.fd = lade_request_stop(self->client), .events = ZMQ_POLLIN},
         };
-        zmq_poll(items, items[1].fd >= 0 ? 2 : 1, 100);
+        zmq_poll(items, items[1].fd >= 0 ? 2 : 1,
+                 left < 0           ? 0
+                 : left < S_TURN_MS ? left
+                                    : S_TURN_MS);
         if (items[1].revents & ZMQ_POLLIN)
             return lade_error_set(error, LADE_CANCELLED, "interrupted");
-        if (!(items[0].revents & ZMQ_POLLIN))
-            continue;
-        *event_p = s_receive(self);
-        if (*event_p) {
+        if (items[0].revents & ZMQ_POLLIN) {
+            *event_p = s_receive(self);
             self->heard_ms = lade_mono_ms();
-            return LADE_OK;
         }
+        if (*event_p || (left <= 0 && !(items[0].revents & ZMQ_POLLIN)))
+            return LADE_OK;
+        lade_code_t code = s_check_silence(self, error);
+        if (code)
+            return code;
     }
 }
 
@@ -204,7 +213,7 @@ s_wait(s_watch_t *self, json_t **event_p, lade_error_t *error)
 // The whole
 
 static lade_code_t
-s_subscribe(s_watch_t *self, lade_error_t *error)
+s_subscribe(lade_watch_t *self, lade_error_t *error)
 {
     const char *endpoint;
     lade_code_t code = lade_request_events_endpoint(self->client, &endpoint, error);
@@ -240,32 +249,112 @@ s_newest(lade_t *client, int64_t *seq_p, lade_error_t *error)
 }
 
 lade_code_t
+lade_watch_open(lade_t *client, const char *const *prefixes, int64_t since, lade_watch_t **self_p,
+                lade_error_t *error)
+{
+    lade_watch_t *self = zmalloc(sizeof *self);
+    self->client = client;
+    self->prefixes = prefixes;
+    lade_code_t code = s_newest(client, &self->seq, error);
+    if (!code && since > self->seq)
+        code = lade_error_set(error, LADE_VALUE_ERROR,
+                              "since %" PRId64 " is beyond the newest event, %" PRId64
+                              ": another keyspace?",
+                              since, self->seq);
+    if (since >= 0)
+        self->seq = since;
+    if (!code)
+        code = s_subscribe(self, error);
+    self->heard_ms = self->left_ms = lade_mono_ms();
+    if (code)
+        lade_watch_close(&self);
+    *self_p = self;
+    return code;
+}
+
+lade_code_t
+lade_watch_turn(lade_watch_t *self, int64_t timeout_ms, lade_watch_event_t *on_event, void *arg,
+                lade_error_t *error)
+{
+    enum { S_MOST = 1000 }; // so that a turn ends while events storm in
+    int64_t now = lade_mono_ms(), until = now + timeout_ms;
+    self->heard_ms += now - self->left_ms; // nobody listened in between
+    self->on_event = on_event;
+    self->arg = arg;
+    self->stopped = false;
+    lade_code_t code = LADE_OK;
+    size_t taken = 0;
+    for (bool more = true; more && !code && !self->stopped && taken < S_MOST; taken++) {
+        json_t *event = NULL;
+        code = s_wait(self, until, &event, error);
+        if (!code && event)
+            code = s_take(self, event, error);
+        more = event != NULL;
+        json_decref(event);
+        until = now; // what else is there
+    }
+    self->left_ms = lade_mono_ms();
+    return code;
+}
+
+lade_code_t
+lade_watch_catch_up(lade_watch_t *self, lade_watch_event_t *on_event, void *arg,
+                    lade_error_t *error)
+{
+    self->on_event = on_event;
+    self->arg = arg;
+    self->stopped = false;
+    return s_catch_up(self, error);
+}
+
+void
+lade_watch_close(lade_watch_t **self_p)
+{
+    lade_watch_t *self = *self_p;
+    if (!self)
+        return;
+    zsock_destroy(&self->sub);
+    free(self->epoch);
+    free(self);
+    *self_p = NULL;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// The public one: text, until it is enough
+
+typedef struct {
+    bool (*on_event)(void *arg, const char *event);
+    void *arg;
+    bool stopped;
+} s_told_t;
+
+static bool
+s_tell(void *arg, const json_t *event)
+{
+    s_told_t *self = arg;
+    char *text = lade_request_text(event);
+    self->stopped = !self->on_event(self->arg, text);
+    free(text);
+    return !self->stopped;
+}
+
+lade_code_t
 lade_watch(lade_t *client, const char *const *prefixes, int64_t since,
            bool (*on_event)(void *arg, const char *event), void *arg, double timeout_s,
            lade_error_t *error)
 {
-    s_watch_t self = {.client = client, .prefixes = prefixes, .on_event = on_event, .arg = arg};
-    int64_t now = lade_mono_ms();
-    self.deadline_ms = timeout_s > 0 ? now + (int64_t)(timeout_s * 1000) : 0;
-    lade_code_t code = s_newest(client, &self.seq, error);
-    if (!code && since > self.seq)
-        code = lade_error_set(error, LADE_VALUE_ERROR,
-                              "since %" PRId64 " is beyond the newest event, %" PRId64
-                              ": another keyspace?",
-                              since, self.seq);
-    if (since >= 0)
-        self.seq = since;
-    if (!code)
-        code = s_subscribe(&self, error);
-    self.heard_ms = lade_mono_ms();
-    while (!code && !self.stopped) {
-        json_t *event;
-        code = s_wait(&self, &event, error);
-        if (!code)
-            code = s_take(&self, event, error);
-        json_decref(event);
+    enum { S_TURN_MS = 1000 };
+    s_told_t told = {on_event, arg, false};
+    lade_watch_t *self;
+    int64_t deadline = timeout_s > 0 ? lade_mono_ms() + (int64_t)(timeout_s * 1000) : INT64_MAX;
+    lade_code_t code = lade_watch_open(client, prefixes, since, &self, error);
+    while (!code && !told.stopped) {
+        int64_t left = deadline - lade_mono_ms();
+        if (left <= 0)
+            code = lade_error_set(error, LADE_TIMEOUT, "no more events within the time given");
+        else
+            code = lade_watch_turn(self, left < S_TURN_MS ? left : S_TURN_MS, s_tell, &told, error);
     }
-    zsock_destroy(&self.sub);
-    free(self.epoch);
+    lade_watch_close(&self);
     return code;
 }

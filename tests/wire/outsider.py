@@ -19,7 +19,7 @@ import zmq
 
 CLIENT, WORKER = b"MDPC02", b"LADEW1"
 REQUEST, PARTIAL, FINAL = b"\x01", b"\x02", b"\x03"
-HELLO, BEAT, PROGRESS, DONE, FAIL, AWAIT, GATE, BYE, WELCOME, JOB, CANCEL, PAUSE, RETIRE = (bytes([n]) for n in range(1, 14))
+HELLO, BEAT, PROGRESS, DONE, FAIL, AWAIT, GATE, BYE, WELCOME, JOB, CANCEL, PAUSE, RETIRE, TERMS = (bytes([n]) for n in range(1, 15))
 
 
 class LadeError(Exception):
@@ -160,8 +160,10 @@ class Follower:
 class Worker:
     """A worker that serves kinds of its own, one job after the other. Beats are sent between the jobs' steps."""
 
-    def __init__(self, endpoint, kinds, name=None, slots=1, labels=None):
+    def __init__(self, endpoint, kinds, name=None, slots=1, labels=None, terms=False):
         self.endpoint, self.kinds, self.slots, self.labels = endpoint, list(kinds), slots, labels or {}
+        self.terms = terms  # whether it says that it understands TERMS
+        self.bytes_per_s = 0  # its share of the farm's rate
         self.name = name or f"outsider@{socket.gethostname()}:{os.getpid()}-{os.urandom(3).hex()}"
         self.socket = _socket(zmq.DEALER, endpoint)
         self.numbers = itertools.count(1)
@@ -173,8 +175,9 @@ class Worker:
         self.socket.send_multipart([b"", WORKER, command, msgpack.packb(body)])
 
     def hello(self):
-        jobs = [{"id": number, "attempt": job["attempt"]} for number, job in self.held.items()]
-        self.send(HELLO, name=self.name, host=socket.gethostname(), pid=os.getpid(), kinds=self.kinds, slots=self.slots,
+        jobs = [{"id": number, "attempt": job["attempt"]} | ({"connections": job["kept"]} if job.get("kept") else {})
+                for number, job in self.held.items()]
+        self.send(HELLO, terms=self.terms, name=self.name, host=socket.gethostname(), pid=os.getpid(), kinds=self.kinds, slots=self.slots,
                   labels=self.labels, version="outsider", jobs=jobs)
 
     def beat(self):
@@ -198,9 +201,25 @@ class Worker:
     def await_jobs(self, job, state, jobs):
         return self.report(AWAIT, job, state=state, jobs=jobs)
 
-    def progress(self, job, done, total, phase=None):
+    def progress(self, job, done, total, phase=None, **more):
         body = {"id": job["id"], "attempt": job["attempt"], "bytes": done, "total_bytes": total}
-        self.send(PROGRESS, **(body | ({"phase": phase} if phase else {})))
+        self.send(PROGRESS, **(body | ({"phase": phase} if phase else {}) | more))
+
+    def confirm(self, job):
+        """It has closed what it had open beyond its terms."""
+        job["kept"] = job.get("connections", 0)
+        self.send(PROGRESS, id=job["id"], attempt=job["attempt"], connections=job["kept"], serial=job["serial"])
+
+    def take_terms(self, body):
+        """An item has all terms of a job. More connections may be used at once, fewer when confirm() was called."""
+        self.bytes_per_s = body.get("bytes_per_s", self.bytes_per_s)
+        for item in body["jobs"]:
+            job = self.held.get(item["id"])
+            if job and job["attempt"] == item["attempt"]:
+                for name in ("serial", "connections", "bytes_per_s", "hold_s"):
+                    job[name] = item.get(name, 0)
+                if not job["connections"] or 0 < job.get("kept", 0) <= job["connections"]:
+                    self.confirm(job)
 
     def receive(self, timeout_s=30):
         """The next (command, body) that is for the work; beats and welcomes are dealt with here. None: nothing came."""
@@ -227,7 +246,10 @@ class Worker:
                     sent, report = self.unacked[number]
                     self.send(sent, **report)
             elif command == JOB:
-                self.held[body["id"]] = body
+                self.held[body["id"]] = body | {"kept": body.get("connections", 0)}
+                return command, self.held[body["id"]]
+            elif command == TERMS:
+                self.take_terms(body)
                 return command, body
             elif command in (CANCEL, PAUSE, RETIRE):
                 return command, body
@@ -239,6 +261,13 @@ class Worker:
             if got[0] == JOB:
                 return got[1]
         raise TimeoutError(f"no job within {timeout_s} s")
+
+    def terms_of(self, job, wanted, timeout_s=10):
+        """Until the terms are as wanted."""
+        until = time.monotonic() + timeout_s
+        while not wanted():
+            if self.receive(_left(until) / 1000) is None:
+                raise TimeoutError(f"not within {timeout_s} s: {job}")
 
     def settle(self, timeout_s=30):
         """Until everything reported is on the broker's disk."""

@@ -152,6 +152,34 @@ def test_gates_hold_jobs_back():
         assert worker.job(10)["attempt"] == 1, "waiting at a gate uses up nothing"
 
 
+def test_terms_reach_a_worker_that_understands_them():
+    """A limit of a host is shared as connections: raised at once, lowered when the worker says so."""
+    with World() as world:
+        world.start("broker")
+        world.call("broker", "set", gate="host:shop", limit=3)
+        world.call("broker", "set", bytes_per_s=9000)
+        one, two = (world.worker("download", terms=True) for _ in range(2))
+        one.hello()
+        first = world.call("jobs", "submit", kind="download", source="http://shop/1", spec={"bytes_per_s": 500})["id"]
+        held = one.job()
+        assert (held["connections"], held["bytes_per_s"], one.bytes_per_s) == (3, 500, 9000), held
+        two.hello()
+        second = world.call("jobs", "submit", kind="download", source="http://shop/2")["id"]
+        one.terms_of(held, lambda: held["connections"] == 2)
+        assert "3 of 3 connections are in use by 1 job" in world.call("jobs", "why", id=second)["why"]
+        assert two.receive(0.3) is None, "the third connection is still the first worker's"
+        one.confirm(held)
+        other = two.job()
+        assert (other["connections"], two.bytes_per_s) == (1, 4500), other
+        one.terms_of(held, lambda: one.bytes_per_s == 4500)
+        world.call("broker", "set", gate="host:shop", closed_for_s=30)
+        one.terms_of(held, lambda: 25 < held["hold_s"] <= 30)
+        world.call("broker", "set", job=first, bytes_per_s=0)
+        one.terms_of(held, lambda: not held["bytes_per_s"])
+        one.done(held)
+        two.terms_of(other, lambda: other["connections"] == 3 and two.bytes_per_s == 9000)
+
+
 def test_follower_sees_a_broker_restart():
     with World() as world:
         broker = world.start("broker")
