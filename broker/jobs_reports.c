@@ -124,6 +124,17 @@ s_set_error(lade_job_t *job, const char *type, size_t type_len, const char *mess
                       len < LADE_BROKER_MAX_ERROR ? len : LADE_BROKER_MAX_ERROR);
 }
 
+// A server that repeats a token in its answer does not bring it into the keyspace.
+static void
+s_hide_secrets(lade_jobs_t *self, lade_job_t *job)
+{
+    const lade_secrets_t *secrets = self->broker->secrets;
+    if (job->secret && job->error)
+        lade_secrets_hide(secrets, &job->spec, job->error, strlen(job->error));
+    if (job->secret)
+        lade_secrets_hide(secrets, &job->spec, job->result.data, job->result.len);
+}
+
 static void
 s_end_in_error(lade_jobs_t *self, lade_job_t *job, const lade_error_t *error)
 {
@@ -198,6 +209,7 @@ lade_jobs_done(lade_jobs_t *self, lade_worker_t *worker, uint64_t id, int64_t at
     }
     s_set_result(job, result, added);
     json_decref(added);
+    s_hide_secrets(self, job);
     s_finish_progress(job, result);
     lade_job_set_text(&job->error_type, NULL, 0); // of an earlier attempt
     lade_job_set_text(&job->error, NULL, 0);
@@ -292,6 +304,7 @@ s_fail_running(lade_jobs_t *self, lade_job_t *job, const msgpack_object *body)
         bool known = name && *name && strlen(name) <= LADE_BROKER_MAX_NAME;
         s_set_error(job, known ? name : "internal", strlen(known ? name : "internal"), message,
                     len);
+        s_hide_secrets(self, job);
         job->failures += !lade_code_waits(code);
         if (lade_wire_bool(body, "retry", lade_code_retry(code))) {
             s_wait_at(self, job, lade_wire_find(body, "gate"));
@@ -320,6 +333,7 @@ lade_jobs_fail(lade_jobs_t *self, lade_worker_t *worker, uint64_t id, int64_t at
     const msgpack_object *result = lade_wire_find(body, "result");
     if (result && result->type == MSGPACK_OBJECT_MAP)
         lade_blob_set_object(&job->result, result);
+    s_hide_secrets(self, job);
     lade_jobs_release(self, worker, hold);
     if (job->status == LADE_JOB_RUNNING)
         s_fail_running(self, job, body);

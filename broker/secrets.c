@@ -5,6 +5,7 @@
 #include "broker/packer.h"
 #include "common/log.h"
 #include "common/path.h"
+#include "common/tokens.h"
 
 #include <czmq.h>
 #include <strings.h>
@@ -466,23 +467,32 @@ lade_secrets_check_url(const char *url, size_t len, lade_error_t *error)
 // ---------------------------------------------------------------------------------------------------
 // References
 
-// Bytes that look like a reference and are none name no secret: nobody guesses 16 random bytes.
+// The secret of the next reference in the bytes from *at on; NULL past the last. Bytes that look
+// like a reference and are none name no secret: nobody guesses 16 random bytes.
+static s_secret_t *
+s_next(const lade_secrets_t *self, const char *bytes, size_t len, size_t *at)
+{
+    while (len >= S_REFERENCE && *at <= len - S_REFERENCE) {
+        const char *mark = memmem(bytes + *at, len - *at, s_mark, sizeof s_mark);
+        if (!mark || (size_t)(mark - bytes) > len - S_REFERENCE)
+            return NULL;
+        s_secret_t *secret = lade_map_get(self->by_id, mark + sizeof s_mark, LADE_SECRETS_ID);
+        *at = (size_t)(mark - bytes) + (secret ? S_REFERENCE : 1);
+        if (secret)
+            return secret;
+    }
+    return NULL;
+}
+
 void
 lade_secrets_count(lade_secrets_t *self, const void *bytes, size_t len, int by)
 {
-    const uint8_t *at = bytes;
-    if (len == 0 || lade_map_size(self->by_id) == 0)
+    size_t at = 0;
+    if (lade_map_size(self->by_id) == 0)
         return;
-    const uint8_t *end = at + len;
-    while (end - at >= S_REFERENCE &&
-           (at = memmem(at, (size_t)(end - at), s_mark, sizeof s_mark)) != NULL) {
-        s_secret_t *secret = end - at >= S_REFERENCE
-                                 ? lade_map_get(self->by_id, at + sizeof s_mark, LADE_SECRETS_ID)
-                                 : NULL;
-        if (secret)
-            secret->count += by;
-        self->unused = self->unused || (secret && secret->count <= 0);
-        at += secret ? S_REFERENCE : 1;
+    for (s_secret_t *secret; (secret = s_next(self, bytes, len, &at));) {
+        secret->count += by;
+        self->unused = self->unused || secret->count <= 0;
     }
 }
 
@@ -529,6 +539,27 @@ lade_secrets_fill(const lade_secrets_t *self, const lade_blob_t *packed, lade_bu
     s_walk_t walk = {.buf = buf, .put = s_put_value, .secrets = (lade_secrets_t *)self};
     s_walk_packed(&walk, packed);
     return walk.found;
+}
+
+// The text of a secret; NULL for one that is none or too short to be told from other words.
+static const char *
+s_text(const s_secret_t *secret, size_t *len_p)
+{
+    enum { S_SHORTEST = 6 };
+    uint8_t first = (uint8_t)secret->value[0];
+    size_t head = (first & 0xe0) == 0xa0 ? 1 : first == 0xd9 ? 2 : first == 0xda ? 3 : 0;
+    *len_p = secret->len - head;
+    return head && *len_p >= S_SHORTEST ? secret->value + head : NULL;
+}
+
+void
+lade_secrets_hide(const lade_secrets_t *self, const lade_blob_t *packed, char *bytes, size_t len)
+{
+    size_t at = 0, text_len;
+    for (const s_secret_t *secret; (secret = s_next(self, packed->data, packed->len, &at));) {
+        const char *text = s_text(secret, &text_len);
+        lade_tokens_hide(bytes, len, text, text_len);
+    }
 }
 
 static void

@@ -64,6 +64,11 @@ bool lade_secrets_has_all(const lade_secrets_t *self, const lade_blob_t *packed)
 // the buffer is to be wiped.
 bool lade_secrets_fill(const lade_secrets_t *self, const lade_blob_t *packed, lade_buf_t *buf);
 
+// Stars over what repeats a secret of the packed object in bytes, which a worker, or a server
+// through it, wrote: an error's sentence, a packed result (which stays one).
+void lade_secrets_hide(const lade_secrets_t *self, const lade_blob_t *packed, char *bytes,
+                       size_t len);
+
 // ---------------------------------------------------------------------------------------------------
 // The turn
 

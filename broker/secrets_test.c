@@ -526,6 +526,27 @@ test_tokens_of_an_earlier_keyspace_are_taken_out(void **state)
 }
 
 static void
+test_a_token_that_a_server_repeats_is_hidden(void **state)
+{
+    t_broker_t *t = *state;
+    int64_t first = s_submit(t, TOKEN), second = s_submit(t, TOKEN);
+    t_hello(t, "w", "k", 2);
+    t_report(t, "w", LADE_W_FAIL, first, 1,
+             json_pack("{s:s, s:s, s:{s:s}}", "code", "auth_denied", "message",
+                       "403: no token " TOKEN " here", "result", "words", TOKEN));
+    t_report(
+        t, "w", LADE_W_DONE, second, 1,
+        json_pack("{s:{s:s, s:[s], s:i}}", "result", "etag", "x" TOKEN, "list", TOKEN, "n", 7));
+    const json_t *job = t_job(t, first);
+    assert_non_null(strstr(lade_json_text(job, "error", ""), "403: no token ****"));
+    const json_t *result = json_object_get(t_job(t, second), "result");
+    assert_int_equal(lade_json_int(result, "n", 0), 7);
+    assert_int_equal(strlen(lade_json_text(result, "etag", "")), strlen("x" TOKEN));
+    t_call(t, "events", "since", json_pack("{s:i}", "seq", 0));
+    s_expect_hidden(t, TOKEN);
+}
+
+static void
 test_ceilings(void **state)
 {
     t_broker_t *t = *state;
@@ -578,6 +599,7 @@ main(void)
         T_TEST(test_what_services_show_of_a_spec_hides_tokens),
         T_TEST(test_a_password_in_a_source_is_refused),
         T_TEST(test_tokens_of_an_earlier_keyspace_are_taken_out),
+        T_TEST(test_a_token_that_a_server_repeats_is_hidden),
         T_TEST(test_ceilings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

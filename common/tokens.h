@@ -59,6 +59,10 @@ void lade_tokens_guard_process(void);
 // file has none of its memory.
 void lade_tokens_guard_core(void);
 
+// Stars over every place where text, which somebody else wrote, repeats the token or its beginning
+// (8 bytes at least, as texts are cut). token may be NULL.
+void lade_tokens_hide(char *text, size_t len, const char *token, size_t token_len);
+
 // Overwrites a text and frees it; sets *text_p to NULL. NULL-safe.
 void lade_tokens_wipe(char **text_p);
 

@@ -93,6 +93,32 @@ test_a_token_is_one_word_of_ascii(void **state)
 }
 
 static void
+test_a_token_that_others_repeat_is_hidden(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *token, *hidden;
+    } rows[] = {
+        {"no hf_s3cret42 here, hf_s3cret42", "hf_s3cret42", "no *********** here, ***********"},
+        {"cut: hf_s3cret", "hf_s3cret42", "cut: *********"},
+        {"cut: hf_s3cr", "hf_s3cret42", "cut: hf_s3cr"}, // nobody's yet
+        {"hf_s3creX hf_s3cret4X", "hf_s3cret42", "********X **********X"},
+        {"abcabc", "abc", "******"},
+        {"abab", "aba", "***b"},
+        {"", "abc", ""},
+        {"abc", "", "abc"},
+        {"abc", NULL, "abc"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "%s", rows[i].text);
+        lade_tokens_hide(text, strlen(text), rows[i].token,
+                         rows[i].token ? strlen(rows[i].token) : 0);
+        assert_string_equal(text, rows[i].hidden);
+    }
+}
+
+static void
 s_expect_refused(s_place_t *place, const char *regex, const char *token, const char *file,
                  const char *words)
 {
@@ -249,6 +275,7 @@ main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, s_set_up, s_tear_down)
     const struct CMUnitTest tests[] = {
         TEST(test_a_token_is_one_word_of_ascii),
+        TEST(test_a_token_that_others_repeat_is_hidden),
         TEST(test_wrong_entries_are_refused),
         TEST(test_the_first_expression_found_is_meant),
         TEST(test_a_file_holds_one_token),

@@ -158,6 +158,10 @@ s_on_header(char *line, size_t size, size_t count, void *arg)
     }
     s_header(line, len, "X-Error-Code", answer->error_code, sizeof answer->error_code);
     s_header(line, len, "X-Error-Message", answer->error_message, sizeof answer->error_message);
+    // It goes into errors and logs; a hub may say there which token it means.
+    const char *token = answer->request->token;
+    lade_tokens_hide(answer->error_message, strlen(answer->error_message), token,
+                     token ? strlen(token) : 0);
     if (s_header(line, len, "Content-Type", value, sizeof value))
         answer->html = strncasecmp(value, "text/html", 9) == 0;
     return len;
@@ -231,6 +235,19 @@ s_aim(CURL *curl, s_answer_t *answer, const char *url)
     free(proxy);
 }
 
+// What asking again would not mend.
+static const struct {
+    CURLcode result;
+    lade_code_t code;
+    const char *words;
+} s_final[] = {
+    // clang-format off
+    {CURLE_URL_MALFORMAT,            LADE_HTTP_ERROR,   "hub.endpoint is no URL"},
+    {CURLE_PEER_FAILED_VERIFICATION, LADE_HTTP_ERROR,   "its certificate cannot be trusted; if it is your own, name its authority in download.ca_file"},
+    {CURLE_SSL_CACERT_BADFILE,       LADE_CONFIG_ERROR, "download.ca_file cannot be read"},
+    // clang-format on
+};
+
 static lade_code_t
 s_failed(const s_answer_t *answer, CURLcode result, const char *words, lade_error_t *error)
 {
@@ -243,9 +260,12 @@ s_failed(const s_answer_t *answer, CURLcode result, const char *words, lade_erro
                               S_MAX_BODY >> 20);
     if (result == CURLE_ABORTED_BY_CALLBACK)
         return lade_error_set(error, LADE_CANCELLED, "stopped while asking the hub");
-    bool wrong = result == CURLE_URL_MALFORMAT; // asking again would not mend it
+    for (size_t i = 0; i < sizeof s_final / sizeof *s_final; i++)
+        if (s_final[i].result == result)
+            return lade_error_set(error, s_final[i].code, "the hub %s could not be asked: %s",
+                                  endpoint, s_final[i].words);
     return lade_error_set(
-        error, wrong ? LADE_HTTP_ERROR : LADE_NETWORK,
+        error, LADE_NETWORK,
         "the hub %s could not be asked: %s (is hub.endpoint right, is the network up?)", endpoint,
         *words ? words : curl_easy_strerror(result));
 }

@@ -33,6 +33,7 @@ static const test_reply_t s_replies[] = {
     {API "o/gated401" Q,        "401 Unauthorized\r\nX-Error-Code: GatedRepo\r\n", "{}"},
     {API "o/gatedwords" Q,      "403 Forbidden\r\n", "{\"error\":\"Access to model o/gatedwords is restricted: gated\"}"},
     {API "o/forbidden" Q,       "403 Forbidden\r\nX-Error-Message: no\r\n", ""},
+    {API "o/echo" Q,            "403 Forbidden\r\nX-Error-Message: no token hf_s3cretX9 here\r\n", ""},
     {API "o/busy" Q,            "429 Too Many Requests\r\nRetry-After: 17\r\n", ""},
     {API "o/down" Q,            "503 Unavailable\r\n", ""},
     {API "o/teapot" Q,          "418 Teapot\r\n", ""},
@@ -165,6 +166,21 @@ test_each_refusal_has_its_own_code(void **state)
         assert_true(request.retry_after_s == (code == LADE_RATE_LIMITED ? 17 : 0));
         lade_hub_repo_free(&repo);
     }
+    test_server_end(server);
+}
+
+static void
+test_a_token_that_the_hub_repeats_is_hidden(void **state)
+{
+    (void)state;
+    test_server_t *server = test_server_new(s_replies, false);
+    lade_config_t config = s_config(server->endpoint);
+    lade_hub_request_t request = {.config = &config, .token = "hf_s3cretX9"};
+    lade_hub_repo_t *repo = NULL;
+    lade_error_t error = {0};
+    assert_int_equal(lade_hub_fetch(&request, "o/echo", NULL, &repo, &error), LADE_AUTH_DENIED);
+    assert_null(strstr(error.message, "hf_s3cret"));
+    assert_non_null(strstr(error.message, "no token *"));
     test_server_end(server);
 }
 
@@ -342,6 +358,7 @@ main(void)
         cmocka_unit_test(test_the_list_of_files_is_read),
         cmocka_unit_test(test_a_revision_that_is_missing_falls_back),
         cmocka_unit_test(test_each_refusal_has_its_own_code),
+        cmocka_unit_test(test_a_token_that_the_hub_repeats_is_hidden),
         cmocka_unit_test(test_a_token_does_not_follow_to_another_origin),
         cmocka_unit_test(test_a_name_that_leads_inside_is_refused_when_it_is_connected_to),
         cmocka_unit_test(test_a_silent_hub_can_be_left),
