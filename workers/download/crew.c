@@ -46,6 +46,7 @@ static void *
 s_thread(void *arg)
 {
     lade_crew_t *self = arg;
+    pthread_setname_np(pthread_self(), "crew");
     pthread_mutex_lock(&self->lock);
     while (true) {
         lade_chore_t *chore = s_shift(&self->todo);

@@ -252,6 +252,7 @@ static void *
 s_thread(void *arg)
 {
     lade_engine_t *self = arg;
+    pthread_setname_np(pthread_self(), "engine");
     self->now_ms = self->tick_ms = self->idle_since_ms = lade_mono_ms();
     while (s_take_commands(self)) {
         int running;

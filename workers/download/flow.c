@@ -911,6 +911,8 @@ s_finished(void *arg)
         unlink(self->path); // ours, and nobody was told of it
         s_end_stopped(self);
     } else if (!code) {
+        lade_log(LADE_LOG_DEBUG, "download", "%s: %zu connections at last, %" PRId64
+                 " bytes read again for the digest", self->path, self->tune.want, self->reread);
         s_tell(self, true);
         s_end(self);
     } else if (code == LADE_CANCELLED && s_is_stopped(self)) {

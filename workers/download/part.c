@@ -49,10 +49,13 @@ s_judge(lade_part_t *part)
     return part->answer == LADE_ANSWER_TAKE;
 }
 
-// A block is needed by whoever fetches the first missing bytes: all that came later waits for them.
+// A block is needed by whoever fetches the first missing bytes, if no memory of the transfer becomes free without
+// them: all that came later waits for them.
 static bool
-s_is_first(const lade_part_t *part)
+s_is_needed(const lade_part_t *part)
 {
+    if (part->transfer->writes || part->transfer->hashing)
+        return false;
     for (const lade_part_t *other = part->transfer->parts; other; other = other->next)
         if (other->at < part->at)
             return false;
@@ -68,7 +71,7 @@ s_block_end(int64_t at)
 static lade_block_t *
 s_get_block(lade_part_t *part)
 {
-    return lade_blocks_get(s_engine(part)->blocks, s_is_first(part));
+    return lade_blocks_get(s_engine(part)->blocks, s_is_needed(part));
 }
 
 // Makes sure of memory for the next bytes: they fit into the present block and one more.
@@ -158,7 +161,7 @@ void
 lade_part_unblock(lade_part_t *part)
 {
     if (!part->blocked || !lade_flow_may_take(part->transfer) ||
-        (lade_blocks_full(s_engine(part)->blocks) && !s_is_first(part)))
+        (lade_blocks_full(s_engine(part)->blocks) && !s_is_needed(part)))
         return;
     part->blocked = false;
     s_engine(part)->blocked--;
