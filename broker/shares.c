@@ -14,6 +14,7 @@
 enum {
     S_MAX_CONNECTIONS = 1000000, // a worker may say it keeps to
     S_MAX_DEPTH = 16,            // parents above a job
+    S_LOOK = 64,                 // waiting jobs looked at
 };
 
 struct lade_claim {
@@ -312,22 +313,38 @@ s_compare_jobs(const void *a, const void *b)
     return left->id < right->id ? -1 : left->id > right->id;
 }
 
-// How many of the jobs that wait at the gate a worker could take now.
+static int64_t
+s_free_slots(const lade_worker_t *worker)
+{
+    int64_t slots = worker->slots - (int64_t)worker->hold_count;
+    return slots > 0 ? slots : 0;
+}
+
+static bool
+s_has_taker(const lade_shares_t *self, const lade_job_t *job)
+{
+    const lade_workers_t *workers = self->broker->workers;
+    for (size_t i = 0; i < lade_workers_count(workers); i++)
+        if (s_free_slots(lade_workers_at(workers, i)) &&
+            lade_jobs_fits(job, lade_workers_at(workers, i)))
+            return true;
+    return false;
+}
+
+// How many of the jobs that wait at the gate a worker could take now; of many, the first ones are
+// looked at.
 static size_t
 s_wanted(const lade_shares_t *self, const lade_gate_t *gate)
 {
     const lade_workers_t *workers = self->broker->workers;
-    const lade_job_t *first = lade_heap_top(&gate->waiting);
-    size_t wanted = 0;
-    if (!first || gate->closed_until_ms > self->broker->mono_ms)
+    size_t wanted = 0, slots = 0;
+    if (!gate->waiting.len || gate->closed_until_ms > self->broker->mono_ms)
         return 0;
-    for (size_t i = 0; i < lade_workers_count(workers) && wanted < gate->waiting.len; i++) {
-        const lade_worker_t *worker = lade_workers_at(workers, i);
-        int64_t slots = worker->slots - (int64_t)worker->hold_count;
-        if (slots > 0 && lade_jobs_fits(first, worker))
-            wanted += (size_t)slots;
-    }
-    return wanted < gate->waiting.len ? wanted : gate->waiting.len;
+    for (size_t i = 0; i < lade_workers_count(workers) && slots < S_LOOK; i++)
+        slots += (size_t)s_free_slots(lade_workers_at(workers, i));
+    for (size_t i = 0; i < gate->waiting.len && i < S_LOOK && wanted < slots; i++)
+        wanted += s_has_taker(self, gate->waiting.items[i]);
+    return wanted;
 }
 
 // What is due to each claim at a limited gate: the limit is shared among the jobs that run and
