@@ -57,6 +57,8 @@ static const s_row_t s_rows[] = {
     {"worker.labels",       S_TEXT,   AT(worker_labels),     0, 0, "", NULL, "labels of this host's workers, as gpu=h100,site=a"},
 
     {"download.slots",      S_NUMBER, AT(download_slots),    1, 256, "5", NULL, "transfers at once"},
+    {"download.connections", S_NUMBER, AT(download_connections), 1, 64, "16", NULL, "connections: most of one worker to one host at once; a large file takes as many of them as make it faster"},
+    {"download.buffer_mb",  S_NUMBER, AT(buffer_mb),         8, 65536, "64", NULL, "MiB: memory for bytes on their way to the disk and the digest"},
     {"download.stall_s",    S_NUMBER, AT(stall_s),           1, 3600, "30", NULL, "seconds: under low_speed_bytes a second before a transfer is retried"},
     {"download.low_speed_bytes", S_NUMBER, AT(low_speed_bytes), 1, 1 << 30, "1024", NULL, "bytes a second: slower counts as stalled"},
     {"download.connect_timeout_s", S_NUMBER, AT(connect_timeout_s), 1, 600, "20", NULL, "seconds: for DNS, connect and TLS together"},

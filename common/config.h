@@ -34,7 +34,8 @@ typedef struct {
 
     char *worker_labels; // "gpu=h100,site=a": matched against a job's `requires`
 
-    int64_t download_slots, stall_s, connect_timeout_s, low_speed_bytes, checkpoint_mb;
+    int64_t download_slots, download_connections, buffer_mb;
+    int64_t stall_s, connect_timeout_s, low_speed_bytes, checkpoint_mb;
     char *user_agent, *ca_file, *allow_addresses, *proxy;
     char *netrc; // "" or a path
     lade_remote_tokens_t remote_tokens;

@@ -41,7 +41,7 @@ LOOPBACK = "127.0.0.0/8,::1"  # the test hub is there, where nobody may be led b
 def environment(home, **more):
     """The tests' own environment: nothing of the user's settings, tokens or proxies gets in."""
     keep = {key: value for key, value in os.environ.items()
-            if not key.startswith(("LADE_", "HF_", "XDG_")) and not key.lower().endswith("_proxy")}
+            if not key.startswith(("LADE_", "HF_", "XDG_", "CURL_", "SSL_")) and not key.lower().endswith("_proxy")}
     keep.update(HOME=home, LC_ALL="C.UTF-8", no_proxy="*", ASAN_OPTIONS="detect_leaks=1:abort_on_error=0",
                 UBSAN_OPTIONS="print_stacktrace=1", LADE_TEST_WORLD=os.environ.get("LADE_TEST_WORLD", "1"))
     keep.update({key: str(value) for key, value in more.items()})

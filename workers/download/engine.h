@@ -2,8 +2,12 @@
 // handle; what blocks on the disk is done by a crew. It knows nothing of brokers and jobs.
 //
 //   OPENING ──▶ FETCHING ──▶ FINISHING ──▶ ended, with an outcome
-//      │           │ ▲ checkpoints go on beside it │
+//      │           │ ▲ writing, hashing and checkpoints go on beside it │
 //      └───────────┴─▶ KEEPING or REMOVING the partial (stopped, failed) ──▶ ended
+//
+// A large file comes in ranges over several connections, handed out from the front, so that the
+// sha256 keeps up in the same pass. The number of connections is doubled as long as that makes it
+// faster.
 //
 // What is promised: under the final name there is only ever the whole file, of the right size and
 // digest; never over another file; an access token is sent to the URL's own origin only.
@@ -30,13 +34,17 @@ typedef struct {
     int64_t size;             // -1: not checked
     const char *access_token; // for the origin of the first URL; NULL: none
     bool preserve_partial; // keep the partial even after a failure that another try would not mend
+    int64_t connections;   // at most so many; 0: download.connections
+    int64_t bytes_per_s;   // at most so many; 0: no limit
 } lade_request_t;
 
 typedef struct {
     lade_error_t error;   // code LADE_OK if the file is there
     double retry_after_s; // the server's wish, -1 if it has none
     const char *gates[3]; // hosts that asked to wait, ended by NULL
-    const char *path;     // NULL while unknown
+    const char
+        *volume;      // the file system that is full (LADE_NO_SPACE), as its mount point; else NULL
+    const char *path; // NULL while unknown
     int64_t bytes, total; // total -1 if unknown
     int64_t resumed_from; // bytes an earlier attempt or another mirror had sent
     const char *sha256, *etag, *url, *final_url, *content_type; // NULL if unknown
@@ -45,6 +53,11 @@ typedef struct {
 // Called on the engine's thread; must not block.
 typedef struct {
     void (*progress)(void *arg, int64_t bytes, int64_t total, const char *path);
+    // What it does now: "stalled", "resumed", "verifying"; reason may be NULL.
+    void (*phase)(void *arg, const char *phase, const char *reason);
+    // No more connections than so many are open for it any more, after lade_engine_set_terms asked
+    // for fewer.
+    void (*confirm)(void *arg, int64_t connections);
     // The last call for a transfer. The outcome lives as long as the call.
     void (*end)(void *arg, const lade_outcome_t *outcome);
 } lade_engine_ops_t;
@@ -56,7 +69,8 @@ typedef enum {
     LADE_ENGINE_LEAVE,  // keeps it for a later attempt, unless that has begun; LADE_STALE_LEASE
 } lade_engine_stop_t;
 
-// config is borrowed: the download.* settings. *self_p is NULL on failure.
+// config is borrowed: the download.* settings, and those credentials come from. *self_p is NULL on
+// failure.
 lade_code_t lade_engine_new(lade_engine_t **self_p, const lade_config_t *config,
                             const lade_engine_ops_t *ops, lade_error_t *error);
 
@@ -68,7 +82,18 @@ int64_t lade_engine_add(lade_engine_t *self, const lade_request_t *request, void
 // overrules pause, leave overrules both.
 void lade_engine_stop(lade_engine_t *self, int64_t ticket, lade_engine_stop_t why);
 
-// Bytes written since the engine was made, transfers open now, transfers ended. Safe from any
+// What holds from now on; safe from any thread. connections and bytes_per_s: 0 is no limit; hold_s
+// above 0: no request is begun before so many seconds have passed.
+void lade_engine_set_terms(lade_engine_t *self, int64_t ticket, int64_t connections,
+                           int64_t bytes_per_s, double hold_s);
+
+// Whether the partial of a transfer is kept after a failure; safe from any thread.
+void lade_engine_set_preserve(lade_engine_t *self, int64_t ticket, bool preserve);
+
+// Bytes a second over all transfers, 0: no limit; safe from any thread.
+void lade_engine_set_rate(lade_engine_t *self, int64_t bytes_per_s);
+
+// Bytes received since the engine was made, transfers open now, transfers ended. Safe from any
 // thread.
 void lade_engine_stats(lade_engine_t *self, int64_t *bytes, int64_t *open, int64_t *ended);
 

@@ -88,22 +88,23 @@ s_length(lade_headers_t *self, const char *value)
 static void
 s_range(lade_headers_t *self, const char *value)
 {
-    self->range_start = self->total = -1;
+    self->range_start = self->range_end = self->total = -1;
     if (strncasecmp(value, "bytes", 5) != 0)
         return;
     value += 5 + strspn(value + 5, " \t=");
-    int64_t start = -1;
+    int64_t start = -1, last = -1;
     if (*value == '*') {
         value++;
     } else {
         start = s_number(value, &value);
-        if (start < 0 || *value++ != '-' || s_number(value, &value) < start)
+        if (start < 0 || *value++ != '-' || (last = s_number(value, &value)) < start)
             return;
     }
     if (*value++ != '/')
         return;
     int64_t total = *value == '*' ? -1 : s_number(value, NULL);
     self->range_start = start;
+    self->range_end = start < 0 ? -1 : last + 1;
     self->total = total;
 }
 
@@ -111,6 +112,12 @@ static void
 s_retry_after(lade_headers_t *self, const char *value)
 {
     self->retry_after_s = lade_headers_retry_after(value);
+}
+
+static void
+s_rate_limit(lade_headers_t *self, const char *value)
+{
+    self->reset_s = lade_headers_rate_limit(value);
 }
 
 static void
@@ -132,6 +139,7 @@ static const struct {
     {"content-range",       s_range},
     {"content-encoding",    s_encoding},
     {"retry-after",         s_retry_after},
+    {"ratelimit",           s_rate_limit},
     {"x-error-code",        s_error_code},
     // clang-format on
 };
@@ -267,6 +275,26 @@ lade_headers_retry_after(const char *value)
         from_now = (double)date - lade_now();
     }
     return from_now < 0 ? 0 : from_now > S_DAY_S ? S_DAY_S : from_now;
+}
+
+// The number of the parameter `;NAME=`, -1 if it is absent.
+static int64_t
+s_item_number(const char *value, char name)
+{
+    for (const char *at = value; (at = strchr(at, ';'));) {
+        at += 1 + strspn(at + 1, " ");
+        const char *end;
+        if (at[0] == name && at[1] == '=')
+            return s_number(at + 2, &end);
+    }
+    return -1;
+}
+
+double
+lade_headers_rate_limit(const char *value)
+{
+    int64_t seconds = s_item_number(value, 't');
+    return seconds > S_DAY_S ? S_DAY_S : (double)seconds;
 }
 
 void

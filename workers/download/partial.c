@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "common/path.h"
 #include "common/wire.h"
+#include "workers/download/block.h"
 
 #include <assert.h>
 #include <czmq.h>
@@ -18,15 +19,18 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <openssl/evp.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 enum {
     S_MAX_JOURNAL = 64 << 10,
-    S_MAX_BASE = 180, // of 255 bytes a name can have; the rest is for our dots and numbers
-    S_READ_BYTES = 1 << 20,
+    S_MAX_BASE = 180,          // of 255 bytes a name can have; the rest is for our dots and numbers
+    S_STEP_BYTES = 64 << 20,   // of space, for a file of unknown length
+    S_SMALL_BYTES = 512 << 10, // less is written without asking for space first
 };
 
 struct lade_partial {
@@ -38,9 +42,9 @@ struct lade_partial {
     char *journal_path;
     char source[65];
     int64_t attempt;
-    int fd;
-    int64_t bytes;
-    EVP_MD_CTX *hash;
+    int fd, direct; // the same file, the latter past the page cache; -1 where that is not possible
+    bool journaled; // the journal is on disk
+    _Atomic int64_t reserved; // up to this byte
 };
 
 // ---------------------------------------------------------------------------------------------------
@@ -63,6 +67,7 @@ lade_journal_copy(const lade_journal_t *self)
     copy.name = s_dup(self->name);
     copy.part = s_dup(self->part);
     copy.sha256 = s_dup(self->sha256);
+    copy.ranges = lade_ranges_copy(&self->ranges);
     return copy;
 }
 
@@ -73,6 +78,7 @@ lade_journal_free(lade_journal_t *self)
                      self->name,   self->part, self->sha256};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         free(texts[i]);
+    lade_ranges_free(&self->ranges);
     *self = (lade_journal_t){.total = -1};
 }
 
@@ -91,6 +97,31 @@ s_digest_text(const char *text, char hex[65])
     s_hex(digest, sizeof digest, hex);
 }
 
+// Reads [[from, to], ...]; false if it is none.
+static bool
+s_ranges_read(const json_t *list, lade_ranges_t *ranges)
+{
+    bool good = json_is_array(list);
+    for (size_t i = 0; good && i < json_array_size(list); i++) {
+        json_int_t from, to;
+        good = json_unpack(json_array_get(list, i), "[I, I]", &from, &to) == 0 && from >= 0 &&
+               from < to && to <= INT64_MAX / 2;
+        if (good)
+            lade_ranges_add(ranges, from, to);
+    }
+    return good;
+}
+
+static json_t *
+s_ranges_map(const lade_ranges_t *ranges)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < ranges->count; i++)
+        json_array_append_new(list, json_pack("[I, I]", (json_int_t)ranges->items[i].from,
+                                              (json_int_t)ranges->items[i].to));
+    return list;
+}
+
 // Reads the journal; false if there is none or it is none.
 static bool
 s_journal_read(const char *path, lade_journal_t *journal)
@@ -104,9 +135,11 @@ s_journal_read(const char *path, lade_journal_t *journal)
     const char *part = lade_json_text(map, "part", NULL),
                *source = lade_json_text(map, "source", NULL);
     const char *name = lade_json_text(map, "name", NULL);
-    bool good = lade_json_int(map, "version", 0) == 1 && part &&
+    lade_ranges_t ranges = {0};
+    bool good = lade_json_int(map, "version", 0) == 2 && part &&
                 !lade_path_check_name(part, NULL) && source &&
-                (!name || !lade_path_check_name(name, NULL));
+                (!name || !lade_path_check_name(name, NULL)) &&
+                s_ranges_read(json_object_get(map, "ranges"), &ranges);
     if (good)
         *journal = (lade_journal_t){
             .source = strdup(source),
@@ -117,7 +150,7 @@ s_journal_read(const char *path, lade_journal_t *journal)
             .content_type = s_dup(lade_json_text(map, "content_type", NULL)),
             .sha256 = s_dup(lade_json_text(map, "sha256", NULL)),
             .total = lade_json_int(map, "total", -1),
-            .bytes = lade_json_int(map, "bytes", 0),
+            .ranges = ranges,
             .attempt = lade_json_int(map, "attempt", 0),
             .publishing = lade_json_bool(map, "publishing", false),
             .inode = (uint64_t)lade_json_int(map, "inode", 0),
@@ -125,6 +158,8 @@ s_journal_read(const char *path, lade_journal_t *journal)
             .mtime_ns = lade_json_int(map, "mtime_ns", 0),
         };
     else
+        lade_ranges_free(&ranges);
+    if (!good)
         lade_log(LADE_LOG_WARNING, "download", "%s is no journal of ours; it is passed over", path);
     json_decref(map);
     return good;
@@ -134,11 +169,11 @@ static json_t *
 s_journal_map(const lade_partial_t *self, const lade_journal_t *journal)
 {
     return json_pack(
-        "{s:i, s:s, s:s, s:s*, s:s*, s:s*, s:s*, s:s*, s:I, s:I, s:I, s:b, s:I, s:I, s:I}",
-        "version", 1, "source", self->source, "part", self->part, "etag", journal->etag,
+        "{s:i, s:s, s:s, s:s*, s:s*, s:s*, s:s*, s:s*, s:I, s:o, s:I, s:b, s:I, s:I, s:I}",
+        "version", 2, "source", self->source, "part", self->part, "etag", journal->etag,
         "last_modified", journal->last_modified, "content_type", journal->content_type, "name",
-        journal->name, "sha256", journal->sha256, "total", (json_int_t)journal->total, "bytes",
-        (json_int_t)journal->bytes, "attempt", (json_int_t)self->attempt, "publishing",
+        journal->name, "sha256", journal->sha256, "total", (json_int_t)journal->total, "ranges",
+        s_ranges_map(&journal->ranges), "attempt", (json_int_t)self->attempt, "publishing",
         (int)journal->publishing, "inode", (json_int_t)journal->inode, "device",
         (json_int_t)journal->device, "mtime_ns", (json_int_t)journal->mtime_ns);
 }
@@ -158,7 +193,7 @@ s_overtaken(const lade_partial_t *self)
 }
 
 static lade_code_t
-s_journal_write(const lade_partial_t *self, const lade_journal_t *journal, lade_error_t *error)
+s_journal_write(lade_partial_t *self, const lade_journal_t *journal, lade_error_t *error)
 {
     if (s_overtaken(self))
         return lade_error_set(error, LADE_STALE_LEASE, "a later attempt works on %s", self->path);
@@ -170,56 +205,30 @@ s_journal_write(const lade_partial_t *self, const lade_journal_t *journal, lade_
                               self->journal_path);
     lade_code_t code = lade_path_write(self->journal_path, text, strlen(text), 0600, error);
     free(text);
+    self->journaled |= code == LADE_OK;
     return code;
 }
 
 // ---------------------------------------------------------------------------------------------------
 // Bytes
 
+// Reads exactly len bytes; LADE_CORRUPT if the file ends before.
 static lade_code_t
-s_hash_fd(int fd, int64_t bytes, EVP_MD_CTX *hash, const lade_partial_where_t *where,
-          const char *path, lade_error_t *error)
+s_read(int fd, int64_t at, void *bytes, size_t len, const char *path, lade_error_t *error)
 {
-    lade_code_t code = LADE_OK;
-    char *block = malloc(S_READ_BYTES);
-    if (!block)
-        return lade_error_set(error, LADE_NO_MEMORY, "no memory to read %s", path);
-    for (int64_t at = 0; at < bytes && !code;) {
-        size_t want = bytes - at < S_READ_BYTES ? (size_t)(bytes - at) : S_READ_BYTES;
-        ssize_t got = pread(fd, block, want, at);
+    for (char *to = bytes; len;) {
+        ssize_t got = pread(fd, to, len, at);
         if (got < 0 && errno == EINTR)
             continue;
-        if (got <= 0)
-            code = got < 0
-                       ? lade_error_errno(error, errno, "cannot read %s", path)
-                       : lade_error_set(error, LADE_CORRUPT, "%s ended at byte %" PRId64, path, at);
-        else if (where->stop && where->stop(where->arg))
-            code = lade_error_set(error, LADE_CANCELLED, "stopped while reading %s", path);
-        else if (!EVP_DigestUpdate(hash, block, (size_t)got))
-            code = lade_error_set(error, LADE_INTERNAL, "sha256 failed");
-        else
-            at += got;
+        if (got < 0)
+            return lade_error_errno(error, errno, "cannot read %s", path);
+        if (got == 0)
+            return lade_error_set(error, LADE_CORRUPT, "%s ended at byte %" PRId64, path, at);
+        to += got;
+        at += got;
+        len -= (size_t)got;
     }
-    free(block);
-    return code;
-}
-
-static void
-s_hash_begin(EVP_MD_CTX *hash)
-{
-    if (!EVP_DigestInit_ex(hash, EVP_sha256(), NULL))
-        abort(); // an OpenSSL without sha256 is no machine to run on
-}
-
-static void
-s_hash_end(const EVP_MD_CTX *hash, char hex[65])
-{
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    EVP_MD_CTX *copy = EVP_MD_CTX_new();
-    if (!copy || !EVP_MD_CTX_copy_ex(copy, hash) || !EVP_DigestFinal_ex(copy, digest, NULL))
-        abort();
-    EVP_MD_CTX_free(copy);
-    s_hex(digest, 32, hex);
+    return LADE_OK;
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -285,16 +294,16 @@ s_take_over(lade_partial_t *self, const char *old, const lade_partial_where_t *w
     return self->fd < 0 ? lade_error_errno(error, errno, "cannot open %s", self->path) : LADE_OK;
 }
 
-// Cuts what was taken over to what the journal vouches for, and makes the journal ours.
+// Checks that what was taken over can hold what the journal vouches for, and makes the journal
+// ours.
 static lade_code_t
 s_claim(lade_partial_t *self, const lade_journal_t *journal, lade_error_t *error)
 {
     struct stat st;
-    if (fstat(self->fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size < journal->bytes)
+    if (fstat(self->fd, &st) != 0 || !S_ISREG(st.st_mode) ||
+        st.st_size < lade_ranges_end(&journal->ranges))
         return lade_error_set(error, LADE_CORRUPT, "%s is shorter than its journal says",
                               self->path);
-    if (ftruncate(self->fd, journal->bytes) != 0)
-        return lade_error_errno(error, errno, "cannot cut %s", self->path);
     lade_journal_t claim = *journal; // borrows its texts
     claim.publishing = false;
     return s_journal_write(self, &claim, error);
@@ -325,10 +334,6 @@ s_adopt(lade_partial_t *self, const lade_partial_where_t *where, const lade_jour
     if (s_keeps(code) && strcmp(old, self->path) != 0 && access(old, F_OK) == 0)
         unlink(self->path); // the second name, or what was copied before the disk was full
     free(old);
-    if (!code)
-        code = s_hash_fd(self->fd, journal->bytes, self->hash, where, self->path, error);
-    if (!code)
-        self->bytes = journal->bytes;
     return code;
 }
 
@@ -339,8 +344,7 @@ s_create(lade_partial_t *self, lade_error_t *error)
         close(self->fd);
     unlink(self->path);
     unlink(self->journal_path);
-    s_hash_begin(self->hash);
-    self->bytes = 0;
+    self->journaled = false;
     self->fd = open(self->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
     return self->fd < 0 ? lade_error_errno(error, errno, "cannot create %s", self->path) : LADE_OK;
 }
@@ -406,7 +410,7 @@ s_is_published(const lade_partial_t *self, const lade_journal_t *journal)
     struct stat st;
     bool same = lstat(final, &st) == 0 && S_ISREG(st.st_mode) &&
                 (uint64_t)st.st_ino == journal->inode && (uint64_t)st.st_dev == journal->device &&
-                st.st_size == journal->bytes && s_mtime_ns(&st) == journal->mtime_ns;
+                st.st_size == journal->total && s_mtime_ns(&st) == journal->mtime_ns;
     free(final);
     return same;
 }
@@ -426,20 +430,18 @@ static lade_partial_t *
 s_new(const lade_partial_where_t *where)
 {
     lade_partial_t *self = zmalloc(sizeof *self);
-    self->fd = -1;
+    self->fd = self->direct = -1;
     self->attempt = where->attempt;
     self->folder = strdup(where->folder);
-    self->hash = EVP_MD_CTX_new();
     s_digest_text(where->source, self->source);
     int len = s_base_len(where->base);
-    if (!self->folder || !self->hash ||
+    if (!self->folder ||
         asprintf(&self->prefix, ".%.*s.%" PRId64 "-", len, where->base, where->id) < 0 ||
         asprintf(&self->part, "%s%" PRId64 ".part", self->prefix, where->attempt) < 0 ||
         asprintf(&self->journal, ".%.*s.%" PRId64 ".journal", len, where->base, where->id) < 0)
         abort();
     self->path = lade_path_join(self->folder, self->part);
     self->journal_path = lade_path_join(self->folder, self->journal);
-    s_hash_begin(self->hash);
     return self;
 }
 
@@ -453,7 +455,7 @@ lade_partial_open(lade_partial_t **self_p, const lade_partial_where_t *where,
     *journal = (lade_journal_t){.total = -1};
     bool ours = s_journal_read(self->journal_path, journal) &&
                 strcmp(journal->source, self->source) == 0 &&
-                (journal->bytes > 0 || journal->publishing);
+                (journal->ranges.bytes > 0 || journal->publishing);
     if (ours && journal->attempt > self->attempt) {
         lade_partial_close(&self);
         return lade_error_set(error, LADE_STALE_LEASE, "a later attempt works in %s",
@@ -473,8 +475,10 @@ lade_partial_open(lade_partial_t **self_p, const lade_partial_where_t *where,
         code = s_create(self, &why);
     }
     journal->publishing = false;
-    if (!code)
+    if (!code) {
         s_sweep(self);
+        self->direct = open(self->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_DIRECT);
+    }
     if (code && error)
         *error = why;
     if (code && code != LADE_CANCELLED)
@@ -483,32 +487,120 @@ lade_partial_open(lade_partial_t **self_p, const lade_partial_where_t *where,
     return code;
 }
 
-int64_t
-lade_partial_bytes(const lade_partial_t *self)
+// ---------------------------------------------------------------------------------------------------
+// Space
+
+static bool
+s_has_space(const lade_partial_t *self, int64_t more)
 {
-    return self->bytes;
+    struct statvfs fs;
+    return fstatvfs(self->fd, &fs) != 0 ||
+           (int64_t)fs.f_bavail >= more / (int64_t)(fs.f_frsize ? fs.f_frsize : 1);
+}
+
+static lade_code_t
+s_no_space(const lade_partial_t *self, int64_t more, lade_error_t *error)
+{
+    return lade_error_set(error, LADE_NO_SPACE,
+                          "no room for %" PRId64
+                          " more bytes in %s; make room, it goes on by itself",
+                          more, self->folder);
+}
+
+lade_code_t
+lade_partial_reserve(lade_partial_t *self, int64_t total, lade_error_t *error)
+{
+    struct stat st;
+    if (fstat(self->fd, &st) != 0)
+        return lade_error_errno(error, errno, "cannot look at %s", self->path);
+    int64_t more = total - (int64_t)st.st_blocks * 512;
+    if (more > 0 && !s_has_space(self, more))
+        return s_no_space(self, more, error);
+    int failed = total > 0 && fallocate(self->fd, 0, 0, total) != 0 ? errno : 0;
+    if (failed == ENOSPC || failed == EDQUOT) {
+        if (ftruncate(self->fd, st.st_size) != 0) // gives back what it got before the end
+            return lade_error_errno(error, errno, "cannot cut %s", self->path);
+        return s_no_space(self, more, error);
+    }
+    atomic_store(&self->reserved,
+                 failed ? INT64_MAX : total); // no promise to be had: none is asked again
+    return LADE_OK;
+}
+
+// A file of unknown length takes its space in steps. What cannot be had shows when it is written.
+static void
+s_reserve_step(lade_partial_t *self, int64_t end)
+{
+    int64_t reserved = atomic_load(&self->reserved);
+    if (end <= reserved ||
+        !atomic_compare_exchange_strong(&self->reserved, &reserved, end + S_STEP_BYTES))
+        return;
+    if (fallocate(self->fd, FALLOC_FL_KEEP_SIZE, reserved, end + S_STEP_BYTES - reserved) != 0 &&
+        errno != ENOSPC)
+        atomic_store(&self->reserved, INT64_MAX);
+}
+
+char *
+lade_partial_volume(const char *folder)
+{
+    char *at = realpath(folder, NULL);
+    struct stat here, above;
+    if (!at || lstat(at, &here) != 0) {
+        free(at);
+        return strdup("/");
+    }
+    while (strcmp(at, "/") != 0) {
+        char *up = lade_path_folder(at);
+        bool mount = lstat(up, &above) != 0 || above.st_dev != here.st_dev;
+        if (mount) {
+            free(up);
+            break;
+        }
+        free(at);
+        at = up;
+    }
+    return at;
 }
 
 // ---------------------------------------------------------------------------------------------------
 // Writing
 
-lade_code_t
-lade_partial_append(lade_partial_t *self, const void *bytes, size_t len, lade_error_t *error)
+static bool
+s_is_aligned(const void *bytes, int64_t at, size_t len)
 {
-    const char *at = bytes;
-    for (size_t left = len; left;) {
-        ssize_t done = pwrite(self->fd, at, left, self->bytes);
+    return ((uintptr_t)bytes | (uint64_t)at | len) % LADE_BLOCK_ALIGN == 0;
+}
+
+lade_code_t
+lade_partial_write(lade_partial_t *self, int64_t at, const void *bytes, size_t len,
+                   lade_error_t *error)
+{
+    bool direct = self->direct >= 0 && len && s_is_aligned(bytes, at, len);
+    if (len > S_SMALL_BYTES)
+        s_reserve_step(self, at + (int64_t)len);
+    for (const char *from = bytes; len;) {
+        ssize_t done = pwrite(direct ? self->direct : self->fd, from, len, at);
         if (done < 0 && errno == EINTR)
             continue;
+        if (done < 0 && direct &&
+            errno == EINVAL) { // this file system wants more alignment than ours
+            direct = false;
+            continue;
+        }
         if (done < 0)
             return lade_error_errno(error, errno, "cannot write %s", self->path);
-        if (!EVP_DigestUpdate(self->hash, at, (size_t)done))
-            return lade_error_set(error, LADE_INTERNAL, "sha256 failed");
-        self->bytes += done;
+        from += done;
         at += done;
-        left -= (size_t)done;
+        len -= (size_t)done;
+        direct = direct && s_is_aligned(from, at, len);
     }
     return LADE_OK;
+}
+
+lade_code_t
+lade_partial_read(lade_partial_t *self, int64_t at, void *bytes, size_t len, lade_error_t *error)
+{
+    return s_read(self->fd, at, bytes, len, self->path, error);
 }
 
 lade_code_t
@@ -522,8 +614,8 @@ lade_partial_restart(lade_partial_t *self, lade_error_t *error)
     }
     if (ftruncate(self->fd, 0) != 0)
         return lade_error_errno(error, errno, "cannot empty %s", self->path);
-    self->bytes = 0;
-    s_hash_begin(self->hash);
+    self->journaled = false;
+    atomic_store(&self->reserved, 0);
     return LADE_OK;
 }
 
@@ -537,46 +629,55 @@ s_is_ours(const lade_partial_t *self)
            named.st_ino == opened.st_ino && named.st_dev == opened.st_dev;
 }
 
-lade_code_t
-lade_partial_checkpoint(lade_partial_t *self, const lade_journal_t *journal, lade_error_t *error)
+// Makes the bytes durable, if the file is still ours.
+static lade_code_t
+s_sync(const lade_partial_t *self, lade_error_t *error)
 {
     if (fdatasync(self->fd) != 0)
         return lade_error_errno(error, errno, "cannot sync %s", self->path);
     if (!s_is_ours(self))
         return lade_error_set(error, LADE_STALE_LEASE, "%s is gone: a later attempt took it over",
                               self->path);
-    return s_journal_write(self, journal, error);
+    return LADE_OK;
 }
 
-void
-lade_partial_digest(const lade_partial_t *self, char hex[65])
+lade_code_t
+lade_partial_checkpoint(lade_partial_t *self, const lade_journal_t *journal, lade_error_t *error)
 {
-    s_hash_end(self->hash, hex);
+    lade_code_t code = s_sync(self, error);
+    return code ? code : s_journal_write(self, journal, error);
+}
+
+// Notes in the journal that this inode is about to get its final name.
+static lade_code_t
+s_announce(lade_partial_t *self, lade_journal_t *journal, lade_error_t *error)
+{
+    struct stat st;
+    if (fstat(self->fd, &st) != 0)
+        return lade_error_errno(error, errno, "cannot look at %s", self->path);
+    journal->inode = (uint64_t)st.st_ino;
+    journal->device = (uint64_t)st.st_dev;
+    journal->mtime_ns = s_mtime_ns(&st);
+    journal->publishing = true;
+    return s_journal_write(self, journal, error);
 }
 
 lade_code_t
 lade_partial_publish(lade_partial_t *self, lade_journal_t *journal, lade_error_t *error)
 {
-    assert(journal->name);
-    struct stat st;
-    char hex[65];
-    lade_partial_digest(self, hex);
-    if (fstat(self->fd, &st) != 0)
-        return lade_error_errno(error, errno, "cannot look at %s", self->path);
-    free(journal->sha256);
-    journal->sha256 = strdup(hex);
-    journal->bytes = journal->total = self->bytes;
-    journal->inode = (uint64_t)st.st_ino;
-    journal->device = (uint64_t)st.st_dev;
-    journal->mtime_ns = s_mtime_ns(&st);
-    journal->publishing = true;
-    lade_code_t code = lade_partial_checkpoint(self, journal, error);
+    assert(journal->name && journal->sha256);
+    // Cuts off what was reserved beyond the end.
+    if (ftruncate(self->fd, journal->total) != 0)
+        return lade_error_errno(error, errno, "cannot cut %s", self->path);
+    lade_code_t code = s_sync(self, error);
+    if (!code && self->journaled)
+        code = s_announce(self, journal, error);
     if (code)
         return code;
     char *final = lade_path_join(self->folder, journal->name);
     code = lade_path_publish(self->path, final, error);
     free(final);
-    if (!code)
+    if (!code && self->journaled)
         unlink(self->journal_path);
     return code;
 }
@@ -616,7 +717,8 @@ lade_partial_close(lade_partial_t **self_p)
         return;
     if (self->fd >= 0)
         close(self->fd);
-    EVP_MD_CTX_free(self->hash);
+    if (self->direct >= 0)
+        close(self->direct);
     free(self->folder);
     free(self->prefix);
     free(self->journal);
@@ -625,27 +727,4 @@ lade_partial_close(lade_partial_t **self_p)
     free(self->journal_path);
     free(self);
     *self_p = NULL;
-}
-
-lade_code_t
-lade_partial_hash_file(const char *path, bool (*stop)(void *arg), void *arg, char hex[65],
-                       lade_error_t *error)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat st;
-    if (fd < 0 || fstat(fd, &st) != 0) {
-        lade_code_t code = lade_error_errno(error, errno, "cannot open %s", path);
-        if (fd >= 0)
-            close(fd);
-        return code;
-    }
-    EVP_MD_CTX *hash = EVP_MD_CTX_new();
-    s_hash_begin(hash);
-    lade_partial_where_t where = {.stop = stop, .arg = arg};
-    lade_code_t code = s_hash_fd(fd, st.st_size, hash, &where, path, error);
-    if (!code)
-        s_hash_end(hash, hex);
-    EVP_MD_CTX_free(hash);
-    close(fd);
-    return code;
 }

@@ -10,12 +10,13 @@
 // that was stopped and goes on writes into a file of its own, never into what its successor
 // publishes.
 //
-// One thread at a time uses a partial, but for lade_partial_checkpoint, which may run beside
-// lade_partial_append.
+// lade_partial_write, _read and _checkpoint are safe from several threads at once; the rest is for
+// one thread while nobody else uses the partial.
 #ifndef LADE_PARTIAL_H
 #define LADE_PARTIAL_H
 
 #include "common/error.h"
+#include "workers/download/ranges.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -31,7 +32,7 @@ typedef struct {
     char *part;                                // name of the partial file
     char *sha256;                              // of the whole file, when publishing
     int64_t total;                             // bytes of the whole file, -1 while unknown
-    int64_t bytes;                             // durable in the partial
+    lade_ranges_t ranges;                      // durable in the partial
     int64_t attempt;                           // who wrote it
     bool publishing; // the bytes are complete and verified; inode is about to get its final name
     uint64_t inode, device;
@@ -50,35 +51,45 @@ typedef struct {
     void *arg;
 } lade_partial_where_t;
 
-// Opens the partial of an attempt, with the bytes an earlier attempt left (hashed again, once) if
-// its journal is of the same source. *journal is filled with what is known; free it. Removes what
-// older attempts left otherwise. If the earlier attempt had published already, *self_p is NULL,
-// LADE_OK is returned and journal->publishing is true. Blocks. LADE_CANCELLED if stop said so:
+// Opens the partial of an attempt, with the bytes an earlier attempt left if its journal is of the
+// same source. *journal is filled with what is known; free it. Removes what older attempts left
+// otherwise. If the earlier attempt had published already, *self_p is NULL, LADE_OK is returned and
+// journal->publishing is true. Blocks. LADE_CANCELLED if stop said so while bytes were copied:
 // *self_p is then there with no bytes, to be removed or closed. LADE_STALE_LEASE if a later attempt
 // has the journal. LADE_NO_SPACE and LADE_NO_MEMORY leave what was there for another try.
 lade_code_t lade_partial_open(lade_partial_t **self_p, const lade_partial_where_t *where,
                               lade_journal_t *journal, lade_error_t *error);
 
-// Bytes there are, in the file and the hash.
-int64_t lade_partial_bytes(const lade_partial_t *self);
+// Takes the space of a file of so many bytes from the file system, so that no other transfer can;
+// where the file system cannot promise space the free space is looked at. LADE_NO_SPACE leaves as
+// much as was used before. Blocks; nobody may write meanwhile.
+lade_code_t lade_partial_reserve(lade_partial_t *self, int64_t total, lade_error_t *error);
 
-lade_code_t lade_partial_append(lade_partial_t *self, const void *bytes, size_t len,
-                                lade_error_t *error);
+// Writes bytes at their place; past the page cache if memory, place and length are aligned for that
+// (LADE_BLOCK_ALIGN). Blocks.
+lade_code_t lade_partial_write(lade_partial_t *self, int64_t at, const void *bytes, size_t len,
+                               lade_error_t *error);
 
-// Forgets all bytes and the journal.
+// Reads bytes that were written. LADE_CORRUPT if the file is shorter.
+lade_code_t lade_partial_read(lade_partial_t *self, int64_t at, void *bytes, size_t len,
+                              lade_error_t *error);
+
+// Forgets all bytes and the journal. Space that was reserved is given back.
 lade_code_t lade_partial_restart(lade_partial_t *self, lade_error_t *error);
 
-// Makes the first journal->bytes bytes durable, then says so in the journal. Blocks.
-// LADE_STALE_LEASE if a later attempt has the journal.
+// Folder of mounted file systems' root the partial lies in, as an operator knows it; you free it.
+char *lade_partial_volume(const char *folder);
+
+// Makes what is written durable, then says so in the journal: journal->ranges have to have been
+// written before this was called. Blocks. LADE_STALE_LEASE if a later attempt has the journal.
 lade_code_t lade_partial_checkpoint(lade_partial_t *self, const lade_journal_t *journal,
                                     lade_error_t *error);
 
-// sha256 of all bytes, in hex.
-void lade_partial_digest(const lade_partial_t *self, char hex[65]);
-
-// Gives the complete file its final name, journal->name in the folder, durably and never over
-// another; then removes the journal. Blocks. LADE_EXISTS if the name is taken: the partial is still
-// there then.
+// Gives the complete file of journal->total bytes and journal->sha256 its final name, journal->name
+// in the folder, durably and never over another; then removes the journal. If the journal has never
+// been written (a small file) that is left out: after a crash between the rename and the answer the
+// next attempt finds the name taken and compares. Blocks. LADE_EXISTS if the name is taken: the
+// partial is still there then.
 lade_code_t lade_partial_publish(lade_partial_t *self, lade_journal_t *journal,
                                  lade_error_t *error);
 
@@ -91,9 +102,5 @@ void lade_partial_discard(const lade_partial_where_t *where);
 
 // Closes; the files stay.
 void lade_partial_close(lade_partial_t **self_p);
-
-// sha256 of a file, in hex. Blocks; LADE_CANCELLED if stop said so.
-lade_code_t lade_partial_hash_file(const char *path, bool (*stop)(void *arg), void *arg,
-                                   char hex[65], lade_error_t *error);
 
 #endif

@@ -18,14 +18,16 @@ enum {
     S_GRACE_MS =
         1000, // for transfers that are nearly done; the others go on elsewhere from where they are
     S_MAX_MIRRORS = 16,
+    S_SPACE_S = 3, // between two looks whether a full disk has room again
 };
 
 struct lade_serve {
     const lade_config_t *config;
     lade_worker_t *worker;
     lade_engine_t *engine;
-    lade_pool_t *local; // for sources on this machine
-    zactor_t *ended;    // NULL if the events cannot be heard
+    lade_pool_t *local;            // for sources on this machine
+    zactor_t *ended;               // NULL if the events cannot be heard
+    int64_t stats_ms, stats_bytes; // when stats were asked for last, and what they were
 };
 
 // One job: the engine's arg.
@@ -63,6 +65,7 @@ s_start(void *arg, lade_task_t *task)
     }
     const json_t *spec = lade_task_spec(task);
     const char *urls[S_MAX_MIRRORS + 1], *sha256 = lade_json_text(spec, "sha256", NULL);
+    const lade_terms_t terms = lade_task_terms(task);
     s_urls(task, urls);
     if (sha256 && strncmp(sha256, "sha256:", 7) == 0)
         sha256 += 7;
@@ -77,12 +80,29 @@ s_start(void *arg, lade_task_t *task)
         .size = lade_json_int(spec, "size", -1),
         .access_token = lade_json_text(spec, "access_token", NULL),
         .preserve_partial = lade_json_bool(spec, "preserve_partial_downloads", false),
+        .connections = terms.connections,
+        .bytes_per_s = terms.bytes_per_s,
     };
     s_job_t *job = zmalloc(sizeof *job);
     job->serve = self;
     job->task = task;
     // The task is valid until this returns, even if the transfer has ended by then.
-    lade_task_set_data(task, (void *)(intptr_t)lade_engine_add(self->engine, &request, job));
+    int64_t ticket = lade_engine_add(self->engine, &request, job);
+    lade_task_set_data(task, (void *)(intptr_t)ticket);
+    if (terms.hold_s > 0)
+        lade_engine_set_terms(self->engine, ticket, terms.connections, terms.bytes_per_s,
+                              terms.hold_s);
+}
+
+static void
+s_terms(void *arg, lade_task_t *task, const lade_terms_t *terms)
+{
+    lade_serve_t *self = arg;
+    if (!task)
+        lade_engine_set_rate(self->engine, terms->bytes_per_s);
+    else if (lade_task_data(task))
+        lade_engine_set_terms(self->engine, (int64_t)(intptr_t)lade_task_data(task),
+                              terms->connections, terms->bytes_per_s, terms->hold_s);
 }
 
 static void
@@ -104,8 +124,12 @@ s_stats(void *arg)
     lade_serve_t *self = arg;
     int64_t bytes, open, ended;
     lade_engine_stats(self->engine, &bytes, &open, &ended);
-    return json_pack("{s:I, s:I, s:I}", "bytes", (json_int_t)bytes, "transfers", (json_int_t)open,
-                     "ended", (json_int_t)ended);
+    int64_t now_ms = lade_mono_ms(), ms = now_ms - self->stats_ms;
+    double rate = ms > 0 ? (double)(bytes - self->stats_bytes) * 1000 / (double)ms : 0;
+    self->stats_ms = now_ms;
+    self->stats_bytes = bytes;
+    return json_pack("{s:I, s:I, s:I, s:f}", "bytes", (json_int_t)bytes, "transfers",
+                     (json_int_t)open, "ended", (json_int_t)ended, "rate", rate);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -116,6 +140,20 @@ s_progress(void *arg, int64_t bytes, int64_t total, const char *path)
 {
     s_job_t *job = arg;
     lade_task_progress(job->task, bytes, total < 0 ? 0 : total, NULL, path);
+}
+
+static void
+s_phase(void *arg, const char *phase, const char *reason)
+{
+    s_job_t *job = arg;
+    lade_task_phase(job->task, phase, reason);
+}
+
+static void
+s_confirm(void *arg, int64_t connections)
+{
+    s_job_t *job = arg;
+    lade_task_confirm(job->task, connections);
 }
 
 static json_t *
@@ -161,6 +199,12 @@ s_end(void *arg, const lade_outcome_t *outcome)
         lade_log(LADE_LOG_INFO, about, "%s: %s", lade_code_name(outcome->error.code),
                  outcome->error.message);
         s_close_gates(job->serve, outcome);
+    }
+    if (outcome->volume) {
+        char gate[300];
+        snprintf(gate, sizeof gate, "space:%s", outcome->volume);
+        lade_task_fail_at(&job->task, &outcome->error, gate, S_SPACE_S);
+    } else if (outcome->error.code) {
         // Below 0 would mean never; a server that names no time leaves it to the code.
         lade_task_fail(&job->task, &outcome->error, fmax(outcome->retry_after_s, 0));
     }
@@ -183,9 +227,14 @@ s_on_cancelled(void *arg, int64_t id, const json_t *event)
 // ---------------------------------------------------------------------------------------------------
 
 static const char *const s_kinds[] = {"download", NULL};
-static const lade_worker_ops_t s_worker_ops = {
-    .name = "download", .kinds = s_kinds, .start = s_start, .stop = s_stop, .stats = s_stats};
-static const lade_engine_ops_t s_engine_ops = {.progress = s_progress, .end = s_end};
+static const lade_worker_ops_t s_worker_ops = {.name = "download",
+                                               .kinds = s_kinds,
+                                               .start = s_start,
+                                               .stop = s_stop,
+                                               .stats = s_stats,
+                                               .terms = s_terms};
+static const lade_engine_ops_t s_engine_ops = {
+    .progress = s_progress, .phase = s_phase, .confirm = s_confirm, .end = s_end};
 
 lade_code_t
 lade_serve_new(lade_serve_t **self_p, const lade_config_t *config, lade_error_t *error)

@@ -1,9 +1,8 @@
-// What a transfer does on the disk, and what it makes of an answer.
+// What a transfer is, and what it does on the disk.
 #include "workers/download/transfer.h"
 
 #include "common/log.h"
 #include "common/path.h"
-#include "workers/download/verdict.h"
 
 #include <ctype.h>
 #include <czmq.h>
@@ -40,9 +39,12 @@ lade_transfer_new(const lade_request_t *request)
     self->token = s_dup(request->access_token);
     self->preserve_partial = request->preserve_partial;
     self->journal.total = -1;
-    self->part.headers = LADE_HEADERS_NONE;
+    self->digest = lade_digest_new();
     self->retry_after_s = -1;
     self->told_bytes = -1;
+    self->retries = LADE_TRANSFER_RETRIES;
+    self->farm_connections = request->connections;
+    self->farm_rate = request->bytes_per_s;
     return self;
 }
 
@@ -50,6 +52,12 @@ const char *
 lade_transfer_url(const lade_transfer_t *self)
 {
     return self->urls[self->url_at];
+}
+
+int64_t
+lade_transfer_total(const lade_transfer_t *self)
+{
+    return self->journal.total;
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -91,28 +99,6 @@ s_url_name(const char *url)
     curl_free(name);
     curl_free(path);
     return safe;
-}
-
-// Whether scheme, host and port are the same.
-static bool
-s_same_origin(const char *a, const char *b)
-{
-    static const CURLUPart parts[] = {CURLUPART_SCHEME, CURLUPART_HOST, CURLUPART_PORT};
-    bool same = true;
-    for (size_t i = 0; i < sizeof parts / sizeof *parts && same; i++) {
-        char *of_a = s_url_part(a, parts[i], CURLU_DEFAULT_PORT);
-        char *of_b = s_url_part(b, parts[i], CURLU_DEFAULT_PORT);
-        same = of_a && of_b && strcasecmp(of_a, of_b) == 0;
-        curl_free(of_a);
-        curl_free(of_b);
-    }
-    return same;
-}
-
-const char *
-lade_transfer_token(const lade_transfer_t *self)
-{
-    return s_same_origin(self->urls[0], lade_transfer_url(self)) ? self->token : NULL;
 }
 
 static lade_code_t
@@ -226,12 +212,12 @@ s_compare(lade_transfer_t *self, const char *hex, lade_error_t *error)
     bool file = stat(self->path, &st) == 0 && S_ISREG(st.st_mode);
     bool sized = file && (self->size < 0 || st.st_size == self->size);
     if (sized && hex) {
-        lade_code_t code = lade_partial_hash_file(self->path, s_stopped, self, there, error);
+        lade_code_t code = lade_digest_file(self->path, s_stopped, self, there, error);
         if (code)
             return code;
         if (strcasecmp(there, hex) == 0) {
-            memcpy(self->digest, there, sizeof there);
-            self->journal.bytes = self->journal.total = st.st_size;
+            memcpy(self->digest_hex, there, sizeof there);
+            self->journal.total = st.st_size;
             self->found = true;
             return LADE_OK;
         }
@@ -241,15 +227,41 @@ s_compare(lade_transfer_t *self, const char *hex, lade_error_t *error)
                           hex ? " and is another file" : "");
 }
 
-// A name that is taken is an error, unless it is by the same file. A later attempt of a job goes on
-// even without a digest to compare with: the file may be what an earlier attempt published before
-// it could say so. What comes is compared.
-static lade_code_t
-s_check_taken(lade_transfer_t *self, lade_error_t *error)
+// A later attempt of a job goes on even without a digest to compare with: the file may be what an
+// earlier attempt published before it could say so. What comes is compared.
+lade_code_t
+lade_transfer_check_taken(lade_transfer_t *self, bool *compare, lade_error_t *error)
 {
-    if (!s_is_taken(self) || (!self->sha256 && self->attempt > 1))
+    bool taken = s_is_taken(self);
+    *compare = taken && self->sha256;
+    if (!taken || self->sha256 || self->attempt > 1)
         return LADE_OK;
-    return s_compare(self, self->sha256, error);
+    return s_compare(self, NULL, error);
+}
+
+void
+lade_transfer_note_volume(lade_transfer_t *self)
+{
+    char *volume = lade_partial_volume(self->destdir);
+    snprintf(self->volume, sizeof self->volume, "%s", volume);
+    free(volume);
+}
+
+// Forgets all bytes, and what is known of the file but its name if that was asked for.
+static lade_code_t
+s_restart(lade_transfer_t *self, lade_error_t *error)
+{
+    lade_code_t code = lade_partial_restart(self->partial, error);
+    lade_journal_free(&self->journal);
+    if (self->filename)
+        s_set_name(self, self->filename);
+    lade_ranges_free(&self->written);
+    lade_ranges_free(&self->claimed);
+    lade_digest_restart(self->digest);
+    self->resumed_from = self->snapshot_bytes = self->durable_bytes = 0;
+    self->answered = false;
+    self->told_bytes = -1;
+    return code;
 }
 
 static lade_code_t
@@ -296,9 +308,37 @@ lade_transfer_discard(int64_t id, const char *url, const char *path)
     free(from_url);
 }
 
+// Takes over what the partial has, if it can be told which version of the file it is of: by the
+// server's validator, or by a digest in the end. Else it is worth nothing.
+static lade_code_t
+s_adopt(lade_transfer_t *self, lade_error_t *error)
+{
+    int64_t bytes = self->journal.ranges.bytes;
+    bool known = self->sha256 || bytes == self->journal.total ||
+                 lade_headers_validator(self->journal.etag, self->journal.last_modified);
+    if (bytes > 0 && !known)
+        return s_restart(self, error);
+    lade_ranges_free(&self->written);
+    lade_ranges_free(&self->claimed);
+    self->written = lade_ranges_copy(&self->journal.ranges);
+    self->claimed = lade_ranges_copy(&self->journal.ranges);
+    self->resumed_from = self->snapshot_bytes = self->durable_bytes = bytes;
+    return LADE_OK;
+}
+
+static lade_code_t
+s_reserve(lade_transfer_t *self, lade_error_t *error)
+{
+    lade_code_t code = lade_partial_reserve(self->partial, self->journal.total, error);
+    if (code == LADE_NO_SPACE)
+        lade_transfer_note_volume(self);
+    return code;
+}
+
 static lade_code_t
 s_open(lade_transfer_t *self, lade_error_t *error)
 {
+    bool compare;
     lade_code_t code = s_resolve_place(self, error);
     if (!code)
         code = s_open_partial(self, error);
@@ -306,17 +346,14 @@ s_open(lade_transfer_t *self, lade_error_t *error)
         return code;
     if (!self->partial) { // an earlier attempt has published it
         self->found = true;
-        snprintf(self->digest, sizeof self->digest, "%s", self->journal.sha256);
+        snprintf(self->digest_hex, sizeof self->digest_hex, "%s", self->journal.sha256);
         return LADE_OK;
     }
-    code = s_check_taken(self, error);
-    // Bytes whose version nobody can tell, neither the server nor a digest, are worth nothing.
-    if (!code && !self->found && lade_partial_bytes(self->partial) > 0 && !self->sha256 &&
-        !lade_headers_validator(self->journal.etag, self->journal.last_modified) &&
-        lade_partial_bytes(self->partial) != self->journal.total)
-        code = lade_transfer_restart(self, error);
-    self->resumed_from = lade_partial_bytes(self->partial);
-    self->checkpoint_at = self->resumed_from;
+    code = self->path ? lade_transfer_check_taken(self, &compare, error) : LADE_OK;
+    if (!code && self->path && compare)
+        code = s_compare(self, self->sha256, error);
+    if (!code && !self->found)
+        code = s_adopt(self, error);
     if (self->found)
         lade_partial_remove(self->partial);
     return code;
@@ -326,7 +363,21 @@ void
 lade_transfer_open(void *arg)
 {
     lade_transfer_t *self = arg;
-    self->chore_error.code = s_open(self, &self->chore_error);
+    self->error_of_chore.code = s_open(self, &self->error_of_chore);
+}
+
+void
+lade_transfer_reserve(void *arg)
+{
+    lade_transfer_t *self = arg;
+    self->error_of_chore.code = s_reserve(self, &self->error_of_chore);
+}
+
+void
+lade_transfer_restart(void *arg)
+{
+    lade_transfer_t *self = arg;
+    self->error_of_chore.code = s_restart(self, &self->error_of_chore);
 }
 
 void
@@ -334,45 +385,119 @@ lade_transfer_snapshot(lade_transfer_t *self)
 {
     lade_journal_free(&self->snapshot);
     self->snapshot = lade_journal_copy(&self->journal);
-    self->snapshot.bytes = lade_partial_bytes(self->partial);
+    lade_ranges_free(&self->snapshot.ranges);
+    self->snapshot.ranges = lade_ranges_copy(&self->written);
     self->snapshot.publishing = false;
+    self->snapshot_bytes = self->written.bytes;
 }
 
 void
 lade_transfer_checkpoint(void *arg)
 {
     lade_transfer_t *self = arg;
-    self->chore_error.code =
-        lade_partial_checkpoint(self->partial, &self->snapshot, &self->chore_error);
+    self->error_of_checkpoint.code =
+        lade_partial_checkpoint(self->partial, &self->snapshot, &self->error_of_checkpoint);
+}
+
+void
+lade_transfer_write(void *arg)
+{
+    lade_block_t *block = arg;
+    lade_transfer_t *self = block->owner;
+    size_t done = block->flushed;
+    block->error.code = lade_partial_write(self->partial, block->at + (int64_t)done,
+                                           block->data + done, block->len - done, &block->error);
+}
+
+// Hashes what of the block is still to be hashed: some of it may have been read from the disk
+// already.
+static void
+s_hash_block(lade_digest_t *digest, const lade_block_t *block)
+{
+    size_t skip = (size_t)(lade_digest_bytes(digest) - block->at);
+    if (skip < block->len)
+        lade_digest_add(digest, block->data + skip, block->len - skip);
+}
+
+static lade_code_t
+s_hash_disk(lade_transfer_t *self, lade_error_t *error)
+{
+    char *bytes = malloc(LADE_BLOCK_BYTES);
+    lade_code_t code =
+        bytes ? LADE_OK
+              : lade_error_set(error, LADE_NO_MEMORY, "no memory to read %s", self->destdir);
+    for (int64_t at = self->hash_from; at < self->hash_to && !code && !s_stopped(self);) {
+        int64_t left = self->hash_to - at;
+        size_t len = left < LADE_BLOCK_BYTES ? (size_t)left : LADE_BLOCK_BYTES;
+        code = lade_partial_read(self->partial, at, bytes, len, error);
+        if (!code)
+            lade_digest_add(self->digest, bytes, len);
+        at += (int64_t)len;
+    }
+    free(bytes);
+    return code;
+}
+
+void
+lade_transfer_hash(void *arg)
+{
+    lade_transfer_t *self = arg;
+    for (lade_block_t *block = self->hash_blocks; block; block = block->next)
+        s_hash_block(self->digest, block);
+    if (!self->hash_blocks)
+        self->error_of_hash.code = s_hash_disk(self, &self->error_of_hash);
 }
 
 static lade_code_t
 s_check_whole(lade_transfer_t *self, lade_error_t *error)
 {
-    int64_t bytes = lade_partial_bytes(self->partial);
+    int64_t bytes = lade_digest_bytes(self->digest);
     if (self->size >= 0 && bytes != self->size)
         return lade_error_set(error, LADE_SIZE_MISMATCH,
                               "%s sent %" PRId64 " bytes, %" PRId64
                               " were announced; nothing was published",
                               self->host, bytes, self->size);
-    lade_partial_digest(self->partial, self->digest);
-    if (self->sha256 && strcasecmp(self->sha256, self->digest) != 0)
+    lade_digest_hex(self->digest, self->digest_hex);
+    if (self->sha256 && strcasecmp(self->sha256, self->digest_hex) != 0)
         return lade_error_set(error, LADE_DIGEST_MISMATCH,
                               "what %s sent has sha256 %s, %s was wanted; nothing was published",
-                              self->host, self->digest, self->sha256);
+                              self->host, self->digest_hex, self->sha256);
+    return LADE_OK;
+}
+
+// The last block, which was left to us so that a small file costs one chore.
+static lade_code_t
+s_take_last(lade_transfer_t *self, lade_error_t *error)
+{
+    lade_block_t *last = self->last;
+    if (!last)
+        return LADE_OK;
+    lade_transfer_write(last);
+    if (last->error.code) {
+        *error = last->error;
+        return error->code;
+    }
+    s_hash_block(self->digest, last);
     return LADE_OK;
 }
 
 static lade_code_t
 s_finish(lade_transfer_t *self, lade_error_t *error)
 {
-    lade_code_t code = s_check_whole(self, error);
+    lade_code_t code = s_take_last(self, error);
+    if (!code)
+        code = s_check_whole(self, error);
+    if (code == LADE_NO_SPACE)
+        lade_transfer_note_volume(self);
     if (code)
         return code;
+    free(self->journal.sha256);
+    self->journal.sha256 = strdup(self->digest_hex);
+    lade_ranges_add(&self->journal.ranges, 0, self->journal.total);
     code = lade_partial_publish(self->partial, &self->journal, error);
     self->published = code == LADE_OK;
     if (code == LADE_EXISTS)
-        code = s_compare(self, self->sha256 || self->attempt > 1 ? self->digest : NULL, error);
+        code = s_compare(self, self->sha256 || self->attempt > 1 ? self->digest_hex : NULL, error);
     if (!code && self->found)
         lade_partial_remove(self->partial);
     return code;
@@ -382,14 +507,14 @@ void
 lade_transfer_finish(void *arg)
 {
     lade_transfer_t *self = arg;
-    self->chore_error.code = s_finish(self, &self->chore_error);
+    self->error_of_chore.code = s_finish(self, &self->error_of_chore);
 }
 
 void
 lade_transfer_compare(void *arg)
 {
     lade_transfer_t *self = arg;
-    self->chore_error.code = s_compare(self, self->sha256, &self->chore_error);
+    self->error_of_chore.code = s_compare(self, self->sha256, &self->error_of_chore);
     if (self->found)
         lade_partial_remove(self->partial);
 }
@@ -400,7 +525,7 @@ lade_transfer_keep(void *arg)
     lade_transfer_t *self = arg;
     lade_error_t error;
     lade_code_t code = LADE_OK;
-    if (self->snapshot.bytes > 0)
+    if (self->snapshot.ranges.bytes > 0)
         code = lade_partial_checkpoint(self->partial, &self->snapshot, &error);
     if (code && code != LADE_STALE_LEASE) // a later attempt has its own
         lade_log(LADE_LOG_WARNING, "download", "what was fetched cannot be kept: %s",
@@ -414,163 +539,34 @@ lade_transfer_remove(void *arg)
     lade_partial_remove(self->partial);
 }
 
-lade_code_t
-lade_transfer_restart(lade_transfer_t *self, lade_error_t *error)
-{
-    lade_code_t code = lade_partial_restart(self->partial, error);
-    lade_journal_free(&self->journal);
-    if (self->filename)
-        s_set_name(self, self->filename);
-    self->resumed_from = self->checkpoint_at = 0;
-    self->told_bytes = -1;
-    return code;
-}
-
-lade_code_t
+bool
 lade_transfer_next(lade_transfer_t *self)
 {
-    lade_code_t code = LADE_OK;
-    if (self->sha256 && lade_partial_bytes(self->partial) > 0) {
-        // Of these bytes the digest will tell, not what this mirror called its version.
-        char **versions[] = {&self->journal.etag, &self->journal.last_modified};
-        for (size_t i = 0; i < sizeof versions / sizeof *versions; i++) {
-            free(*versions[i]);
-            *versions[i] = NULL;
-        }
-        self->resumed_from = lade_partial_bytes(self->partial);
-    } else {
-        code = lade_transfer_restart(self, NULL);
-    }
-    if (code)
-        return code;
     self->url_at++;
     lade_transfer_host(lade_transfer_url(self), self->host, sizeof self->host);
-    return LADE_OK;
-}
-
-// ---------------------------------------------------------------------------------------------------
-// Answers
-
-static lade_answer_t
-s_refuse(lade_transfer_t *self, lade_code_t code, const char *words)
-{
-    lade_error_set(&self->error, code, "%s %s", self->host, words);
-    return LADE_ANSWER_REFUSED;
-}
-
-// 200: all bytes from the first, whether asked for or not.
-static lade_answer_t
-s_judge_all(lade_transfer_t *self)
-{
-    lade_part_t *part = &self->part;
-    if (part->from > 0 && lade_transfer_restart(self, &self->error))
-        return LADE_ANSWER_REFUSED;
-    part->from = 0;
-    self->journal.total = part->headers.length;
-    return LADE_ANSWER_TAKE;
-}
-
-static bool
-s_is_strong(const char *etag)
-{
-    return etag && etag[0] == '"';
-}
-
-// Whether the answer is of another version than the bytes we have: by the ETags if both are strong,
-// else by the dates. A server that knows no If-Range sends the rest of any version.
-static bool
-s_is_other_version(const lade_transfer_t *self)
-{
-    const lade_headers_t *headers = &self->part.headers;
-    const char *had = self->journal.last_modified, *has = headers->last_modified;
-    if (s_is_strong(self->journal.etag) && s_is_strong(headers->etag))
-        return strcmp(self->journal.etag, headers->etag) != 0;
-    return had && has && strcmp(had, has) != 0;
-}
-
-// 206: only good if it is exactly the rest of the version we have.
-static lade_answer_t
-s_judge_rest(lade_transfer_t *self)
-{
-    const lade_headers_t *headers = &self->part.headers;
-    int64_t from = self->part.from;
-    if (from == 0)
-        return s_refuse(self, LADE_HTTP_ERROR, "answered 206 to a request for the whole file");
-    int64_t total = headers->total >= 0    ? headers->total
-                    : headers->length >= 0 ? from + headers->length
-                                           : -1;
-    bool other = headers->range_start != from ||
-                 (self->journal.total >= 0 && total >= 0 && total != self->journal.total) ||
-                 s_is_other_version(self);
-    if (other)
-        return LADE_ANSWER_ANEW;
-    if (total >= 0)
-        self->journal.total = total;
-    return LADE_ANSWER_TAKE;
-}
-
-// 416: we have all there is, or the file has become shorter.
-static lade_answer_t
-s_judge_past_end(lade_transfer_t *self)
-{
-    int64_t from = self->part.from;
-    if (from > 0 && self->part.headers.total == from &&
-        (self->journal.total < 0 || self->journal.total == from)) {
-        self->journal.total = from;
-        return LADE_ANSWER_WHOLE;
+    free(self->direct_url);
+    self->direct_url = NULL;
+    self->answered = self->whole = false;
+    self->if_range = LADE_IF_ETAG;
+    self->came = 0;
+    self->most = 0;
+    if (!self->sha256)
+        return false;
+    // Of these bytes the digest will tell, not what this mirror called its version.
+    char **versions[] = {&self->journal.etag, &self->journal.last_modified};
+    for (size_t i = 0; i < sizeof versions / sizeof *versions; i++) {
+        free(*versions[i]);
+        *versions[i] = NULL;
     }
-    return from > 0
-               ? LADE_ANSWER_ANEW
-               : s_refuse(self, LADE_HTTP_ERROR, "answered 416 to a request for the whole file");
+    self->resumed_from = self->written.bytes;
+    return true;
 }
 
-static lade_answer_t
-s_judge_failure(lade_transfer_t *self)
-{
-    const lade_verdict_facts_t facts = {.host = self->host,
-                                        .detail = "",
-                                        .connected = true,
-                                        .token = lade_transfer_token(self) != NULL};
-    lade_verdict_status(&self->part.headers, &facts, &self->error);
-    self->retry_after_s = self->part.headers.retry_after_s;
-    return LADE_ANSWER_REFUSED;
-}
-
-static const struct {
-    int status;
-    lade_answer_t (*judge)(lade_transfer_t *self);
-} s_judges[] = {
-    {200, s_judge_all},
-    {203, s_judge_all},
-    {206, s_judge_rest},
-    {416, s_judge_past_end},
-};
-
-static void
-s_replace(char **where, const char *text)
-{
-    if (!text)
-        return;
-    free(*where);
-    *where = strdup(text);
-}
-
-static void
-s_learn(lade_transfer_t *self)
-{
-    const lade_headers_t *headers = &self->part.headers;
-    s_replace(&self->journal.etag, headers->etag);
-    s_replace(&self->journal.last_modified, headers->last_modified);
-    s_replace(&self->journal.content_type, headers->content_type);
-}
-
-// The name: as asked for, else as the server says, else as the URL ends.
-static lade_code_t
-s_choose_name(lade_transfer_t *self, lade_error_t *error)
+lade_code_t
+lade_transfer_name(lade_transfer_t *self, const char *said, lade_error_t *error)
 {
     if (self->journal.name)
         return LADE_OK;
-    const char *said = self->part.headers.filename;
     if (said && lade_path_check_name(said, NULL) == LADE_OK) {
         s_set_name(self, said);
         return LADE_OK;
@@ -585,59 +581,6 @@ s_choose_name(lade_transfer_t *self, lade_error_t *error)
     return LADE_OK;
 }
 
-static bool
-s_is_weights(const char *name)
-{
-    static const char *const suffixes[] = {".safetensors", ".sft",  ".ckpt", ".pt",  ".pth", ".bin",
-                                           ".gguf",        ".onnx", ".pkl",  ".npz", ".h5"};
-    size_t len = strlen(name);
-    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
-        size_t more = strlen(suffixes[i]);
-        if (len > more && strcasecmp(name + len - more, suffixes[i]) == 0)
-            return true;
-    }
-    return false;
-}
-
-// What has to be so before the first byte of a good answer is written.
-static lade_answer_t
-s_check_answer(lade_transfer_t *self)
-{
-    const char *type = self->part.headers.content_type;
-    int64_t total = self->journal.total;
-    if (self->part.headers.encoded)
-        return s_refuse(self, LADE_HTTP_ERROR,
-                        "sends the file encoded, though it was asked not to");
-    if (self->size >= 0 && total >= 0 && total != self->size) {
-        lade_error_set(&self->error, LADE_SIZE_MISMATCH,
-                       "%s has a file of %" PRId64 " bytes, %" PRId64 " were announced", self->host,
-                       total, self->size);
-        return LADE_ANSWER_REFUSED;
-    }
-    if (s_choose_name(self, &self->error))
-        return LADE_ANSWER_REFUSED;
-    if (type && strcmp(type, "text/html") == 0 && s_is_weights(self->journal.name))
-        return s_refuse(self, LADE_NOT_A_MODEL,
-                        "sent a web page instead of the file; it may want a login or a token");
-    if (s_is_taken(self) && self->sha256)
-        return LADE_ANSWER_COMPARE;
-    return s_check_taken(self, &self->error) ? LADE_ANSWER_REFUSED : LADE_ANSWER_TAKE;
-}
-
-lade_answer_t
-lade_transfer_judge(lade_transfer_t *self)
-{
-    lade_answer_t (*judge)(lade_transfer_t * self) = s_judge_failure;
-    for (size_t i = 0; i < sizeof s_judges / sizeof *s_judges; i++)
-        if (s_judges[i].status == self->part.headers.status)
-            judge = s_judges[i].judge;
-    lade_answer_t answer = judge(self);
-    if (answer != LADE_ANSWER_TAKE)
-        return answer;
-    s_learn(self);
-    return s_check_answer(self);
-}
-
 void
 lade_transfer_destroy(lade_transfer_t **self_p)
 {
@@ -650,14 +593,15 @@ lade_transfer_destroy(lade_transfer_t **self_p)
     if (self->token)
         explicit_bzero(self->token, strlen(self->token));
     char *texts[] = {self->destination, self->destdir, self->filename,  self->sha256,
-                     self->token,       self->path,    self->final_url, self->part.buffer};
+                     self->token,       self->path,    self->final_url, self->direct_url};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         free(texts[i]);
     lade_partial_close(&self->partial);
     lade_journal_free(&self->journal);
     lade_journal_free(&self->snapshot);
-    lade_headers_free(&self->part.headers);
-    curl_slist_free_all(self->part.lines);
+    lade_ranges_free(&self->claimed);
+    lade_ranges_free(&self->written);
+    lade_digest_destroy(&self->digest);
     free(self);
     *self_p = NULL;
 }

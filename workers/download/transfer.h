@@ -1,13 +1,21 @@
-// One transfer, without the loop that drives it: its request, what is known of its source, its
-// file, and what an answer of the server means for it.
+// One transfer, without the loop that drives it: what was asked for, what is known of its source,
+// its file, and which bytes of it are where.
 //
-// Members are public to the engine. The engine's thread uses them; while a chore of the transfer is
-// with the crew (busy), the chore has partial, journal and chore_error, and the engine only appends
-// to the partial, and only during a checkpoint.
+//   claimed   a request is out for them, or they came
+//   written   in the partial file
+//   durable   named by the journal on the disk
+//   hashed    the digest has them; always the first ones
+//
+// Members are public to the engine's files (flow, part, answer). The engine's thread uses them;
+// while a chore of the transfer is with the crew, the chore has what it was given: the partial is
+// safe for several, journal, found, published, error_of_chore and digest belong to an exclusive
+// chore (busy), snapshot to a checkpoint, the digest to the hashing.
 #ifndef LADE_TRANSFER_H
 #define LADE_TRANSFER_H
 
+#include "workers/download/block.h"
 #include "workers/download/crew.h"
+#include "workers/download/digest.h"
 #include "workers/download/engine.h"
 #include "workers/download/headers.h"
 #include "workers/download/partial.h"
@@ -15,36 +23,34 @@
 #include <curl/curl.h>
 #include <stdatomic.h>
 
+typedef struct lade_part lade_part_t;
+
+enum { LADE_TRANSFER_RETRIES = 8 }; // requests repeated within an attempt, before bytes make more
+
 typedef enum {
     LADE_TRANSFER_OPENING,   // the crew looks for what is there already
-    LADE_TRANSFER_FETCHING,  // a request is out
+    LADE_TRANSFER_FETCHING,  // requests are out, or about to be
     LADE_TRANSFER_FINISHING, // the crew syncs and publishes
     LADE_TRANSFER_SETTLING,  // the crew keeps or removes the partial; then it ends
 } lade_transfer_state_t;
 
-// What an answer means.
+// What has to be done before more is fetched; a later one overrules.
 typedef enum {
-    LADE_ANSWER_NONE,    // nothing was answered yet
-    LADE_ANSWER_TAKE,    // its body goes into the file
-    LADE_ANSWER_ANEW,    // not the continuation asked for: ask again, for everything
-    LADE_ANSWER_WHOLE,   // there is nothing left to fetch
-    LADE_ANSWER_COMPARE, // the name is taken: look whether by the same file
-    LADE_ANSWER_REFUSED, // no file; transfer->error says why
-} lade_answer_t;
+    LADE_REDO_NONE,
+    LADE_REDO_RANGES,  // the file changed: forget all bytes, ask again
+    LADE_REDO_WHOLE,   // ranges cannot be had: forget all bytes, ask for everything at once
+    LADE_REDO_COMPARE, // the name is taken: look whether by the same file
+} lade_redo_t;
 
-// A run of bytes fetched by one request: here, all that is missing.
+// How If-Range is said: some servers take one validator and not the other.
+typedef enum { LADE_IF_ETAG, LADE_IF_DATE, LADE_IF_NOTHING } lade_if_range_t;
+
+// The search for the number of connections that is worth its while.
 typedef struct {
-    CURL *easy; // NULL while no request is out
-    struct curl_slist *lines;
-    char curl_words[CURL_ERROR_SIZE];
-    int64_t from; // first byte asked for
-    lade_headers_t headers;
-    lade_answer_t answer;
-    char *buffer;
-    size_t buffered, discarded;
-    CURLcode code;  // how libcurl ended it
-    bool connected; // the request was sent
-} lade_part_t;
+    size_t want, before; // now, and before the last growth
+    double rate;         // bytes a second, before the last growth
+    int64_t since_ms, bytes, again_ms;
+} lade_tune_t;
 
 typedef struct lade_transfer {
     struct lade_transfer *next;
@@ -61,23 +67,62 @@ typedef struct lade_transfer {
     bool preserve_partial;
 
     lade_chore_t chore;
-    bool busy;                // the chore is with the crew
-    lade_error_t chore_error; // how it went
+    bool busy;                   // an exclusive chore is with the crew
+    lade_error_t error_of_chore; // how it went
     lade_partial_t *partial;
-    lade_journal_t journal;  // of the source, and of the file on disk
-    lade_journal_t snapshot; // what the chore writes down
-    bool found;              // the whole file was there already
-    bool published;          // by us, now
+    lade_journal_t journal; // of the source, and of the file on disk
+    bool found;             // the whole file was there already
+    bool published;         // by us, now
 
-    lade_part_t part;
+    lade_ranges_t claimed, written;
+    size_t writes;        // blocks with the crew
+    int64_t resumed_from; // bytes an earlier attempt or another mirror had sent
+    lade_block_t *held;   // came, and wait for the hash; in the order of their places
+    lade_block_t *last;   // the last block of all, for the finish to write and hash
+
+    lade_chore_t checkpoint;
+    bool checkpointing;
+    lade_journal_t snapshot; // what the checkpoint writes down
+    lade_error_t error_of_checkpoint;
+    int64_t snapshot_bytes, durable_bytes;
+
+    lade_digest_t *digest;
+    lade_chore_t hash;
+    bool hashing;
+    lade_block_t *hash_blocks;  // what the chore hashes: these,
+    int64_t hash_from, hash_to; // or these bytes, from the disk
+    lade_error_t error_of_hash;
+    int64_t reread; // bytes that were hashed from the disk
+
+    lade_part_t *parts;
+    size_t part_count;
+    char *direct_url;         // where the present URL led to; NULL: not known or out of date
+    bool answered;            // a good answer came from the present URL
+    bool whole;               // no ranges: everything in one request
+    bool reserving, reserved; // bytes wait until space is reserved
+    bool verifying;           // and said so
+    lade_redo_t redo;
+    lade_if_range_t if_range;
+    size_t anew;          // times all was forgotten
+    size_t strikes;       // requests in a row that brought nothing
+    int64_t retries;      // that are left; bytes that come make more
+    int64_t came, earned; // bytes of this attempt from this URL; those that made retries
+    bool stalled;         // and said so
+    int64_t not_before_ms;
+    size_t most; // connections, after a server refused more
+    lade_tune_t tune;
+
+    int64_t farm_connections, farm_rate, hold_until_ms; // terms; 0: none
+    double tokens;                                      // bytes that may come now, of farm_rate
+
     lade_error_t error;
     double retry_after_s;
-    size_t anew; // requests repeated from byte 0
-    int64_t resumed_from, checkpoint_at, told_bytes, told_ms;
+    int64_t told_bytes, told_ms;
     char *path, *final_url;
     char host[256];        // of the present URL
     char answer_host[256]; // of the one that answered, after redirects
-    char digest[65];
+    char volume[256];      // where the disk is full
+    char digest_hex[65];
 } lade_transfer_t;
 
 // Copies the request. Never NULL.
@@ -88,34 +133,45 @@ lade_code_t lade_transfer_check(lade_transfer_t *self, lade_error_t *error);
 
 const char *lade_transfer_url(const lade_transfer_t *self);
 
-// The access token for the present URL: NULL for a mirror at another origin than the first URL's.
-const char *lade_transfer_token(const lade_transfer_t *self);
+// Bytes of the whole file, -1 while unknown.
+int64_t lade_transfer_total(const lade_transfer_t *self);
 
-// Chores. Each leaves its outcome in chore_error.
-void lade_transfer_open(void *self);       // partial, journal, resumed_from; or found
-void lade_transfer_checkpoint(void *self); // of snapshot
-void lade_transfer_finish(void *self);     // checks, publishes
-void lade_transfer_compare(void *self);    // found, or LADE_EXISTS
-void lade_transfer_keep(void *self);       // of snapshot
+// Exclusive chores: nothing else of the transfer is with the crew. Each leaves its outcome in
+// error_of_chore.
+void lade_transfer_open(void *self);    // partial, journal, written, resumed_from; or found
+void lade_transfer_reserve(void *self); // space for the whole file
+void lade_transfer_restart(void *self); // forgets all bytes
+void lade_transfer_finish(void *self);  // checks, publishes
+void lade_transfer_compare(void *self); // found, or LADE_EXISTS
+void lade_transfer_keep(void *self);    // of snapshot
 void lade_transfer_remove(void *self);
+
+// Chores that go on beside the fetching.
+void lade_transfer_checkpoint(void *self); // of snapshot
+void lade_transfer_hash(void *self);       // hash_blocks, else hash_from to hash_to
+void lade_transfer_write(void *block);
 
 // Notes what to write down while the transfer goes on.
 void lade_transfer_snapshot(lade_transfer_t *self);
 
-// Reads the headers of the final answer. On LADE_ANSWER_TAKE the journal holds what they say; on
-// _REFUSED the error is set.
-lade_answer_t lade_transfer_judge(lade_transfer_t *self);
+// A name that is taken is an error, unless it can be by the same file (LADE_OK: go on, what comes
+// is compared). Looks at the disk, but reads no file.
+lade_code_t lade_transfer_check_taken(lade_transfer_t *self, bool *compare, lade_error_t *error);
 
-// Forgets all bytes fetched.
-lade_code_t lade_transfer_restart(lade_transfer_t *self, lade_error_t *error);
+// Gives the file its name, as asked for, else as the server said, else as the URL ends.
+// LADE_VALUE_ERROR if none of them can be a file's.
+lade_code_t lade_transfer_name(lade_transfer_t *self, const char *said, lade_error_t *error);
+
+// Notes which file system is full, for the gate the job waits at.
+void lade_transfer_note_volume(lade_transfer_t *self);
 
 // Removes what a download of the URL that nobody works on any more left beside path, the file it
 // was to become.
 void lade_transfer_discard(int64_t id, const char *url, const char *path);
 
 // Turns to the next mirror, which there has to be. With a digest to check by it goes on from the
-// bytes there are, else it begins at the start.
-lade_code_t lade_transfer_next(lade_transfer_t *self);
+// bytes there are; else false: they have to be forgotten.
+bool lade_transfer_next(lade_transfer_t *self);
 
 // The host of a URL in lower case, "" if it has none.
 void lade_transfer_host(const char *url, char *host, size_t size);

@@ -18,7 +18,7 @@ static const struct {
     {CURLE_SSL_CONNECT_ERROR,        LADE_NETWORK,     "TLS could not be set up"},
     {CURLE_PEER_FAILED_VERIFICATION, LADE_HTTP_ERROR,  "its certificate cannot be trusted; if it is your own, name its authority in download.ca_file"},
     {CURLE_SSL_CACERT_BADFILE,       LADE_CONFIG_ERROR, "download.ca_file cannot be read"},
-    {CURLE_UNSUPPORTED_PROTOCOL,     LADE_VALUE_ERROR, "only http and https are fetched, and only they are redirected to"},
+    {CURLE_UNSUPPORTED_PROTOCOL,     LADE_NETWORK,     "what it answers is not HTTP"},
     {CURLE_URL_MALFORMAT,            LADE_VALUE_ERROR, "the URL is malformed"},
     {CURLE_TOO_MANY_REDIRECTS,       LADE_HTTP_ERROR,  "it redirects in a circle (more than 10 times)"},
     {CURLE_BAD_CONTENT_ENCODING,     LADE_HTTP_ERROR,  "the body cannot be decoded"},
