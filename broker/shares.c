@@ -284,15 +284,6 @@ lade_shares_touch(lade_shares_t *self)
     self->dirty = true;
 }
 
-void
-lade_shares_beat(lade_shares_t *self)
-{
-    self->dirty = true;
-    for (size_t i = 0; i < self->count; i++)
-        if (self->claims[i]->counted != self->claims[i]->granted)
-            self->claims[i]->told = false;
-}
-
 // Whether terms are for it.
 static bool
 s_takes_terms(const lade_claim_t *claim)
@@ -477,19 +468,26 @@ s_split(lade_shares_t *self)
         s_set_share(self, self->users[i], self->parts[i].share);
 }
 
-// What a worker read counts for its share once it has had it for a beat.
 void
 lade_shares_measure(lade_shares_t *self, lade_worker_t *worker, int64_t rate)
 {
-    lade_worker_share_t *own = &worker->share;
-    own->rate = rate;
-    if (!self->bytes_per_s || !own->bytes_per_s)
-        return;
-    if (rate < 0)
+    (void)self;
+    worker->share.rate = rate;
+    if (rate > worker->share.peak)
+        worker->share.peak = rate;
+}
+
+// What a worker read in a beat says what it demands, if it had its share all the time. The highest
+// of several rates counts: a worker may measure over moments.
+static void
+s_take_demand(const lade_shares_t *self, lade_worker_share_t *own)
+{
+    if (own->rate < 0)
         own->demand = -1;
-    else if (self->broker->mono_ms - own->rose_ms >= self->broker->config->beat_ms)
-        own->demand = lade_split_demand(own->bytes_per_s, rate);
-    self->dirty = true;
+    else if (self->bytes_per_s && own->bytes_per_s && own->peak >= 0 &&
+             self->broker->mono_ms - own->rose_ms >= self->broker->config->beat_ms)
+        own->demand = lade_split_demand(own->bytes_per_s, own->peak);
+    own->peak = -1;
 }
 
 void
@@ -500,6 +498,18 @@ lade_shares_set_rate(lade_shares_t *self, int64_t bytes_per_s)
     self->rate_changed = self->dirty = true;
     for (size_t i = 0; i < lade_workers_count(workers); i++)
         lade_workers_at(workers, i)->share.demand = -1;
+}
+
+void
+lade_shares_beat(lade_shares_t *self)
+{
+    const lade_workers_t *workers = self->broker->workers;
+    self->dirty = true;
+    for (size_t i = 0; i < lade_workers_count(workers); i++)
+        s_take_demand(self, &lade_workers_at(workers, i)->share);
+    for (size_t i = 0; i < self->count; i++)
+        if (self->claims[i]->counted != self->claims[i]->granted)
+            self->claims[i]->told = false;
 }
 
 int64_t

@@ -240,7 +240,7 @@ s_take_hello(lade_worker_t *worker, s_hello_t *hello, const msgpack_object *body
     worker->slots = hello->slots < LADE_BROKER_MAX_SLOTS ? hello->slots : LADE_BROKER_MAX_SLOTS;
     worker->pid = lade_wire_int(body, "pid", 0);
     worker->terms = lade_wire_bool(body, "terms", false);
-    worker->share = (lade_worker_share_t){.rate = -1, .demand = -1, .told = -1};
+    worker->share = (lade_worker_share_t){.rate = -1, .peak = -1, .demand = -1, .told = -1};
     s_set_text_of(&worker->host, body, "host");
     s_set_text_of(&worker->version, body, "version");
     lade_labels_free(&worker->labels);
