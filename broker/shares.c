@@ -498,6 +498,8 @@ lade_shares_set_rate(lade_shares_t *self, int64_t bytes_per_s)
     self->rate_changed = self->dirty = true;
     for (size_t i = 0; i < lade_workers_count(workers); i++)
         lade_workers_at(workers, i)->share.demand = -1;
+    for (size_t i = 0; i < lade_workers_count(workers) && !bytes_per_s; i++)
+        lade_workers_at(workers, i)->share.bytes_per_s = 0;
 }
 
 void

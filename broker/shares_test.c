@@ -865,6 +865,31 @@ test_what_was_set_survives_a_restart(void **state)
 }
 
 static void
+test_a_host_is_named_in_any_case(void **state)
+{
+    t_broker_t *t = *state;
+    t_call(t, "broker", "set", json_pack("{s:s, s:i}", "gate", "host:HUB", "limit", 2));
+    s_hello(t, "a", 1);
+    assert_int_equal(s_connections(t, "a", s_download(t, NULL)), 2);
+}
+
+static void
+test_workers_only_close_gates(void **state)
+{
+    t_broker_t *t = *state;
+    s_hello(t, "a", 1);
+    t_call(t, "broker", "set", json_pack("{s:s, s:i}", "gate", "host:hub", "closed_for_s", 50));
+    static const double seconds[] = {0, -1, 5};
+    for (size_t i = 0; i < 3; i++)
+        t_feed(t, NULL, "a", LADE_W_GATE,
+               json_pack("{s:I, s:s, s:f}", "n", (json_int_t)++t->n, "gate", "host:hub",
+                         "closed_for_s", seconds[i]));
+    t_turn(t);
+    assert_true(lade_json_real(s_gate(t, "host:hub"), "closed_until", 0) > lade_now() + 45);
+    assert_string_equal(lade_json_text(s_gate(t, "host:hub"), "reason", ""), "closed by hand");
+}
+
+static void
 test_what_was_not_committed_is_not_set(void **state)
 {
     t_broker_t *t = *state;
@@ -948,6 +973,11 @@ test_wrong_arguments_of_set_are_refused(void **state)
     for (size_t i = 0; i < sizeof args / sizeof *args; i++)
         assert_string_equal(t_refused(t, "broker", "set", json_loads(args[i], 0, NULL)),
                             "ValueError");
+    assert_string_equal(t_refused(t, "jobs", "submit",
+                                  json_pack("{s:s, s:s, s:{s:i}}", "kind", "download", "source",
+                                            "https://hub/x", "spec", "bytes_per_s", -1)),
+                        "ValueError");
+    t_submit(t, json_pack("{s:s, s:{s:s}}", "kind", "k", "spec", "bytes_per_s", "is its own"));
     assert_string_equal(
         t_refused(t, "broker", "set", json_pack("{s:i, s:i}", "job", 99, "bytes_per_s", 5)),
         "UnknownJobID");
@@ -1038,6 +1068,8 @@ main(void)
         T_TEST(test_a_job_has_a_rate_of_its_own),
         T_TEST(test_children_share_their_parents_rate),
         T_TEST(test_what_was_set_survives_a_restart),
+        T_TEST(test_a_host_is_named_in_any_case),
+        T_TEST(test_workers_only_close_gates),
         T_TEST(test_what_was_not_committed_is_not_set),
         T_TEST(test_stalls_are_told),
         T_TEST(test_wrong_arguments_of_set_are_refused),

@@ -383,7 +383,7 @@ lade_worker_put(const lade_worker_t *worker, lade_buf_t *buf)
     for (size_t i = 0; i < worker->hold_count; i++)
         lade_put_uint(buf, worker->holds[i].id);
     LADE_PUT_KEY(buf, "bytes_per_s");
-    lade_put_int(buf, worker->share.transfers ? worker->share.bytes_per_s : 0);
+    lade_put_int(buf, worker->share.bytes_per_s);
     LADE_PUT_KEY(buf, "stats");
     lade_put_packed(buf, worker->stats.data, worker->stats.len);
 }
