@@ -44,6 +44,12 @@ s_before(const void *a, const void *b)
                                              : left->id < right->id;
 }
 
+static bool
+s_is_host(const char *name)
+{
+    return strncmp(name, "host:", strlen("host:")) == 0;
+}
+
 lade_gate_t *
 lade_gates_need(lade_gates_t *self, const char *name)
 {
@@ -52,7 +58,7 @@ lade_gates_need(lade_gates_t *self, const char *name)
         return gate;
     gate = zmalloc(sizeof *gate);
     gate->name = strdup(name);
-    gate->counts_connections = strncmp(name, "host:", strlen("host:")) == 0;
+    gate->counts_connections = s_is_host(name);
     gate->waiting = LADE_HEAP(lade_job_t, place, s_before);
     gate->home = self;
     lade_map_put(self->by_name, gate->name, strlen(gate->name), gate);
@@ -60,9 +66,13 @@ lade_gates_need(lade_gates_t *self, const char *name)
 }
 
 lade_code_t
-lade_gates_name(lade_gates_t *self, const char *name, lade_gate_t **gate_p, lade_error_t *error)
+lade_gates_name(lade_gates_t *self, const char *given, lade_gate_t **gate_p, lade_error_t *error)
 {
-    size_t len = strlen(name);
+    char name[LADE_BROKER_MAX_NAME + 1];
+    size_t len = strlen(given);
+    snprintf(name, sizeof name, "%s", given);
+    for (char *at = name; s_is_host(name) && *at; at++)
+        *at = (char)tolower((unsigned char)*at); // as jobs name it
     if (len == 0 || len > LADE_BROKER_MAX_NAME)
         return lade_error_set(error, LADE_VALUE_ERROR, "gate: a name of 1 to %d bytes",
                               LADE_BROKER_MAX_NAME);

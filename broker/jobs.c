@@ -262,6 +262,20 @@ s_check(lade_jobs_t *self, const lade_submission_t *submission, lade_error_t *er
     return code;
 }
 
+// What a download's spec says of its rate is for us; another kind's may mean anything.
+static lade_code_t
+s_check_rate(const lade_submission_t *submission, const msgpack_object *spec, lade_error_t *error)
+{
+    const msgpack_object *rate = lade_wire_find(spec, "bytes_per_s");
+    bool download = submission->kind_len == strlen("download") &&
+                    memcmp(submission->kind, "download", strlen("download")) == 0;
+    if (!download || !rate || rate->type == MSGPACK_OBJECT_NIL ||
+        (rate->type == MSGPACK_OBJECT_POSITIVE_INTEGER && rate->via.u64 <= LADE_JOB_MAX_RATE))
+        return LADE_OK;
+    return lade_error_set(error, LADE_VALUE_ERROR,
+                          "bytes_per_s: how many bytes a second may be read; 0: any number");
+}
+
 // A child has the ceiling of its parent's AWAIT, so that a full queue can empty itself.
 static lade_code_t
 s_check_room(const lade_jobs_t *self, const lade_submission_t *submission, lade_error_t *error)
@@ -467,6 +481,8 @@ s_submit(lade_jobs_t *self, lade_submission_t *submission, const msgpack_object 
          lade_job_t **job_p, lade_error_t *error)
 {
     lade_code_t code = s_check(self, submission, error);
+    if (!code)
+        code = s_check_rate(submission, spec, error);
     if (code)
         return code;
     if (submission->token && s_find_token(self, submission, job_p) == LADE_OK)

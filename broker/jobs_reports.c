@@ -279,7 +279,7 @@ s_wait_at(lade_jobs_t *self, lade_job_t *job, const msgpack_object *at)
     double closed_for_s = lade_wire_real(at, "closed_for_s", 0);
     if (name && closed_for_s > 0 && !lade_gates_name(broker->gates, name, &gate, NULL)) {
         lade_gate_close(gate, closed_for_s, reason, broker->mono_ms);
-        lade_job_set_text(&job->at_gate, name, strlen(name));
+        lade_job_set_text(&job->at_gate, gate->name, strlen(gate->name));
         lade_shares_touch(broker->shares);
     }
     free(name);

@@ -159,18 +159,20 @@ s_gate(const s_report_t *report)
     lade_broker_t *broker = report->broker;
     char *name = lade_wire_strdup(report->body, "gate"),
          *reason = lade_wire_strdup(report->body, "reason");
+    double closed_for_s = lade_wire_real(report->body, "closed_for_s", 0);
     lade_gate_t *gate;
     lade_error_t error;
-    if (name && lade_gates_name(broker->gates, name, &gate, &error)) {
+    if (!name || !(closed_for_s > 0)) {
+        // "Retry-After: 0" closes nothing, and opening is for operators.
+        lade_log(LADE_LOG_DEBUG, report->worker->name, "its GATE closes nothing");
+    } else if (lade_gates_name(broker->gates, name, &gate, &error)) {
         lade_log(LADE_LOG_WARNING, report->worker->name, "its GATE is passed over: %s",
                  error.message);
-    } else if (name) {
+    } else {
         lade_shares_touch(broker->shares);
-        lade_gate_close(gate, lade_wire_real(report->body, "closed_for_s", 0), reason,
-                        broker->mono_ms);
-        lade_log(LADE_LOG_INFO, name, "closed for %.1f s by %s: %.200s",
-                 lade_wire_real(report->body, "closed_for_s", 0), report->worker->name,
-                 reason ? reason : "");
+        lade_gate_close(gate, closed_for_s, reason, broker->mono_ms);
+        lade_log(LADE_LOG_INFO, name, "closed for %.1f s by %s: %.200s", closed_for_s,
+                 report->worker->name, reason ? reason : "");
         lade_jobs_gate_changed(broker->jobs, gate);
     }
     free(name);

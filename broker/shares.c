@@ -14,6 +14,7 @@
 enum {
     S_MAX_CONNECTIONS = 1000000, // a worker may say it keeps to
     S_MAX_DEPTH = 16,            // parents above a job
+    S_LOOK = 64,                 // waiting jobs looked at
 };
 
 struct lade_claim {
@@ -283,15 +284,6 @@ lade_shares_touch(lade_shares_t *self)
     self->dirty = true;
 }
 
-void
-lade_shares_beat(lade_shares_t *self)
-{
-    self->dirty = true;
-    for (size_t i = 0; i < self->count; i++)
-        if (self->claims[i]->counted != self->claims[i]->granted)
-            self->claims[i]->told = false;
-}
-
 // Whether terms are for it.
 static bool
 s_takes_terms(const lade_claim_t *claim)
@@ -312,22 +304,38 @@ s_compare_jobs(const void *a, const void *b)
     return left->id < right->id ? -1 : left->id > right->id;
 }
 
-// How many of the jobs that wait at the gate a worker could take now.
+static int64_t
+s_free_slots(const lade_worker_t *worker)
+{
+    int64_t slots = worker->slots - (int64_t)worker->hold_count;
+    return slots > 0 ? slots : 0;
+}
+
+static bool
+s_has_taker(const lade_shares_t *self, const lade_job_t *job)
+{
+    const lade_workers_t *workers = self->broker->workers;
+    for (size_t i = 0; i < lade_workers_count(workers); i++)
+        if (s_free_slots(lade_workers_at(workers, i)) &&
+            lade_jobs_fits(job, lade_workers_at(workers, i)))
+            return true;
+    return false;
+}
+
+// How many of the jobs that wait at the gate a worker could take now; of many, the first ones are
+// looked at.
 static size_t
 s_wanted(const lade_shares_t *self, const lade_gate_t *gate)
 {
     const lade_workers_t *workers = self->broker->workers;
-    const lade_job_t *first = lade_heap_top(&gate->waiting);
-    size_t wanted = 0;
-    if (!first || gate->closed_until_ms > self->broker->mono_ms)
+    size_t wanted = 0, slots = 0;
+    if (!gate->waiting.len || gate->closed_until_ms > self->broker->mono_ms)
         return 0;
-    for (size_t i = 0; i < lade_workers_count(workers) && wanted < gate->waiting.len; i++) {
-        const lade_worker_t *worker = lade_workers_at(workers, i);
-        int64_t slots = worker->slots - (int64_t)worker->hold_count;
-        if (slots > 0 && lade_jobs_fits(first, worker))
-            wanted += (size_t)slots;
-    }
-    return wanted < gate->waiting.len ? wanted : gate->waiting.len;
+    for (size_t i = 0; i < lade_workers_count(workers) && slots < S_LOOK; i++)
+        slots += (size_t)s_free_slots(lade_workers_at(workers, i));
+    for (size_t i = 0; i < gate->waiting.len && i < S_LOOK && wanted < slots; i++)
+        wanted += s_has_taker(self, gate->waiting.items[i]);
+    return wanted;
 }
 
 // What is due to each claim at a limited gate: the limit is shared among the jobs that run and
@@ -460,19 +468,26 @@ s_split(lade_shares_t *self)
         s_set_share(self, self->users[i], self->parts[i].share);
 }
 
-// What a worker read counts for its share once it has had it for a beat.
 void
 lade_shares_measure(lade_shares_t *self, lade_worker_t *worker, int64_t rate)
 {
-    lade_worker_share_t *own = &worker->share;
-    own->rate = rate;
-    if (!self->bytes_per_s || !own->bytes_per_s)
-        return;
-    if (rate < 0)
+    (void)self;
+    worker->share.rate = rate;
+    if (rate > worker->share.peak)
+        worker->share.peak = rate;
+}
+
+// What a worker read in a beat says what it demands, if it had its share all the time. The highest
+// of several rates counts: a worker may measure over moments.
+static void
+s_take_demand(const lade_shares_t *self, lade_worker_share_t *own)
+{
+    if (own->rate < 0)
         own->demand = -1;
-    else if (self->broker->mono_ms - own->rose_ms >= self->broker->config->beat_ms)
-        own->demand = lade_split_demand(own->bytes_per_s, rate);
-    self->dirty = true;
+    else if (self->bytes_per_s && own->bytes_per_s && own->peak >= 0 &&
+             self->broker->mono_ms - own->rose_ms >= self->broker->config->beat_ms)
+        own->demand = lade_split_demand(own->bytes_per_s, own->peak);
+    own->peak = -1;
 }
 
 void
@@ -483,6 +498,20 @@ lade_shares_set_rate(lade_shares_t *self, int64_t bytes_per_s)
     self->rate_changed = self->dirty = true;
     for (size_t i = 0; i < lade_workers_count(workers); i++)
         lade_workers_at(workers, i)->share.demand = -1;
+    for (size_t i = 0; i < lade_workers_count(workers) && !bytes_per_s; i++)
+        lade_workers_at(workers, i)->share.bytes_per_s = 0;
+}
+
+void
+lade_shares_beat(lade_shares_t *self)
+{
+    const lade_workers_t *workers = self->broker->workers;
+    self->dirty = true;
+    for (size_t i = 0; i < lade_workers_count(workers); i++)
+        s_take_demand(self, &lade_workers_at(workers, i)->share);
+    for (size_t i = 0; i < self->count; i++)
+        if (self->claims[i]->counted != self->claims[i]->granted)
+            self->claims[i]->told = false;
 }
 
 int64_t

@@ -58,7 +58,7 @@ int64_t lade_shares_seen(const lade_shares_t *self);
 // own rate is another.
 void lade_shares_touch(lade_shares_t *self);
 
-// A beat has passed: what is not confirmed is asked for again.
+// A beat has passed: what is not confirmed is asked for again, and what workers used in it counts.
 void lade_shares_beat(lade_shares_t *self);
 
 // Grants what there is to whom it is due now, and tells the workers. Jobs whose JOB is not sent yet

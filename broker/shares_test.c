@@ -346,12 +346,13 @@ test_two_hosts_have_two_limits(void **state)
 }
 
 // ---------------------------------------------------------------------------------------------------
-// A farm: workers that obey, later or sooner, and a limit that must hold all the time
+// A farm: workers that obey, later or sooner, while limits change, jobs are paused and the broker
+// is killed; the limit must hold all the time
 
-enum { F_WORKERS = 4, F_SLOTS = 3, F_MESSAGES = 64 };
+enum { F_SEEDS = 8, F_WORKERS = 4, F_SLOTS = 3, F_MESSAGES = 256, F_JOBS = 60 };
 
 typedef struct {
-    int64_t id, cap, kept; // cap: as told last; kept: what may be open
+    int64_t id, attempt, cap, kept; // cap: as told last; kept: what may be open
     int64_t serial;
 } f_job_t;
 
@@ -367,7 +368,8 @@ typedef struct {
     t_broker_t *t;
     f_worker_t workers[F_WORKERS];
     unsigned random;
-    int64_t limit, most, done;
+    int64_t limit, allowed, most, done, submitted; // allowed: what may still be open
+    int64_t ids[F_JOBS];
 } f_farm_t;
 
 static unsigned
@@ -385,7 +387,7 @@ f_collect(f_farm_t *farm)
         const t_sent_t *sent = &farm->t->sent[i];
         for (size_t w = 0; w < F_WORKERS; w++)
             if (sent->kind == LADE_SENT_WORKER && strcmp(sent->to, farm->workers[w].name) == 0 &&
-                (sent->command == LADE_W_JOB || sent->command == LADE_W_TERMS)) {
+                sent->command != LADE_W_BEAT && sent->command != LADE_W_WELCOME) {
                 assert_true(farm->workers[w].down_count < F_MESSAGES);
                 farm->workers[w].down[farm->workers[w].down_count++] =
                     json_pack("{s:i, s:O}", "command", sent->command, "body", sent->body);
@@ -394,17 +396,32 @@ f_collect(f_farm_t *farm)
     t_forget(farm->t);
 }
 
-// What is open now, at most.
+// What is open now, at most; when a limit was lowered, no more than before.
 static void
 f_check(f_farm_t *farm)
 {
     int64_t open = 0;
-    for (size_t w = 0; w < F_WORKERS; w++)
+    size_t on_the_way = 0;
+    for (size_t w = 0; w < F_WORKERS; w++) {
+        on_the_way += farm->workers[w].down_count;
         for (size_t j = 0; j < farm->workers[w].count; j++)
             open += farm->workers[w].jobs[j].kept;
-    if (open > farm->limit)
-        fail_msg("%ld connections are open, the limit is %ld", (long)open, (long)farm->limit);
+    }
+    if (open > farm->allowed)
+        fail_msg("%ld connections are open, the limit is %ld", (long)open, (long)farm->allowed);
+    if (open <= farm->limit && !on_the_way)
+        farm->allowed = farm->limit;
     farm->most = open > farm->most ? open : farm->most;
+}
+
+static f_job_t *
+f_find(f_worker_t *worker, const json_t *body)
+{
+    for (size_t i = 0; i < worker->count; i++)
+        if (worker->jobs[i].id == lade_json_int(body, "id", 0) &&
+            worker->jobs[i].attempt == lade_json_int(body, "attempt", 0))
+            return &worker->jobs[i];
+    return NULL;
 }
 
 static void
@@ -417,28 +434,57 @@ f_take_terms(f_job_t *job, const json_t *terms)
     assert_true(job->cap > 0);
 }
 
+static void
+f_end(f_farm_t *farm, f_worker_t *worker, f_job_t *job, const char *code)
+{
+    f_job_t ended = *job;
+    *job = worker->jobs[--worker->count];
+    if (code)
+        t_fail(farm->t, worker->name, ended.id, ended.attempt, code);
+    else
+        t_done(farm->t, worker->name, ended.id, ended.attempt);
+    farm->done += !code;
+    f_collect(farm);
+}
+
+static void
+f_take(f_farm_t *farm, f_worker_t *worker, int command, const json_t *body)
+{
+    f_job_t *job = f_find(worker, body);
+    const json_t *items = json_object_get(body, "jobs");
+    switch (command) {
+    case LADE_W_JOB:
+        assert_true(worker->count < F_SLOTS);
+        job = &worker->jobs[worker->count++];
+        *job = (f_job_t){.id = lade_json_int(body, "id", 0),
+                         .attempt = lade_json_int(body, "attempt", 0)};
+        f_take_terms(job, body);
+        break;
+    case LADE_W_TERMS:
+        for (size_t i = 0; i < json_array_size(items); i++)
+            if ((job = f_find(worker, json_array_get(items, i))) != NULL)
+                f_take_terms(job, json_array_get(items, i));
+        break;
+    case LADE_W_PAUSE:
+        if (job)
+            f_end(farm, worker, job, "paused");
+        break;
+    default:
+        fail_msg("%s came", lade_worker_command_name(command));
+    }
+}
+
 // The oldest message on the way to the worker arrives.
 static void
 f_arrive(f_farm_t *farm, f_worker_t *worker)
 {
     if (!worker->down_count)
         return;
-    json_t *message = worker->down[0], *body = json_object_get(message, "body");
+    json_t *message = worker->down[0];
     memmove(worker->down, worker->down + 1, --worker->down_count * sizeof *worker->down);
-    if (lade_json_int(message, "command", 0) == LADE_W_JOB) {
-        assert_true(worker->count < F_SLOTS);
-        f_job_t *job = &worker->jobs[worker->count++];
-        *job = (f_job_t){.id = lade_json_int(body, "id", 0)};
-        f_take_terms(job, body);
-    } else {
-        json_t *items = json_object_get(body, "jobs");
-        for (size_t i = 0; i < json_array_size(items); i++)
-            for (size_t j = 0; j < worker->count; j++)
-                if (worker->jobs[j].id == lade_json_int(json_array_get(items, i), "id", 0))
-                    f_take_terms(&worker->jobs[j], json_array_get(items, i));
-    }
+    f_take(farm, worker, (int)lade_json_int(message, "command", 0),
+           json_object_get(message, "body"));
     json_decref(message);
-    f_check(farm);
 }
 
 // One of the worker's jobs closes what it has too many of and says so, or ends.
@@ -447,70 +493,150 @@ f_act(f_farm_t *farm, f_worker_t *worker)
 {
     if (!worker->count)
         return;
-    size_t at = f_random(farm, (unsigned)worker->count);
-    f_job_t *job = &worker->jobs[at];
+    f_job_t *job = &worker->jobs[f_random(farm, (unsigned)worker->count)];
     if (f_random(farm, 8) == 0) {
-        int64_t id = job->id;
-        *job = worker->jobs[--worker->count];
-        t_done(farm->t, worker->name, id, 1);
-        farm->done++;
-    } else {
-        job->kept = job->kept > job->cap ? job->kept - 1 : job->kept;
-        t_report(farm->t, worker->name, LADE_W_PROGRESS, job->id, 1,
-                 json_pack("{s:I, s:I}", "connections", (json_int_t)job->kept, "serial",
-                           (json_int_t)job->serial));
+        f_end(farm, worker, job, NULL);
+        return;
     }
+    job->kept = job->kept > job->cap ? job->kept - 1 : job->kept;
+    t_report(farm->t, worker->name, LADE_W_PROGRESS, job->id, job->attempt,
+             json_pack("{s:I, s:I}", "connections", (json_int_t)job->kept, "serial",
+                       (json_int_t)job->serial));
     f_collect(farm);
 }
 
 static void
-f_run(t_broker_t *t, unsigned seed, int64_t limit)
+f_submit(f_farm_t *farm)
 {
-    f_farm_t farm = {.t = t, .random = seed, .limit = limit};
-    int64_t submitted = 0;
-    s_limit(t, (int)limit);
+    if (farm->submitted == F_JOBS)
+        return;
+    farm->ids[farm->submitted++] = s_download(farm->t, NULL);
+    f_collect(farm);
+}
+
+static void
+f_pause_or_start(f_farm_t *farm, bool pause)
+{
+    if (!farm->submitted)
+        return;
+    int64_t id = farm->ids[f_random(farm, (unsigned)farm->submitted)];
+    t_send(farm->t, "jobs", pause ? "pause" : "start", json_pack("{s:I}", "id", (json_int_t)id));
+    t_turn(farm->t);
+    f_collect(farm);
+}
+
+static void
+f_set_limit(f_farm_t *farm, int64_t limit)
+{
+    farm->limit = limit;
+    farm->allowed = limit > farm->allowed ? limit : farm->allowed;
+    s_limit(farm->t, (int)limit);
+    f_collect(farm);
+}
+
+static void
+f_drop_messages(f_worker_t *worker)
+{
+    for (size_t i = 0; i < worker->down_count; i++)
+        json_decref(worker->down[i]);
+    worker->down_count = 0;
+}
+
+// Every worker says what it has and keeps to. What was on its way is lost.
+static void
+f_greet(f_farm_t *farm, f_worker_t *worker)
+{
+    json_t *jobs = json_array();
+    f_drop_messages(worker);
+    for (size_t i = 0; i < worker->count; i++)
+        json_array_append_new(jobs,
+                              json_pack("{s:I, s:I, s:I}", "id", (json_int_t)worker->jobs[i].id,
+                                        "attempt", (json_int_t)worker->jobs[i].attempt,
+                                        "connections", (json_int_t)worker->jobs[i].kept));
+    s_hello_with(farm->t, worker->name, F_SLOTS, jobs);
+    json_t *drop = json_object_get(t_told(farm->t, worker->name, LADE_W_WELCOME), "drop");
+    for (size_t i = worker->count; i-- > 0;) // it was paused meanwhile
+        for (size_t j = 0; j < json_array_size(drop); j++)
+            if (worker->jobs[i].id == json_integer_value(json_array_get(drop, j))) {
+                worker->jobs[i] = worker->jobs[--worker->count];
+                break;
+            }
+    f_collect(farm);
+}
+
+static void
+f_restart(f_farm_t *farm)
+{
+    for (size_t w = 0; w < F_WORKERS; w++) // those of an earlier life are not heard any more
+        f_drop_messages(&farm->workers[w]);
+    t_restart(farm->t);
+    for (size_t w = 0; w < F_WORKERS; w++)
+        f_greet(farm, &farm->workers[w]);
+}
+
+static void
+f_step(f_farm_t *farm, bool wild)
+{
+    f_worker_t *worker = &farm->workers[f_random(farm, F_WORKERS)];
+    unsigned what = f_random(farm, wild ? 1000 : 900);
+    if (what < 100)
+        f_submit(farm);
+    else if (what < 500)
+        f_arrive(farm, worker);
+    else if (what < 900)
+        f_act(farm, worker);
+    else if (what < 940)
+        f_pause_or_start(farm, what < 920);
+    else if (what < 980)
+        f_set_limit(farm, 1 + f_random(farm, 9));
+    else if (what < 990)
+        f_greet(farm, worker); // its connection broke
+    else if (what == 999)
+        f_restart(farm);
+    f_check(farm);
+}
+
+static void
+f_run(t_broker_t *t, unsigned seed, int64_t limit, bool wild)
+{
+    f_farm_t farm = {.t = t, .random = seed};
+    f_set_limit(&farm, limit);
     for (int w = 0; w < F_WORKERS; w++) {
         snprintf(farm.workers[w].name, sizeof farm.workers[w].name, "w%d", w);
         s_hello(t, farm.workers[w].name, F_SLOTS);
     }
     f_collect(&farm);
-    for (int step = 0; step < 20000 && farm.done < 60; step++) {
-        f_worker_t *worker = &farm.workers[f_random(&farm, F_WORKERS)];
-        switch (f_random(&farm, 5)) {
-        case 0:
-            if (submitted < 60 && ++submitted)
-                s_download(t, NULL);
-            f_collect(&farm);
-            break;
-        case 1:
-        case 2:
-            f_arrive(&farm, worker);
-            break;
-        default:
-            f_act(&farm, worker);
-        }
+    for (int step = 0; step < 3000 && wild; step++)
+        f_step(&farm, true);
+    t_call(t, "jobs", "start", json_pack("{s:b}", "all", 1));
+    f_collect(&farm);
+    for (int step = 0; step < 20000 && farm.done < F_JOBS; step++)
+        f_step(&farm, false);
+    assert_int_equal(farm.done, F_JOBS); // nobody starves
+    if (!wild)
+        assert_int_equal(farm.most, limit);
+    for (int w = 0; w < F_WORKERS; w++) {
+        f_drop_messages(&farm.workers[w]);
+        t_feed(t, NULL, farm.workers[w].name, LADE_W_BYE,
+               json_pack("{s:I}", "n", (json_int_t)++t->n));
     }
-    assert_int_equal(farm.done, 60); // nobody starves
-    assert_int_equal(farm.most, limit);
-    for (int w = 0; w < F_WORKERS; w++)
-        for (size_t i = 0; i < farm.workers[w].down_count; i++)
-            json_decref(farm.workers[w].down[i]);
+    t_turn(t);
+    t_forget(t);
 }
 
 static void
 test_the_limit_holds_whatever_the_order_of_messages(void **state)
 {
-    t_broker_t *t = *state;
     static const int64_t limits[] = {1, 3, 5, 16};
-    for (unsigned i = 0; i < 4; i++) {
-        f_run(t, 7 + i, limits[i]);
-        for (int w = 0; w < F_WORKERS; w++) {
-            char name[8];
-            snprintf(name, sizeof name, "w%d", w);
-            t_feed(t, NULL, name, LADE_W_BYE, json_pack("{s:I}", "n", (json_int_t)++t->n));
-        }
-        t_turn(t);
-    }
+    for (unsigned i = 0; i < 4; i++)
+        f_run(*state, 7 + i, limits[i], false);
+}
+
+static void
+test_the_limit_holds_through_changes_pauses_and_restarts(void **state)
+{
+    for (unsigned seed = 1; seed <= F_SEEDS; seed++)
+        f_run(*state, seed, 4, true);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -739,6 +865,31 @@ test_what_was_set_survives_a_restart(void **state)
 }
 
 static void
+test_a_host_is_named_in_any_case(void **state)
+{
+    t_broker_t *t = *state;
+    t_call(t, "broker", "set", json_pack("{s:s, s:i}", "gate", "host:HUB", "limit", 2));
+    s_hello(t, "a", 1);
+    assert_int_equal(s_connections(t, "a", s_download(t, NULL)), 2);
+}
+
+static void
+test_workers_only_close_gates(void **state)
+{
+    t_broker_t *t = *state;
+    s_hello(t, "a", 1);
+    t_call(t, "broker", "set", json_pack("{s:s, s:i}", "gate", "host:hub", "closed_for_s", 50));
+    static const double seconds[] = {0, -1, 5};
+    for (size_t i = 0; i < 3; i++)
+        t_feed(t, NULL, "a", LADE_W_GATE,
+               json_pack("{s:I, s:s, s:f}", "n", (json_int_t)++t->n, "gate", "host:hub",
+                         "closed_for_s", seconds[i]));
+    t_turn(t);
+    assert_true(lade_json_real(s_gate(t, "host:hub"), "closed_until", 0) > lade_now() + 45);
+    assert_string_equal(lade_json_text(s_gate(t, "host:hub"), "reason", ""), "closed by hand");
+}
+
+static void
 test_what_was_not_committed_is_not_set(void **state)
 {
     t_broker_t *t = *state;
@@ -822,6 +973,11 @@ test_wrong_arguments_of_set_are_refused(void **state)
     for (size_t i = 0; i < sizeof args / sizeof *args; i++)
         assert_string_equal(t_refused(t, "broker", "set", json_loads(args[i], 0, NULL)),
                             "ValueError");
+    assert_string_equal(t_refused(t, "jobs", "submit",
+                                  json_pack("{s:s, s:s, s:{s:i}}", "kind", "download", "source",
+                                            "https://hub/x", "spec", "bytes_per_s", -1)),
+                        "ValueError");
+    t_submit(t, json_pack("{s:s, s:{s:s}}", "kind", "k", "spec", "bytes_per_s", "is its own"));
     assert_string_equal(
         t_refused(t, "broker", "set", json_pack("{s:i, s:i}", "job", 99, "bytes_per_s", 5)),
         "UnknownJobID");
@@ -856,8 +1012,8 @@ test_senseless_reports_change_nothing(void **state)
         "{\"stats\": {\"rate\": 1e-300}}", "{\"stats\": null}",
     };
     for (size_t i = 0; i < sizeof beats / sizeof *beats; i++) {
-        lade_router_skip(t->router, t->config.beat_ms);
         t_feed(t, NULL, "a", LADE_W_BEAT, json_loads(beats[i], 0, NULL));
+        lade_router_skip(t->router, t->config.beat_ms);
         t_turn(t);
         assert_int_equal(s_share(t, "a"), 1000);
     }
@@ -903,6 +1059,7 @@ main(void)
         T_TEST(test_restart_counts_what_workers_say_they_keep_to),
         T_TEST(test_two_hosts_have_two_limits),
         T_TEST(test_the_limit_holds_whatever_the_order_of_messages),
+        T_TEST(test_the_limit_holds_through_changes_pauses_and_restarts),
         T_TEST(test_a_closed_gate_holds_those_that_run),
         T_TEST(test_a_job_without_space_waits_at_its_gate),
         T_TEST(test_a_wait_says_what_for),
@@ -911,6 +1068,8 @@ main(void)
         T_TEST(test_a_job_has_a_rate_of_its_own),
         T_TEST(test_children_share_their_parents_rate),
         T_TEST(test_what_was_set_survives_a_restart),
+        T_TEST(test_a_host_is_named_in_any_case),
+        T_TEST(test_workers_only_close_gates),
         T_TEST(test_what_was_not_committed_is_not_set),
         T_TEST(test_stalls_are_told),
         T_TEST(test_wrong_arguments_of_set_are_refused),

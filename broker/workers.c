@@ -240,7 +240,7 @@ s_take_hello(lade_worker_t *worker, s_hello_t *hello, const msgpack_object *body
     worker->slots = hello->slots < LADE_BROKER_MAX_SLOTS ? hello->slots : LADE_BROKER_MAX_SLOTS;
     worker->pid = lade_wire_int(body, "pid", 0);
     worker->terms = lade_wire_bool(body, "terms", false);
-    worker->share = (lade_worker_share_t){.rate = -1, .demand = -1, .told = -1};
+    worker->share = (lade_worker_share_t){.rate = -1, .peak = -1, .demand = -1, .told = -1};
     s_set_text_of(&worker->host, body, "host");
     s_set_text_of(&worker->version, body, "version");
     lade_labels_free(&worker->labels);
@@ -383,7 +383,7 @@ lade_worker_put(const lade_worker_t *worker, lade_buf_t *buf)
     for (size_t i = 0; i < worker->hold_count; i++)
         lade_put_uint(buf, worker->holds[i].id);
     LADE_PUT_KEY(buf, "bytes_per_s");
-    lade_put_int(buf, worker->share.transfers ? worker->share.bytes_per_s : 0);
+    lade_put_int(buf, worker->share.bytes_per_s);
     LADE_PUT_KEY(buf, "stats");
     lade_put_packed(buf, worker->stats.data, worker->stats.len);
 }

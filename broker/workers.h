@@ -40,6 +40,7 @@ typedef struct {
 // A worker's part of the farm's rate (shares.c).
 typedef struct {
     int64_t rate;        // bytes a second it says it reads; below 0: it does not say
+    int64_t peak;        // the highest of this beat; below 0: none was told
     int64_t demand;      // what it would use; below 0: more than it gets
     int64_t bytes_per_s; // its share; 0: no limit
     int64_t told;        // the share it knows of; below 0: none

@@ -6,6 +6,8 @@
 // waits for a job, "journal NAME ID" adds an event and publishes it, "lose NAME ID" adds it and
 // tells nobody, "repeat SEQ" publishes an event again, "progress NAME ID" publishes one that is not
 // journaled, "oldest SEQ" forgets events, "garbage" sends the last client frames that mean nothing.
+// A third word of an event is its bytes (of 100), or its error_type. Its downloads begin with id
+// 101.
 #ifndef LADE_FAKE_TEST_H
 #define LADE_FAKE_TEST_H
 
@@ -26,6 +28,7 @@ typedef struct {
     const char *clients, *events;
     zsock_t *router, *xpub, *pipe;
     json_t *journal, *models, *seen; // seen: every request, as "service.op" and args
+    json_t *downloads;
     int64_t epoch, oldest;
     long swallow;
     zframe_t *peer; // of the last request
@@ -130,6 +133,116 @@ fake_page(fake_state_t *self, zframe_t *peer, json_t *id, const json_t *args, js
 }
 
 static inline void
+fake_publish(fake_state_t *self, const json_t *event)
+{
+    char topic[256];
+    lade_buf_t buf = LADE_BUF(1 << 20);
+    json_t *id = json_object_get(event, "id");
+    if (json_is_integer(id))
+        snprintf(topic, sizeof topic, "%s/%" JSON_INTEGER_FORMAT "/",
+                 lade_json_text(event, "event", ""), json_integer_value(id));
+    else
+        snprintf(topic, sizeof topic, "%s/%s/", lade_json_text(event, "event", ""),
+                 lade_json_text(event, "id", ""));
+    lade_wire_from_json(event, &buf, NULL);
+    zmsg_t *msg = zmsg_new();
+    zmsg_addstr(msg, topic);
+    zmsg_addmem(msg, buf.data, buf.len);
+    zmsg_send(&msg, self->xpub);
+    lade_buf_free(&buf);
+}
+
+static inline json_t *
+fake_event(const fake_state_t *self, const char *name, const char *id, const char *more,
+           int64_t seq, bool progress)
+{
+    char *end;
+    long number = strtol(id, &end, 10), bytes = more ? strtol(more, NULL, 10) : -1;
+    json_t *event =
+        json_pack("{s:s, s:o, s:I, s:I, s:f, s:b}", "event", name, "id",
+                  *end ? json_string(id) : json_integer(number), "seq", (json_int_t)seq, "epoch",
+                  (json_int_t)self->epoch, "timestamp", 1.5, "progress", progress);
+    if (more && bytes > 0) {
+        json_object_set_new(event, "bytes", json_integer(bytes));
+        json_object_set_new(event, "total_bytes", json_integer(100));
+        json_object_set_new(event, "download_path", json_string("/to/x"));
+        json_object_set_new(event, "job_sequence", json_integer(9));
+    } else if (more) {
+        json_object_set_new(event, "error_type", json_string(more));
+        json_object_set_new(event, "error", json_string("it went wrong"));
+    }
+    return event;
+}
+
+static inline void
+fake_journal(fake_state_t *self, const char *name, const char *id, const char *more, bool publish)
+{
+    json_t *event = fake_event(self, name, id, more, fake_seq(self) + 1, false);
+    json_array_append_new(self->journal, event);
+    if (publish)
+        fake_publish(self, event);
+}
+
+enum { FAKE_FIRST_DOWNLOAD = 101 };
+
+static inline json_t *
+fake_submit(fake_state_t *self, const json_t *args)
+{
+    json_t *job = json_deep_copy(json_object_get(args, "job"));
+    bool start = lade_json_bool(args, "start", true);
+    json_int_t id = FAKE_FIRST_DOWNLOAD + (json_int_t)json_array_size(self->downloads);
+    json_object_set_new(job, "id", json_integer(id));
+    json_object_set_new(job, "status", json_string(start ? "enqueued" : "idle"));
+    json_object_del(job, "access_token");
+    json_array_append_new(self->downloads, job);
+    char text[32];
+    snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, id);
+    if (start)
+        fake_journal(self, "download_enqueued", text, NULL, true);
+    return json_incref(job);
+}
+
+// What each op does to a job: the event it tells.
+static inline const char *
+fake_deed(const char *op)
+{
+    return strncmp(op, "start", 5) == 0    ? "download_enqueued"
+           : strncmp(op, "pause", 5) == 0  ? "download_paused"
+           : strncmp(op, "cancel", 6) == 0 ? "download_cancelled"
+                                           : NULL;
+}
+
+static inline void
+fake_download(fake_state_t *self, zframe_t *peer, const char *service, json_t *id, const char *op,
+              const json_t *args)
+{
+    json_int_t number = (json_int_t)lade_json_int(args, "id", 0);
+    json_t *job = json_array_get(self->downloads, (size_t)(number - FAKE_FIRST_DOWNLOAD)),
+           *ids = json_object_get(args, "ids");
+    char text[32];
+    snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, number);
+    if (strcmp(op, "submit_download_job") == 0) {
+        fake_answer(self, peer, service, id, fake_submit(self, args));
+        return;
+    }
+    for (size_t i = 0; fake_deed(op) && i < json_array_size(ids); i++) {
+        char one[32];
+        snprintf(one, sizeof one, "%" JSON_INTEGER_FORMAT,
+                 json_integer_value(json_array_get(ids, i)));
+        fake_journal(self, fake_deed(op), one, NULL, false);
+    }
+    if (!ids && !job) {
+        fake_refuse(self, peer, service, id, "UnknownJobID", "no such job");
+        return;
+    }
+    if (job && fake_deed(op))
+        fake_journal(self, fake_deed(op), text, NULL, false);
+    if (job && strcmp(op, "update_download_job") == 0)
+        json_object_update(job, (json_t *)args);
+    fake_answer(self, peer, service, id, job ? json_incref(job) : json_array());
+}
+
+static inline void
 fake_request(fake_state_t *self, zframe_t *peer, const char *service, const json_t *body)
 {
     json_t *id = json_object_get(body, "id"), *args = json_object_get(body, "args");
@@ -174,6 +287,9 @@ fake_request(fake_state_t *self, zframe_t *peer, const char *service, const json
         fake_answer(self, peer, service, id,
                     json_pack("{s:i, s:s, s:{s:s}}", "id", 7, "status", "completed", "config_out",
                               "key", "00000000000000000000000000000001"));
+    else if (strcmp(service, "download") == 0 || fake_deed(lade_json_text(body, "op", "")) ||
+             strcmp(name, "jobs.purge") == 0)
+        fake_download(self, peer, service, id, lade_json_text(body, "op", ""), args);
     else
         fake_refuse(self, peer, service, id, "UnknownModel", "no such thing here");
 }
@@ -209,32 +325,9 @@ fake_receive(fake_state_t *self)
 }
 
 static inline void
-fake_publish(fake_state_t *self, const json_t *event)
-{
-    char topic[256];
-    lade_buf_t buf = LADE_BUF(1 << 20);
-    snprintf(topic, sizeof topic, "%s/%s/", lade_json_text(event, "event", ""),
-             lade_json_text(event, "id", ""));
-    lade_wire_from_json(event, &buf, NULL);
-    zmsg_t *msg = zmsg_new();
-    zmsg_addstr(msg, topic);
-    zmsg_addmem(msg, buf.data, buf.len);
-    zmsg_send(&msg, self->xpub);
-    lade_buf_free(&buf);
-}
-
-static inline json_t *
-fake_event(const fake_state_t *self, const char *name, const char *id, int64_t seq, bool progress)
-{
-    return json_pack("{s:s, s:s, s:I, s:I, s:f, s:b}", "event", name, "id", id, "seq",
-                     (json_int_t)seq, "epoch", (json_int_t)self->epoch, "timestamp", 1.5,
-                     "progress", progress);
-}
-
-static inline void
 fake_beat(fake_state_t *self)
 {
-    json_t *beat = fake_event(self, "broker_beat", "fake", fake_seq(self), true);
+    json_t *beat = fake_event(self, "broker_beat", "fake", NULL, fake_seq(self), true);
     if (self->xpub)
         fake_publish(self, beat);
     json_decref(beat);
@@ -282,7 +375,7 @@ static inline void
 fake_command(fake_state_t *self, char *text)
 {
     char *rest = text, *word = strsep(&rest, " "), *first = strsep(&rest, " "),
-         *second = strsep(&rest, " ");
+         *second = strsep(&rest, " "), *third = strsep(&rest, " ");
     if (strcmp(word, "stop") == 0) {
         zsock_destroy(&self->router);
         zsock_destroy(&self->xpub);
@@ -293,14 +386,11 @@ fake_command(fake_state_t *self, char *text)
     else if (strcmp(word, "end") == 0)
         fake_end(self, atol(first));
     else if (strcmp(word, "journal") == 0 || strcmp(word, "lose") == 0) {
-        json_t *event = fake_event(self, first, second, fake_seq(self) + 1, false);
-        json_array_append_new(self->journal, event);
-        if (*word == 'j')
-            fake_publish(self, event);
+        fake_journal(self, first, second, third, *word == 'j');
     } else if (strcmp(word, "repeat") == 0)
         fake_publish(self, json_array_get(self->journal, (size_t)atol(first) - 1));
     else if (strcmp(word, "progress") == 0) {
-        json_t *event = fake_event(self, first, second, fake_seq(self), true);
+        json_t *event = fake_event(self, first, second, third, fake_seq(self), true);
         fake_publish(self, event);
         json_decref(event);
     } else if (strcmp(word, "oldest") == 0)
@@ -318,6 +408,7 @@ fake_run(zsock_t *pipe, void *arg)
     fake_state_t self = {.clients = fake->clients, .events = fake->events, .pipe = pipe};
     self.journal = json_array();
     self.models = json_array();
+    self.downloads = json_array();
     self.seen = json_array();
     fake_bind(&self);
     zsock_signal(pipe, 0);
@@ -347,6 +438,7 @@ fake_run(zsock_t *pipe, void *arg)
     zframe_destroy(&self.peer);
     json_decref(self.journal);
     json_decref(self.models);
+    json_decref(self.downloads);
     json_decref(self.seen);
     zsock_destroy(&self.router);
     zsock_destroy(&self.xpub);

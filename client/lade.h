@@ -63,6 +63,172 @@ lade_code_t lade_watch(lade_t *self, const char *const *prefixes, int64_t since,
                        lade_error_t *error);
 
 // ---------------------------------------------------------------------------------------------------
+// The download queue
+//
+// A queue is one program's view of its downloads: it acts on, lists and waits for the jobs that
+// were submitted through it (or taken over with lade_queue_adopt) and no others, however many
+// queues and programs share the broker. Two equal downloads that have not ended are one job, also
+// of two queues: what one does to it, both see. How many run at once is the workers'
+// download.slots.
+//
+// Handlers are called in the thread that calls the queue, and only from within its calls that wait,
+// run or control jobs: in order, none for a change of status left out, and for progress about every
+// 1 % of a transfer (at most some ten times a second). A program that does other things calls
+// lade_queue_run now and then. A handle's fields are as its handlers were told last. A handler may
+// cancel and submit jobs, prune and change handlers; what waits (run, join, wait_for_job) and
+// lade_queue_close is LADE_USAGE, or nothing, in there.
+
+typedef struct lade_queue lade_queue_t;
+typedef struct lade_download lade_download_t;
+
+typedef enum {
+    LADE_DOWNLOAD_IDLE,      // not started
+    LADE_DOWNLOAD_ENQUEUED,  // waits for its turn, or to be tried again
+    LADE_DOWNLOAD_RUNNING,   // of several files: one at least is not there yet
+    LADE_DOWNLOAD_PAUSED,    // lade_queue_start_job goes on where it was
+    LADE_DOWNLOAD_COMPLETED, // the file is there, whole
+    LADE_DOWNLOAD_ERROR,     // lade_download_outcome says why
+    LADE_DOWNLOAD_CANCELLED,
+} lade_download_status_t;
+
+typedef struct {
+    void (*handle)(void *arg, lade_download_t *job);
+    void *arg;
+} lade_download_handler_t;
+
+typedef struct {
+    const char *url;
+    const char *path;   // in the job's destdir, relative
+    int64_t size;       // bytes; below 1 unknown
+    const char *sha256; // hexadecimal, or NULL
+} lade_download_file_t;
+
+// What to fetch. Begin with LADE_DOWNLOAD_SPEC; everything is copied.
+typedef struct {
+    // One of: a URL (http, https, file; the latter is copied) or the absolute path of a file or
+    // folder (which is moved); mirrors, several URLs of one file, tried in order, ended by NULL;
+    // files, each with a place in destdir (source is then what the job is called, or NULL).
+    const char *source;
+    const char *const *mirrors;
+    const lade_download_file_t *files;
+    size_t file_count;
+    // Where to, absolute, as the workers see it: the file to write or a folder that is there; or a
+    // folder (made if it is missing), and filename in it (NULL: the name that the source gives it).
+    const char *destination;
+    const char *destdir, *filename;
+    int64_t priority;                // lower goes first
+    const char *access_token;        // for the source; can be given, not asked for
+    const char *sha256;              // what the file has to be; NULL: not checked
+    int64_t size;                    // bytes it has to have; below 0: not checked
+    int64_t bytes_per_s;             // 0: no limit
+    bool preserve_partial_downloads; // keep what was fetched even after an error
+    const lade_download_handler_t *handlers;
+    size_t handler_count;
+} lade_download_spec_t;
+#define LADE_DOWNLOAD_SPEC                                                                         \
+    {                                                                                              \
+        .priority = 10, .size = -1                                                                 \
+    }
+
+// A queue on a client, which is borrowed and used by one thread at a time with it. handlers (may be
+// NULL; copied) are called for every job, after the job's own. Unless quiet, the start and the end
+// of each job are logged to standard error.
+lade_code_t lade_queue_open(lade_t *client, const lade_download_handler_t *handlers,
+                            size_t handler_count, bool quiet, lade_queue_t **queue_p,
+                            lade_error_t *error);
+
+// The jobs go on without it; their handles are gone. NULL-safe.
+void lade_queue_close(lade_queue_t **queue_p);
+
+// A job that is not submitted yet: status idle, id -1. Yours until it is: end it with
+// lade_download_destroy, or hand it to a queue. Its source and places are looked at when it is
+// submitted.
+lade_code_t lade_download_new(const lade_download_spec_t *spec, lade_download_t **job_p,
+                              lade_error_t *error);
+void lade_download_destroy(lade_download_t **job_p); // of a queue's job: does nothing
+
+// Submits it; start false leaves it idle. Then it is the queue's, until it is pruned or the queue
+// is closed. When this returns the job is on the broker's disk. LADE_VALUE_ERROR, LADE_QUEUE_FULL.
+lade_code_t lade_queue_submit_download_job(lade_queue_t *self, lade_download_t *job, bool start,
+                                           lade_error_t *error);
+
+// lade_download_new and lade_queue_submit_download_job in one.
+lade_code_t lade_queue_create_download_job(lade_queue_t *self, const lade_download_spec_t *spec,
+                                           bool start, lade_download_t **job_p,
+                                           lade_error_t *error);
+
+// Takes a job of another queue or program (or of this one before it was restarted) into this queue.
+// LADE_UNKNOWN_JOB_ID.
+lade_code_t lade_queue_adopt(lade_queue_t *self, int64_t id, lade_download_t **job_p,
+                             lade_error_t *error);
+
+// Of all that take a job: LADE_UNKNOWN_JOB_ID if it was not submitted or is another queue's. What
+// has ended stays as it is. LADE_VALUE_ERROR if it cannot be done to it, as pausing a paused one.
+// start also goes on with a paused one.
+lade_code_t lade_queue_start_job(lade_queue_t *self, lade_download_t *job, lade_error_t *error);
+lade_code_t lade_queue_pause_job(lade_queue_t *self, lade_download_t *job, lade_error_t *error);
+lade_code_t lade_queue_cancel_job(lade_queue_t *self, lade_download_t *job, lade_error_t *error);
+
+// The same to each of the queue's jobs that has not ended and that it can be done to.
+lade_code_t lade_queue_start_all_jobs(lade_queue_t *self, lade_error_t *error);
+lade_code_t lade_queue_pause_all_jobs(lade_queue_t *self, lade_error_t *error);
+lade_code_t lade_queue_cancel_all_jobs(lade_queue_t *self, lade_error_t *error);
+
+// While the job has not ended, running or not.
+lade_code_t lade_queue_set_preserve(lade_queue_t *self, lade_download_t *job, bool preserve,
+                                    lade_error_t *error);
+lade_code_t lade_queue_set_priority(lade_queue_t *self, lade_download_t *job, int64_t priority,
+                                    lade_error_t *error);
+
+// Waits until the job has ended, however. timeout_s 0 is for ever; LADE_TIMEOUT after it.
+lade_code_t lade_queue_wait_for_job(lade_queue_t *self, lade_download_t *job, double timeout_s,
+                                    lade_error_t *error);
+
+// Waits until no job of the queue is enqueued or running; idle and paused ones are not waited for.
+lade_code_t lade_queue_join(lade_queue_t *self, double timeout_s, lade_error_t *error);
+
+// Calls the handlers for what happens in the next timeout_s seconds (0: for what has happened).
+lade_code_t lade_queue_run(lade_queue_t *self, double timeout_s, lade_error_t *error);
+
+// All jobs of the queue in order of their ids, ended and idle ones too: writes at most room handles
+// and returns how many there are.
+size_t lade_queue_list_jobs(const lade_queue_t *self, lade_download_t **jobs, size_t room);
+
+// LADE_UNKNOWN_JOB_ID if the queue has no job of that id.
+lade_code_t lade_queue_id_to_job(const lade_queue_t *self, int64_t id, lade_download_t **job_p,
+                                 lade_error_t *error);
+
+// Forgets the queue's jobs that have ended, here and in the broker; their handles are gone.
+// *count_p (may be NULL) is how many.
+lade_code_t lade_queue_prune_jobs(lade_queue_t *self, size_t *count_p, lade_error_t *error);
+
+// What is called for this job, in the order of adding. Both may be done at any time, by a handler
+// too.
+void lade_download_add_event_handler(lade_download_t *self, lade_download_handler_t handler);
+void lade_download_clear_event_handlers(lade_download_t *self);
+
+// What is returned stays the handle's, until the next call of its queue.
+int64_t lade_download_id(const lade_download_t *self); // -1: not submitted
+lade_download_status_t lade_download_status(const lade_download_t *self);
+const char *lade_download_status_name(lade_download_status_t status); // "enqueued"
+int64_t lade_download_priority(const lade_download_t *self);
+const char *lade_download_source(const lade_download_t *self);
+const char *lade_download_destination(const lade_download_t *self); // as asked for
+const char *lade_download_path(const lade_download_t *self);        // NULL while it is not known
+int64_t lade_download_bytes(const lade_download_t *self);
+int64_t lade_download_total_bytes(const lade_download_t *self); // 0: not known
+double lade_download_job_started(const lade_download_t *self);  // seconds since the epoch; 0: never
+double lade_download_job_ended(const lade_download_t *self);    // 0: not yet
+int64_t
+lade_download_job_sequence(const lade_download_t *self); // its place among all dispatches; 0: none
+bool lade_download_preserves(const lade_download_t *self);
+
+// LADE_OK if it completed, LADE_TIMEOUT if it has not ended, else why it did not complete.
+lade_code_t lade_download_outcome(const lade_download_t *self, lade_error_t *error);
+const char *lade_download_error_type(const lade_download_t *self); // the code as text; NULL: none
+const char *lade_download_error(const lade_download_t *self);      // the sentence; NULL: none
+
+// ---------------------------------------------------------------------------------------------------
 // Loaded models
 
 typedef struct lade_model lade_model_t;

@@ -105,12 +105,12 @@ lade_tokens_read(const char *path, char **token_p, lade_error_t *error)
 // The hub
 
 static char *
-s_of_file(const char *path, bool meant)
+s_of_file(const char *path)
 {
     lade_error_t error = {0};
     char *token = NULL;
     // Whoever never logged in at the hub has no such file, and nothing is wrong.
-    if (lade_tokens_read(path, &token, &error) && (meant || lade_path_size(path) > 0))
+    if (lade_tokens_read(path, &token, &error) && lade_path_size(path) > 0)
         lade_log(LADE_LOG_WARNING, "hub", "%s", error.message);
     return token;
 }
@@ -121,7 +121,7 @@ s_below(const char *folder, const char *name)
     if (!folder || !*folder)
         return NULL;
     char *path = lade_path_join(folder, name);
-    char *token = s_of_file(path, false);
+    char *token = s_of_file(path);
     free(path);
     return token;
 }
@@ -136,7 +136,7 @@ lade_tokens_of_hub(const char *token, const char *token_file)
         return clean;
     }
     if (token_file && *token_file)
-        return s_of_file(token_file, true);
+        return s_of_file(token_file);
     const char *home = getenv("HF_HOME");
     return home && *home ? s_below(home, "token")
                          : s_below(getenv("HOME"), ".cache/huggingface/token");

@@ -166,6 +166,29 @@ def test_jobs_and_what_is_done_to_them():
         assert world.lade_json("jobs") == []
 
 
+def test_set_limits_and_rates():
+    """What an operator sets is shown, and still there when the broker comes back."""
+    with World() as world:
+        broker = world.start("broker")
+        assert "say what to set" in world.lade("set", status=2).stderr
+        for wrong in (["host:hub"], ["--limit", "3"], ["--rate", "fast"], ["--rate", "20MB"], ["host:hub", "--rate", "5M"], ["--job", "1"]):
+            world.lade("set", *wrong, status=2)
+        world.lade("set", "--job", "1", "--rate", "5M", status=3)
+        assert world.lade_json("set", "host:Hub.org", "--limit", "3")["gate"] == "host:hub.org"
+        assert world.lade_json("set", "--rate", "20M") == {"bytes_per_s": 20 << 20}
+        world.lade("set", "space:/data", "--close-for", "600")
+        job = world.call("jobs", "submit", kind="download", source="http://hub.org/x", spec={"destination": "/x"})["id"]
+        assert world.lade_json("set", "--job", str(job), "--rate", "1.5K")["bytes_per_s"] == 1536
+        broker.kill()
+        world.start("broker")
+        assert "limited to 20.0 MiB/s" in world.lade("status").stdout
+        gates = world.lade("gates").stdout
+        assert "host:hub.org" in gates and "closed by hand" in gates, gates
+        assert "1.50 KiB a second" in world.lade("job", str(job)).stdout
+        world.lade("set", "--rate", "0")
+        assert world.lade_json("status")["bytes_per_s"] == 0
+
+
 def test_load_lists_tensors():
     with World() as world:
         folder = samples.pipeline(os.path.join(world.folder, "pipe"))

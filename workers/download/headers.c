@@ -72,10 +72,14 @@ s_disposition(lade_headers_t *self, const char *value)
     self->filename = lade_headers_filename(value);
 }
 
+// A word as GatedRepo, which goes into errors and logs: nothing that could be a token sent back.
 static void
 s_error_code(lade_headers_t *self, const char *value)
 {
-    s_set(&self->error_code, value);
+    bool word = *value && strlen(value) <= 40;
+    for (const char *at = value; word && *at; at++)
+        word = isalpha((unsigned char)*at);
+    s_set(&self->error_code, word ? value : "");
 }
 
 static void

@@ -46,6 +46,25 @@ test_an_answer_is_read(void **state)
 }
 
 static void
+test_an_error_code_is_a_word(void **state)
+{
+    (void)state;
+    static const char *const rows[][2] = {
+        {"X-Error-Code: EntryNotFound\r\n", "EntryNotFound"},
+        {"X-Error-Code: no-token hf_x1\r\n", ""},
+        {"X-Error-Code: hf_s3cret\r\n", ""},
+        {"X-Error-Code: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n", ""},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        lade_headers_t headers = LADE_HEADERS_NONE;
+        s_feed(&headers, "HTTP/1.1 403 Forbidden\r\n");
+        s_feed(&headers, rows[i][0]);
+        assert_string_equal(headers.error_code, rows[i][1]);
+        lade_headers_free(&headers);
+    }
+}
+
+static void
 test_a_redirect_is_forgotten(void **state)
 {
     (void)state;
@@ -245,6 +264,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_answer_is_read),
+        cmocka_unit_test(test_an_error_code_is_a_word),
         cmocka_unit_test(test_a_redirect_is_forgotten),
         cmocka_unit_test(test_malformed_values_count_as_absent),
         cmocka_unit_test(test_headers_have_a_ceiling),

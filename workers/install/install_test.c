@@ -637,9 +637,8 @@ test_a_repository_is_a_download_a_file(void **state)
 {
     (void)state;
     test_server_t *server = test_server_new(s_replies, false);
-    s_world_t *world = s_begin("org/R", "{}");
+    s_world_t *world = s_begin("org/R", "{\"access_token\": \"hf_given\"}");
     world->config.hub_endpoint = server->endpoint;
-    world->config.hub_token = "hf_x";
     assert_int_equal(s_dispatch(world), LADE_OK);
     json_t *jobs = json_incref(world->answer.jobs);
     assert_int_equal(json_array_size(jobs), 2);
@@ -648,7 +647,7 @@ test_a_repository_is_a_download_a_file(void **state)
     const json_t *spec = json_object_get(json_array_get(jobs, 0), "spec");
     assert_string_equal(lade_json_text(spec, "sha256", ""), DIGEST);
     assert_int_equal(lade_json_int(spec, "size", 0), 7);
-    assert_string_equal(lade_json_text(spec, "access_token", ""), "hf_x");
+    assert_string_equal(lade_json_text(spec, "access_token", ""), "hf_given");
     assert_non_null(
         strstr(lade_json_text(spec, "url", ""), "/org/R/resolve/" SHA "/model.safetensors"));
     assert_non_null(
@@ -667,6 +666,26 @@ test_a_repository_is_a_download_a_file(void **state)
     assert_non_null(strstr(lade_json_text(record, "source_api_response", ""), "README.md"));
     assert_int_equal(json_array_size(json_object_get(record, "tags")), 2);
     json_decref(jobs);
+    s_end(world);
+    test_server_end(server);
+}
+
+// The download worker has it from its own settings, so it need not travel.
+static void
+test_the_hubs_own_token_stays_out_of_jobs(void **state)
+{
+    (void)state;
+    test_server_t *server = test_server_new(s_replies, false);
+    s_world_t *world = s_begin("org/R", "{}");
+    world->config.hub_endpoint = server->endpoint;
+    world->config.hub_token = "hf_x";
+    assert_int_equal(s_dispatch(world), LADE_OK);
+    assert_non_null(strstr(server->last, "Authorization: Bearer hf_x\r\n"));
+    char *jobs = json_dumps(world->answer.jobs, 0), *saved = json_dumps(world->answer.state, 0);
+    assert_null(strstr(jobs, "hf_x"));
+    assert_null(strstr(saved, "hf_x"));
+    free(jobs);
+    free(saved);
     s_end(world);
     test_server_end(server);
 }
@@ -792,6 +811,7 @@ main(void)
         cmocka_unit_test(test_a_failed_download_fails_the_install_with_its_words),
         cmocka_unit_test(test_a_download_worker_cannot_point_outside),
         cmocka_unit_test(test_a_repository_is_a_download_a_file),
+        cmocka_unit_test(test_the_hubs_own_token_stays_out_of_jobs),
         cmocka_unit_test(test_what_one_download_of_several_lacks_is_fetched_again),
         cmocka_unit_test(test_refusals_of_a_hub_reach_the_job),
         cmocka_unit_test(test_a_page_of_the_hub_is_its_repository),

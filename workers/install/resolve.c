@@ -22,25 +22,14 @@ lade_resolve_source(const lade_stage_t *job, lade_source_t *source, lade_error_t
     return code ? code : lade_source_resolve_page(source, job->config->hub_endpoint, error);
 }
 
-// The token that goes with an URL: an explicit one goes anywhere the user sends it, the hub's own
-// only to the hub.
-static char *
-s_token_for(const lade_stage_t *job, const char *url)
-{
-    const char *given = lade_json_text(job->spec, "access_token", NULL);
-    bool hub = lade_source_same_origin(url, job->config->hub_endpoint);
-    return given || hub ? lade_hub_token(job->config, given) : NULL;
-}
-
 json_t *
 lade_resolve_download(const lade_stage_t *job, const json_t *file)
 {
     const char *url = lade_json_text(file, "url", "");
     json_t *spec = json_object(), *download = json_object();
     json_object_update(spec, (json_t *)file);
-    char *token = s_token_for(job, url);
-    lade_stage_set_text(spec, "access_token", token);
-    lade_tokens_wipe(&token);
+    // The one that came with the job; that of the hub the download worker finds in its own settings.
+    lade_stage_set_text(spec, "access_token", lade_json_text(job->spec, "access_token", NULL));
     lade_stage_set_text(download, "kind", "download");
     lade_stage_set_text(download, "source", url);
     json_object_set_new(download, "vital", json_true()); // a model without one of its files is none
