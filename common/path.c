@@ -73,6 +73,9 @@ s_sync_above(const char *path)
 lade_code_t
 lade_path_mkdirs(const char *path, mode_t mode, lade_error_t *error)
 {
+    struct stat there;
+    if (stat(path, &there) == 0 && S_ISDIR(there.st_mode)) // as it is most often
+        return LADE_OK;
     char *copy = strdup(path);
     lade_code_t code = LADE_OK;
     for (char *at = copy + (*copy == '/'); !code; at++) {

@@ -342,10 +342,11 @@ s_create(lade_partial_t *self, lade_error_t *error)
 {
     if (self->fd >= 0)
         close(self->fd);
-    unlink(self->path);
-    unlink(self->journal_path);
+    enum { S_NEW = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW };
     self->journaled = false;
-    self->fd = open(self->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+    self->fd = open(self->path, S_NEW, 0666);
+    if (self->fd < 0 && errno == EEXIST && unlink(self->path) == 0)
+        self->fd = open(self->path, S_NEW, 0666);
     return self->fd < 0 ? lade_error_errno(error, errno, "cannot create %s", self->path) : LADE_OK;
 }
 
@@ -453,7 +454,8 @@ lade_partial_open(lade_partial_t **self_p, const lade_partial_where_t *where,
     lade_error_t why = {0};
     *self_p = NULL;
     *journal = (lade_journal_t){.total = -1};
-    bool ours = s_journal_read(self->journal_path, journal) &&
+    bool there = access(self->journal_path, F_OK) == 0;
+    bool ours = there && s_journal_read(self->journal_path, journal) &&
                 strcmp(journal->source, self->source) == 0 &&
                 (journal->ranges.bytes > 0 || journal->publishing);
     if (ours && journal->attempt > self->attempt) {
@@ -472,6 +474,8 @@ lade_partial_open(lade_partial_t **self_p, const lade_partial_where_t *where,
         if (ours)
             lade_log(LADE_LOG_INFO, "download", "%s; beginning anew", why.message);
         lade_journal_free(journal);
+        if (there)
+            unlink(self->journal_path);
         code = s_create(self, &why);
     }
     journal->publishing = false;
@@ -667,7 +671,7 @@ lade_partial_publish(lade_partial_t *self, lade_journal_t *journal, lade_error_t
 {
     assert(journal->name && journal->sha256);
     // Cuts off what was reserved beyond the end.
-    if (ftruncate(self->fd, journal->total) != 0)
+    if (atomic_load(&self->reserved) && ftruncate(self->fd, journal->total) != 0)
         return lade_error_errno(error, errno, "cannot cut %s", self->path);
     lade_code_t code = s_sync(self, error);
     if (!code && self->journaled)
