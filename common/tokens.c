@@ -27,9 +27,9 @@ lade_tokens_hide(char *text, size_t len, const char *token, size_t token_len)
 {
     enum { S_BEGINNING = 8 };
     size_t least = token_len < S_BEGINNING ? token_len : S_BEGINNING;
-    char *at = text, *end = text + len;
     if (!token || token_len == 0 || len == 0)
         return;
+    char *at = text, *end = text + len;
     while ((at = memmem(at, (size_t)(end - at), token, least)) != NULL)
         for (size_t i = 0; i < token_len && at < end && (i < least || *at == token[i]); i++)
             *at++ = '*';

@@ -615,10 +615,14 @@ s_step_and_kill(s_place_t *self, json_t *plan, long kill_at, json_t **next_p)
         self->request.state = plan;
         ptrace(PTRACE_TRACEME, 0, NULL, NULL);
         raise(SIGSTOP);
+        lade_local_free(&self->answer);
         lade_code_t code = lade_local_step(&self->request, &self->answer, &self->error);
         char *text = self->answer.state ? json_dumps(self->answer.state, 0) : NULL;
         if (text)
             snprintf(saved, 8192, "%s", text);
+        free(text);
+        lade_local_free(&self->answer);
+        json_decref(plan);
         _exit((int)code);
     }
     assert_int_equal(waitpid(child, &status, 0), child);
