@@ -90,17 +90,44 @@ test_lines_are_drawn_over_the_last_ones(void **state)
     char *text = NULL;
     size_t size;
     FILE *out = open_memstream(&text, &size);
-    lade_bar_screen_t *screen = lade_bar_screen_new(out, 80);
-    const char *lines[] = {"one", "two"};
-    lade_bar_screen_draw(screen, lines, 2);
-    lade_bar_screen_draw(screen, lines, 1);
+    lade_bar_screen_t *screen = lade_bar_screen_new(out);
+    lade_bar_screen_draw(screen, "", "one\ntwo\n", 80);
+    lade_bar_screen_draw(screen, "done\n", "one\n", 80);
     lade_bar_screen_destroy(&screen);
     fclose(out);
     assert_null(screen);
     assert_string_equal(text, "one\033[K\ntwo\033[K\n\033[J"
-                              "\033[2A\rone\033[K\n\033[J"
+                              "\033[2A\rdone\033[K\none\033[K\n\033[J"
                               "\033[1A\r\033[J");
     free(text);
+}
+
+static void
+test_folded_lines_are_counted_when_the_terminal_became_narrower(void **state)
+{
+    (void)state;
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    lade_bar_screen_t *screen = lade_bar_screen_new(out);
+    lade_bar_screen_draw(screen, "", "0123456789\n01234\n", 10);
+    lade_bar_screen_clear(screen, 5);
+    lade_bar_screen_destroy(&screen);
+    fclose(out);
+    assert_non_null(strstr(text, "\033[3A\r\033[J"));
+    free(text);
+}
+
+static void
+test_a_remark_stands_where_the_time_left_would(void **state)
+{
+    (void)state;
+    char line[512];
+    lade_bar_progress_t progress = {.bytes = 512 << 20, .total = 1 << 30, .rate = 64 << 20};
+    lade_bar_format(&progress, "model", "verifying", 90, line, sizeof line);
+    assert_non_null(strstr(line, "64.0 MiB/s  verifying"));
+    lade_bar_format(&progress, "model", "running: on a worker", 90, line, sizeof line);
+    assert_non_null(strstr(line, "64.0 MiB/s  8s"));
 }
 
 static int
@@ -120,6 +147,8 @@ main(void)
         cmocka_unit_test(test_without_a_total_there_is_no_bar),
         cmocka_unit_test(test_no_line_is_wider_than_the_terminal),
         cmocka_unit_test(test_lines_are_drawn_over_the_last_ones),
+        cmocka_unit_test(test_folded_lines_are_counted_when_the_terminal_became_narrower),
+        cmocka_unit_test(test_a_remark_stands_where_the_time_left_would),
     };
     return cmocka_run_group_tests(tests, s_set_up, NULL);
 }

@@ -48,12 +48,13 @@ s_add_priority(const lade_cli_t *cli, json_t *args)
 }
 
 static void
-s_print_queued(const lade_follow_t *follow, size_t i)
+s_print_queued(const lade_follow_t *follow, size_t i, lade_buf_t *text)
 {
     const json_t *job = lade_follow_job(follow, i);
     char *name = lade_show_clean(lade_follow_name(follow, i), 0, false);
-    printf("job %" JSON_INTEGER_FORMAT "  %s  %s\n", (json_int_t)lade_json_int(job, "id", -1),
-           lade_json_text(job, "status", "?"), name);
+    lade_buf_addf(text, NULL, "job %" JSON_INTEGER_FORMAT "  %s  %s\n",
+                  (json_int_t)lade_json_int(job, "id", -1), lade_json_text(job, "status", "?"),
+                  name);
     free(name);
 }
 
@@ -125,19 +126,19 @@ s_install_args(const lade_cli_t *cli, json_t **args_p, lade_error_t *error)
 }
 
 static void
-s_print_installed(const lade_follow_t *follow, size_t i)
+s_print_installed(const lade_follow_t *follow, size_t i, lade_buf_t *text)
 {
     const json_t *record = json_object_get(lade_follow_job(follow, i), "config_out");
     if (!json_is_object(record)) {
-        s_print_queued(follow, i);
+        s_print_queued(follow, i, text);
         return;
     }
     char *path = lade_show_clean(lade_json_text(record, "path", "-"), 0, false);
     char *name = lade_show_clean(lade_json_text(record, "name", "-"), 0, false);
     // A pipe gets the whole key: it is likely to be used.
-    printf("%.*s  %s  %s/%s/%s  %s\n", lade_follow_terminal(follow) ? 8 : 32,
-           lade_json_text(record, "key", "-"), name, lade_json_text(record, "type", "-"),
-           lade_json_text(record, "base", "-"), lade_json_text(record, "format", "-"), path);
+    lade_buf_addf(text, NULL, "%.*s  %s  %s/%s/%s  %s\n", lade_follow_terminal(follow) ? 8 : 32,
+                  lade_json_text(record, "key", "-"), name, lade_json_text(record, "type", "-"),
+                  lade_json_text(record, "base", "-"), lade_json_text(record, "format", "-"), path);
     free(path);
     free(name);
 }
@@ -250,17 +251,17 @@ lade_cmd_install_run(lade_cli_t *cli, lade_error_t *error)
 // download
 
 static void
-s_print_downloaded(const lade_follow_t *follow, size_t i)
+s_print_downloaded(const lade_follow_t *follow, size_t i, lade_buf_t *text)
 {
     const json_t *job = lade_follow_job(follow, i);
     const char *path = lade_json_text(job, "download_path", NULL);
     if (!path || strcmp(lade_json_text(job, "status", ""), "completed") != 0) {
-        s_print_queued(follow, i);
+        s_print_queued(follow, i, text);
         return;
     }
     char size[LADE_SHOW_SIZE], *clean = lade_show_clean(path, 0, false);
     int64_t bytes = lade_json_int(job, "bytes", 0);
-    printf("%s  %s\n", clean, lade_show_bytes(bytes, size));
+    lade_buf_addf(text, NULL, "%s  %s\n", clean, lade_show_bytes(bytes, size));
     free(clean);
 }
 

@@ -121,7 +121,9 @@ s_on_partial(void *arg, const json_t *partial)
         const char *shown = lade_bar_format(&self->progress, self->cli->words[0],
                                             lade_json_text(partial, "status", "loading"),
                                             self->cli->width - 1, line, sizeof line);
-        lade_bar_screen_draw(self->screen, &shown, 1);
+        char text[sizeof line + 1];
+        snprintf(text, sizeof text, "%s\n", shown);
+        lade_bar_screen_draw(self->screen, "", text, self->cli->width);
     }
     return true;
 }
@@ -131,7 +133,7 @@ s_load(lade_cli_t *cli, const char *key, lade_model_t **model_p, lade_error_t *e
 {
     s_load_t self = {.cli = cli};
     if (cli->terminal && !cli->quiet && isatty(STDERR_FILENO))
-        self.screen = lade_bar_screen_new(stderr, cli->width);
+        self.screen = lade_bar_screen_new(stderr);
     json_t *args = json_pack("{s:s, s:b}", "key", key, "partial", 1);
     const char *submodel = lade_args_text(&cli->args, "--submodel", NULL);
     if (submodel)

@@ -2,8 +2,10 @@
 #include "client/cli/follow.h"
 
 #include "client/cli/bar.h"
+#include "client/cli/frame.h"
 #include "client/cli/show.h"
 #include "client/outcome.h"
+#include "client/watch.h"
 #include "common/wire.h"
 
 #include <stdlib.h>
@@ -13,14 +15,14 @@
 
 enum {
     S_DRAW_MS = 100,
+    S_EVENTS_MS = 20,  // between two looks at the events
     S_WHY_MS = 2000,   // of standing still, before it is asked why
-    S_MOST_LINES = 20, // drawn at once
-    S_LINE = 1024,
-    S_DEPTH = 4, // of jobs below jobs that are asked what they wait for
+    S_MOST_LINES = 60, // drawn at once
+    S_DEPTH = 4,       // of jobs below jobs that are asked what they wait for
 };
 
 typedef struct {
-    char *name;
+    char *name, *label;      // label: short, for a line
     lade_request_t *request; // the submission, then the wait, then the job's last look
     json_t *job;
     lade_error_t error;
@@ -28,7 +30,9 @@ typedef struct {
     char status[256]; // what stands where no bytes are known
     char told[256];   // the last reason for standing still that people were told
     bool ended, printed;
-    int64_t moved_ms; // when its progress or status last changed
+    bool began, begun; // it has; and people without bars were told
+    bool over;         // the event of its end was printed
+    int64_t moved_ms;  // when its progress or status last changed
 } s_row_t;
 
 struct lade_follow {
@@ -36,9 +40,26 @@ struct lade_follow {
     const char *service;
     s_row_t **rows;
     size_t count;
-    lade_bar_screen_t *screen;
-    int64_t drawn_ms;
+    lade_bar_screen_t *screen; // with frame; NULL: nobody looks at bars
+    lade_frame_t *frame;
+    lade_watch_t *watch; // events are printed
+    int64_t drawn_ms, started_ms;
 };
+
+static bool
+s_is_download(const lade_follow_t *self)
+{
+    return strcmp(self->service, "download") == 0;
+}
+
+// Who can move the cursor gets bars; a pipe gets the result alone.
+static bool
+s_can_draw(const lade_cli_t *cli)
+{
+    const char *term = getenv("TERM");
+    return cli->terminal && !cli->quiet && isatty(STDERR_FILENO) && term && *term &&
+           strcmp(term, "dumb") != 0;
+}
 
 lade_follow_t *
 lade_follow_new(lade_cli_t *cli, const char *service)
@@ -48,14 +69,26 @@ lade_follow_new(lade_cli_t *cli, const char *service)
         abort();
     self->cli = cli;
     self->service = service;
-    // Bars are for who looks at a terminal; a pipe gets the result alone.
-    if (cli->terminal && !cli->quiet && isatty(STDERR_FILENO))
-        self->screen = lade_bar_screen_new(stderr, cli->width);
+    self->started_ms = lade_mono_ms();
+    if (s_can_draw(cli)) {
+        self->screen = lade_bar_screen_new(stderr);
+        self->frame = lade_frame_new();
+    }
     return self;
 }
 
 // ---------------------------------------------------------------------------------------------------
 // Submitting
+
+// "b" of "http://h/a/b?c": the folders above say little in a line. You free it.
+static char *
+s_label(const lade_follow_t *self, const char *name)
+{
+    size_t len = strstr(name, "://") ? strcspn(name, "?#") : strlen(name), at = len;
+    while (at > 0 && name[at - 1] != '/')
+        at--;
+    return s_is_download(self) && at < len ? strndup(name + at, len - at) : strdup(name);
+}
 
 void
 lade_follow_submit(lade_follow_t *self, const char *name, const char *op, json_t *args)
@@ -66,6 +99,7 @@ lade_follow_submit(lade_follow_t *self, const char *name, const char *op, json_t
         abort();
     self->rows[self->count++] = row;
     row->name = strdup(name);
+    row->label = s_label(self, name);
     row->moved_ms = lade_mono_ms();
     snprintf(row->status, sizeof row->status, "submitting");
     lade_request_start(self->cli->client, self->service, op, args, NULL, NULL, &row->request,
@@ -116,11 +150,12 @@ s_set_status(s_row_t *row, const char *text)
     row->moved_ms = lade_mono_ms();
 }
 
-// What a wait's PARTIAL answer tells: the job, or the part of it that changed.
+// What a wait's PARTIAL answer tells: the job as it is now.
 static bool
 s_on_partial(void *arg, const json_t *partial)
 {
     s_row_t *row = arg;
+    row->began = true;
     int64_t bytes, total, now = lade_mono_ms();
     lade_outcome_bytes(partial, &bytes, &total);
     if (bytes != row->progress.bytes)
@@ -217,46 +252,92 @@ s_ask_why(lade_follow_t *self, s_row_t *row)
 }
 
 // ---------------------------------------------------------------------------------------------------
+// Events
+
+// True if the row has the job of that id.
+static s_row_t *
+s_row_of(lade_follow_t *self, int64_t id)
+{
+    for (size_t i = 0; i < self->count; i++)
+        if (self->rows[i]->job && lade_json_int(self->rows[i]->job, "id", -1) == id)
+            return self->rows[i];
+    return NULL;
+}
+
+static bool
+s_on_event(void *arg, const json_t *event)
+{
+    static const char *const ends[] = {"download_completed", "download_error",
+                                       "download_cancelled"};
+    lade_follow_t *self = arg;
+    s_row_t *row = s_row_of(self, lade_json_int(event, "id", -1));
+    // Progress that comes after the end of its job is old.
+    if (!row || (row->over && lade_json_bool(event, "progress", false)))
+        return true;
+    char *text = lade_request_text(event);
+    puts(text);
+    free(text);
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        row->over = row->over || strcmp(lade_json_text(event, "event", ""), ends[i]) == 0;
+    return true;
+}
+
+lade_code_t
+lade_follow_listen(lade_follow_t *self, lade_error_t *error)
+{
+    static const char *const prefixes[] = {"download_", "job_requeued/", NULL};
+    return lade_watch_open(self->cli->client, prefixes, -1, &self->watch, error);
+}
+
+// At the end all that was journaled is printed, whether it has come yet or not.
+static lade_code_t
+s_print_events(lade_follow_t *self, bool last, lade_error_t *error)
+{
+    if (!self->watch)
+        return LADE_OK;
+    lade_code_t code = lade_watch_turn(self->watch, 0, s_on_event, self, error);
+    if (!code && last)
+        code = lade_watch_catch_up(self->watch, s_on_event, self, error);
+    fflush(stdout);
+    return code;
+}
+
+// ---------------------------------------------------------------------------------------------------
 // Drawing
 
 static size_t
-s_room(void)
+s_height(void)
 {
     struct winsize size;
     size_t rows =
-        ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 2 ? size.ws_row - 2u : 10;
+        ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 2 ? size.ws_row - 1u : 10;
     return rows < S_MOST_LINES ? rows : S_MOST_LINES;
 }
 
+// One write: what is over goes above, the rest is drawn anew.
 static void
-s_draw(lade_follow_t *self)
+s_draw(lade_follow_t *self, const char *above)
 {
-    char text[S_MOST_LINES + 1][S_LINE];
-    const char *lines[S_MOST_LINES + 1];
-    size_t drawn = 0, left = 0, room = s_room();
-    self->drawn_ms = lade_mono_ms();
+    int64_t now = lade_mono_ms();
+    self->drawn_ms = now;
     if (!self->screen)
         return;
-    // Rows that move first, so that a long queue does not hide them.
-    for (int moving = 1; moving >= 0; moving--)
-        for (size_t i = 0; i < self->count; i++) {
-            s_row_t *row = self->rows[i];
-            bool moves = row->progress.bytes > 0 || row->progress.total > 0;
-            if (row->ended || moves != (moving == 1))
-                continue;
-            if (drawn < room) {
-                lines[drawn] = lade_bar_format(&row->progress, row->name, row->status,
-                                               self->cli->width - 1, text[drawn], S_LINE);
-                drawn++;
-            } else
-                left++;
-        }
-    if (left) {
-        snprintf(text[drawn], S_LINE, "and %zu more", left);
-        lines[drawn] = text[drawn];
-        drawn++;
+    lade_frame_row_t *rows = calloc(self->count + 1, sizeof *rows);
+    lade_buf_t text = LADE_BUF(1 << 20);
+    size_t columns = lade_show_columns(STDERR_FILENO);
+    if (!rows)
+        abort();
+    for (size_t i = 0; i < self->count; i++) {
+        s_row_t *row = self->rows[i];
+        if (!row->ended) // what stands still gets slower
+            lade_bar_update(&row->progress, row->progress.bytes, row->progress.total, now);
+        rows[i] = (lade_frame_row_t){row->label, row->status, row->progress, row->ended,
+                                     row->error.code != LADE_OK};
     }
-    lade_bar_screen_draw(self->screen, lines, drawn);
+    lade_frame_compose(self->frame, rows, self->count, columns - 1, s_height(), now, &text);
+    lade_bar_screen_draw(self->screen, above, lade_buf_text(&text), columns);
+    lade_buf_free(&text);
+    free(rows);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -282,18 +363,53 @@ s_interrupted(lade_follow_t *self)
             left == 1 ? "it" : "them");
 }
 
+// What is to be said of a job that ended, as lines.
+static void
+s_say_end(lade_follow_t *self, size_t index, lade_follow_print_t *print, lade_buf_t *text)
+{
+    s_row_t *row = self->rows[index];
+    if (!row->error.code) {
+        print(self, index, text);
+        row->printed = true;
+    } else if (self->screen) { // the sentence comes at the end
+        char *label = lade_show_clean(row->label, 0, false);
+        lade_buf_addf(text, NULL, "%s  failed: %s\n", label, lade_code_name(row->error.code));
+        free(label);
+    }
+}
+
 static void
 s_finish(lade_follow_t *self, size_t index, lade_follow_print_t *print)
 {
     s_row_t *row = self->rows[index];
+    int64_t bytes, total;
     s_take_end(self, row);
-    if (!self->screen || !print || row->error.code)
+    lade_outcome_bytes(row->job, &bytes, &total);
+    if (!row->error.code)
+        row->progress.bytes = row->progress.total = bytes;
+    if (!print)
         return;
-    lade_bar_screen_clear(self->screen);
-    print(self, index);
+    lade_buf_t text = LADE_BUF(1 << 20);
+    s_say_end(self, index, print, &text);
+    if (self->screen)
+        s_draw(self, lade_buf_text(&text));
+    else
+        fputs(lade_buf_text(&text), stdout);
     fflush(stdout);
-    row->printed = true;
-    s_draw(self);
+    lade_buf_free(&text);
+}
+
+// Who sees no bars is told once that a download has begun.
+static void
+s_say_begun(lade_follow_t *self, s_row_t *row, bool print)
+{
+    if (!row->began || row->begun || self->screen || !print || !s_is_download(self))
+        return;
+    char *name = lade_show_clean(row->name, 0, false);
+    lade_cli_say(self->cli, "job %" JSON_INTEGER_FORMAT " has begun: %s",
+                 (json_int_t)lade_json_int(row->job, "id", -1), name);
+    row->begun = true;
+    free(name);
 }
 
 // Looks at every row once; returns how many have not ended.
@@ -307,12 +423,36 @@ s_step(lade_follow_t *self, lade_follow_print_t *print)
         if (!row->ended && lade_request_ended(row->request))
             s_finish(self, i, print);
         open += !row->ended;
+        s_say_begun(self, row, print != NULL);
         if (!row->ended && !asked && lade_mono_ms() - row->moved_ms > S_WHY_MS) {
             asked = true;
             s_ask_why(self, row);
         }
     }
     return open;
+}
+
+// "100 files, 3.20 GiB in 2m 05s (26.2 MiB/s), 2 failed".
+static void
+s_sum_up(const lade_follow_t *self)
+{
+    char size[LADE_SHOW_SIZE], span[LADE_SHOW_SIZE], rate[LADE_SHOW_SIZE], failed[48] = "";
+    double seconds = (double)(lade_mono_ms() - self->started_ms) / 1e3;
+    int64_t bytes = 0;
+    size_t bad = 0;
+    for (size_t i = 0; i < self->count; i++) {
+        bad += self->rows[i]->error.code != LADE_OK;
+        bytes += self->rows[i]->error.code ? 0 : self->rows[i]->progress.bytes;
+    }
+    if (self->count < 2 || !s_is_download(self))
+        return;
+    if (bad)
+        snprintf(failed, sizeof failed, ", %zu failed", bad);
+    lade_cli_say(
+        self->cli, "%zu files, %s in %s (%s/s)%s", self->count - bad, lade_show_bytes(bytes, size),
+        lade_show_span(seconds, span),
+        lade_show_bytes((int64_t)((double)bytes / (seconds > 0.001 ? seconds : 0.001)), rate),
+        failed);
 }
 
 lade_code_t
@@ -324,11 +464,18 @@ lade_follow_run(lade_follow_t *self, lade_follow_print_t *print, lade_error_t *e
     lade_code_t code = LADE_OK;
     while (!code && s_step(self, print) > 0) {
         if (lade_mono_ms() - self->drawn_ms >= S_DRAW_MS)
-            s_draw(self);
-        code = lade_request_turn(self->cli->client, S_DRAW_MS, error);
+            s_draw(self, "");
+        code = s_print_events(self, false, error);
+        if (!code)
+            code =
+                lade_request_turn(self->cli->client, self->watch ? S_EVENTS_MS : S_DRAW_MS, error);
     }
+    if (!code)
+        code = s_print_events(self, true, error);
     if (self->screen)
-        lade_bar_screen_clear(self->screen);
+        lade_bar_screen_clear(self->screen, lade_show_columns(STDERR_FILENO));
+    if (!code && print)
+        s_sum_up(self);
     if (code == LADE_CANCELLED) {
         s_interrupted(self);
         self->cli->said = true;
@@ -339,10 +486,13 @@ lade_follow_run(lade_follow_t *self, lade_follow_print_t *print, lade_error_t *e
 void
 lade_follow_print(lade_follow_t *self, lade_follow_print_t *print)
 {
+    lade_buf_t text = LADE_BUF(1 << 24);
     for (size_t i = 0; i < self->count; i++)
         if (!self->rows[i]->error.code && !self->rows[i]->printed)
-            print(self, i);
+            print(self, i, &text);
+    fputs(lade_buf_text(&text), stdout);
     fflush(stdout);
+    lade_buf_free(&text);
 }
 
 bool
@@ -412,11 +562,14 @@ lade_follow_destroy(lade_follow_t **self_p)
     if (!self)
         return;
     lade_bar_screen_destroy(&self->screen);
+    lade_frame_destroy(&self->frame);
+    lade_watch_close(&self->watch);
     for (size_t i = 0; i < self->count; i++) {
         s_row_t *row = self->rows[i];
         lade_request_finish(&row->request, NULL, NULL);
         json_decref(row->job);
         free(row->name);
+        free(row->label);
         free(row);
     }
     free(self->rows);

@@ -3,6 +3,7 @@
 #define LADE_FOLLOW_H
 
 #include "client/cli/cli.h"
+#include "common/buf.h"
 
 typedef struct lade_follow lade_follow_t;
 
@@ -16,15 +17,20 @@ void lade_follow_submit(lade_follow_t *self, const char *name, const char *op, j
 // job.
 lade_code_t lade_follow_submitted(lade_follow_t *self, lade_error_t *error);
 
-// Prints the index-th job, which ended well (or was only submitted), on standard output.
-typedef void(lade_follow_print_t)(const lade_follow_t *self, size_t index);
+// From before the first submission: the events of the jobs are printed on standard output as they
+// come, one a line as JSON.
+lade_code_t lade_follow_listen(lade_follow_t *self, lade_error_t *error);
+
+// Adds what is to be printed of the index-th job, which ended well (or was only submitted), to
+// text: whole lines.
+typedef void(lade_follow_print_t)(const lade_follow_t *self, size_t index, lade_buf_t *text);
 
 // Waits until every job has ended. LADE_CANCELLED if Ctrl-C was pressed: the jobs go on, and it was
-// said how to find them. In a terminal print (NULL: nothing) is called as soon as a job has ended,
-// above the bars.
+// said how to find them. What print (NULL: nothing) makes of a job that ended well is printed at
+// once, in a terminal above the bars.
 lade_code_t lade_follow_run(lade_follow_t *self, lade_follow_print_t *print, lade_error_t *error);
 
-// Calls print, in order, for what went well and is not printed yet.
+// Prints, in order, what went well and is not printed yet.
 void lade_follow_print(lade_follow_t *self, lade_follow_print_t *print);
 
 // Whether results go to a terminal.
