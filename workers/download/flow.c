@@ -1067,8 +1067,8 @@ lade_flow_set_terms(lade_transfer_t *self, int64_t connections, int64_t bytes_pe
         connections > 0 && (self->farm_connections == 0 || connections < self->farm_connections);
     self->farm_connections = connections;
     self->farm_rate = bytes_per_s;
-    if (hold_s > 0)
-        self->hold_until_ms = self->engine->now_ms + (int64_t)(hold_s * 1000);
+    // Terms without a hold end one: an operator opened the gate.
+    self->hold_until_ms = hold_s > 0 ? self->engine->now_ms + (int64_t)(hold_s * 1000) : 0;
     if (fewer) {
         s_shrink(self, (size_t)connections);
         lade_part_close_idle(self->engine, *self->answer_host ? self->answer_host : self->host);
