@@ -286,7 +286,8 @@ lade_engine_new(lade_engine_t **self_p, const lade_config_t *config, const lade_
     self->next_ticket = 1;
     pthread_mutex_init(&self->lock, NULL);
     self->multi = curl_multi_init();
-    lade_code_t code = lade_guard_new(&self->guard, config->allow_addresses, NULL, error);
+    lade_code_t code =
+        lade_guard_new(&self->guard, config->allow_addresses, config->hub_endpoint, error);
     if (code) {
         lade_engine_destroy(&self);
         return code;

@@ -2,11 +2,14 @@
 #include "workers/download/localwork.h"
 
 #include "common/log.h"
+#include "common/path.h"
 #include "common/wire.h"
 #include "workers/download/local.h"
+#include "workers/download/partial.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void
@@ -40,6 +43,18 @@ s_result(const lade_local_answer_t *answer, const char *source)
                      (json_int_t)0, "left", answer->left);
 }
 
+// Waits until the file system it goes to has room again.
+static void
+s_wait_for_space(lade_task_t *task, const char *path, const lade_error_t *error)
+{
+    enum { S_SPACE_S = 3 }; // between two tries
+    char gate[300], *folder = lade_path_folder(path), *volume = lade_partial_volume(folder);
+    snprintf(gate, sizeof gate, "space:%s", volume);
+    lade_task_fail_at(&task, error, gate, S_SPACE_S);
+    free(volume);
+    free(folder);
+}
+
 static void
 s_answer(lade_task_t *task, lade_local_answer_t *answer, lade_code_t code, lade_error_t *error)
 {
@@ -47,7 +62,10 @@ s_answer(lade_task_t *task, lade_local_answer_t *answer, lade_code_t code, lade_
     snprintf(about, sizeof about, "job %" PRId64, lade_task_id(task));
     if (code) {
         lade_log(LADE_LOG_INFO, about, "%s: %s", lade_code_name(code), error->message);
-        lade_task_fail(&task, error, answer->final ? -1 : 0);
+        if (code == LADE_NO_SPACE && answer->path)
+            s_wait_for_space(task, answer->path, error);
+        else
+            lade_task_fail(&task, error, answer->final ? -1 : 0);
     } else if (answer->state) {
         lade_task_await(&task, json_incref(answer->state), json_array(), answer->bytes,
                         answer->path);
