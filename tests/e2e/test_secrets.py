@@ -169,6 +169,34 @@ def test_gated_sources_go_on_with_their_token_after_kill_9():
         nobody_sees(world, token)
 
 
+def test_what_was_answered_is_kept_through_kill_9():
+    """The broker is killed at the moment it has answered: the job is there, and so is its token."""
+    with World(DEBUG) as world:
+        for number in range(3):
+            token, state = secrets.token_hex(16), secrets.token_hex(16)
+            broker = world.start("broker")
+            job = world.call("jobs", "submit", kind=f"kind{number}", spec={"access_token": token})
+            broker.kill()
+            broker = world.start("broker")
+            worker = world.worker(f"kind{number}")
+            worker.hello()
+            given = worker.job()
+            assert given["id"] == job["id"] and given["spec"]["access_token"] == token, given
+            worker.await_jobs(given, {"token": state, "step": 1}, [])
+            worker.settle()
+            broker.kill()
+            world.start("broker")
+            given = worker.job()
+            assert given["state"] == {"token": state, "step": 1} and given["spec"]["access_token"] == token, given
+            worker.done(given)
+            worker.settle()
+            worker.bye()
+            nobody_sees(world, token)
+            nobody_sees(world, state)
+            for process in [process for process in world.processes if process.alive]:
+                process.kill()
+
+
 def test_a_token_typed_on_the_command_line_does_not_stay_there():
     token = "hf_" + secrets.token_hex(16)
     with World(DEBUG) as world:
