@@ -1,7 +1,8 @@
-// lade install, lade download.
+// lade install.
 #include "client/cli/commands.h"
 #include "client/cli/follow.h"
 #include "client/cli/show.h"
+#include "client/cli/submit.h"
 #include "common/identify/identify.h"
 #include "common/path.h"
 #include "common/wire.h"
@@ -11,70 +12,10 @@
 #include <strings.h>
 #include <unistd.h>
 
-// ---------------------------------------------------------------------------------------------------
-// What both take
-
 static json_t *
 s_text(const char *text)
 {
     return json_stringn_nocheck(text, strlen(text));
-}
-
-// --token TEXT, or @FILE so that it stands in no shell history.
-static lade_code_t
-s_add_token(const lade_cli_t *cli, json_t *args, lade_error_t *error)
-{
-    const char *token = lade_args_text(&cli->args, "--token", NULL);
-    if (!token)
-        return LADE_OK;
-    char *read = NULL;
-    if (*token == '@') {
-        size_t len;
-        if (lade_path_read(token + 1, 65536, &read, &len, error))
-            return lade_error_wrap(error, "--token");
-        token = read;
-    }
-    json_object_set_new(args, "access_token", json_stringn_nocheck(token, strcspn(token, "\r\n")));
-    free(read);
-    return LADE_OK;
-}
-
-static void
-s_add_priority(const lade_cli_t *cli, json_t *args)
-{
-    if (lade_args_flag(&cli->args, "--priority"))
-        json_object_set_new(args, "priority",
-                            json_integer(lade_args_number(&cli->args, "--priority", 10)));
-}
-
-static void
-s_print_queued(const lade_follow_t *follow, size_t i, lade_buf_t *text)
-{
-    const json_t *job = lade_follow_job(follow, i);
-    char *name = lade_show_clean(lade_follow_name(follow, i), 0, false);
-    lade_buf_addf(text, NULL, "job %" JSON_INTEGER_FORMAT "  %s  %s\n",
-                  (json_int_t)lade_json_int(job, "id", -1), lade_json_text(job, "status", "?"),
-                  name);
-    free(name);
-}
-
-// Everything is submitted: waits for the ends unless told not to, prints what there is and tells
-// what failed.
-static lade_code_t
-s_follow(lade_cli_t *cli, lade_follow_t *follow, lade_follow_print_t *print, lade_error_t *error)
-{
-    bool wait = !lade_args_flag(&cli->args, "--no-wait") && !lade_args_flag(&cli->args, "--paused");
-    lade_code_t code = lade_follow_submitted(follow, error);
-    if (!code && wait)
-        code = lade_follow_run(follow, cli->json ? NULL : print, error);
-    if (cli->json && (!code || cli->said))
-        lade_follow_print_json(follow);
-    if (code)
-        return code;
-    if (!cli->json)
-        lade_follow_print(follow, print);
-    cli->said = true;
-    return lade_follow_complain(follow);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -121,8 +62,8 @@ s_install_args(const lade_cli_t *cli, json_t **args_p, lade_error_t *error)
     json_decref(overrides);
     if (lade_args_flag(&cli->args, "--inplace"))
         json_object_set_new(*args_p, "inplace", json_true());
-    s_add_priority(cli, *args_p);
-    return code ? code : s_add_token(cli, *args_p, error);
+    lade_submit_add_priority(cli, *args_p);
+    return code ? code : lade_submit_add_token(cli, *args_p, error);
 }
 
 static void
@@ -130,7 +71,7 @@ s_print_installed(const lade_follow_t *follow, size_t i, lade_buf_t *text)
 {
     const json_t *record = json_object_get(lade_follow_job(follow, i), "config_out");
     if (!json_is_object(record)) {
-        s_print_queued(follow, i, text);
+        lade_submit_print_queued(follow, i, text);
         return;
     }
     char *path = lade_show_clean(lade_json_text(record, "path", "-"), 0, false);
@@ -230,7 +171,7 @@ s_install(lade_cli_t *cli, const json_t *args, lade_error_t *error)
         free(source);
     }
     if (!code)
-        code = s_follow(cli, follow, s_print_installed, error);
+        code = lade_submit_follow(cli, follow, s_print_installed, error);
     lade_follow_destroy(&follow);
     return code;
 }
@@ -243,90 +184,6 @@ lade_cmd_install_run(lade_cli_t *cli, lade_error_t *error)
     if (!code)
         code = lade_args_flag(&cli->args, "--dry-run") ? s_dry_run(cli, args, error)
                                                        : s_install(cli, args, error);
-    json_decref(args);
-    return code;
-}
-
-// ---------------------------------------------------------------------------------------------------
-// download
-
-static void
-s_print_downloaded(const lade_follow_t *follow, size_t i, lade_buf_t *text)
-{
-    const json_t *job = lade_follow_job(follow, i);
-    const char *path = lade_json_text(job, "download_path", NULL);
-    if (!path || strcmp(lade_json_text(job, "status", ""), "completed") != 0) {
-        s_print_queued(follow, i, text);
-        return;
-    }
-    char size[LADE_SHOW_SIZE], *clean = lade_show_clean(path, 0, false);
-    int64_t bytes = lade_json_int(job, "bytes", 0);
-    lade_buf_addf(text, NULL, "%s  %s\n", clean, lade_show_bytes(bytes, size));
-    free(clean);
-}
-
-static lade_code_t
-s_download_args(const lade_cli_t *cli, json_t **args_p, lade_error_t *error)
-{
-    static const char *const texts[][2] = {{"--name", "filename"}, {"--sha256", "sha256"}};
-    *args_p = json_object();
-    const char *dest = lade_args_text(&cli->args, "--dest", NULL);
-    if (!dest)
-        return lade_error_set(error, LADE_USAGE, "--dest DIR is missing: where do the files go?");
-    lade_code_t code = lade_path_mkdirs(dest, 0755, error);
-    char *whole = code ? NULL : realpath(dest, NULL);
-    if (!code && !whole)
-        code = lade_error_set(error, LADE_NOT_FOUND, "--dest %s is no folder", dest);
-    if (whole)
-        json_object_set_new(*args_p, "destdir", s_text(whole));
-    free(whole);
-    for (size_t i = 0; i < 2 && !code; i++) {
-        const char *text = lade_args_text(&cli->args, texts[i][0], NULL);
-        if (text && cli->word_count > 1)
-            code = lade_error_set(error, LADE_USAGE, "%s is for one URL, %zu are given",
-                                  texts[i][0], cli->word_count);
-        else if (text)
-            json_object_set_new(*args_p, texts[i][1], s_text(text));
-    }
-    if (lade_args_flag(&cli->args, "--paused"))
-        json_object_set_new(*args_p, "start", json_false());
-    s_add_priority(cli, *args_p);
-    return code ? code : s_add_token(cli, *args_p, error);
-}
-
-// A path of this machine as a worker with another working folder has to have it; a link stays one,
-// as what it leads to was not meant to be moved. Everything else as it is.
-static char *
-s_download_source(const char *word)
-{
-    if (strstr(word, "://") || access(word, F_OK) != 0)
-        return strdup(word);
-    char *folder = lade_path_folder(word), *name = lade_path_name(word);
-    char *whole = realpath(folder, NULL), *source = whole ? lade_path_join(whole, name) : NULL;
-    free(folder);
-    free(name);
-    free(whole);
-    return source ? source : strdup(word);
-}
-
-lade_code_t
-lade_cmd_install_download(lade_cli_t *cli, lade_error_t *error)
-{
-    json_t *args;
-    lade_code_t code = s_download_args(cli, &args, error);
-    if (!code)
-        code = lade_cli_catch(cli, error);
-    lade_follow_t *follow = lade_follow_new(cli, "download");
-    for (size_t i = 0; i < cli->word_count && !code; i++) {
-        json_t *own = json_copy(args);
-        char *source = s_download_source(cli->words[i]);
-        json_object_set_new(own, "source", s_text(source));
-        lade_follow_submit(follow, cli->words[i], "create_download_job", own);
-        free(source);
-    }
-    if (!code)
-        code = s_follow(cli, follow, s_print_downloaded, error);
-    lade_follow_destroy(&follow);
     json_decref(args);
     return code;
 }

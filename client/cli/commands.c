@@ -36,12 +36,18 @@ static const lade_option_t s_install[] = {
     {0},
 };
 static const lade_option_t s_download[] = {
-    {"--dest",    "DIR",         LADE_ARG_TEXT, false, 0, 0, "the folder the file goes into", 0},
-    {"--name",    "FILE",        LADE_ARG_TEXT, false, 0, 0, "its name there (else the server's); one URL only", 0},
-    {"--sha256",  "HEX",         LADE_ARG_TEXT, false, 0, 0, "the digest it must have; one URL only", 0},
-    {"--token",   "TEXT|@FILE",  LADE_ARG_SECRET, false, 0, 0, "access token for the source", 0},
+    {"--dest",     "DIR",        LADE_ARG_TEXT,   false, 0, 0, "the folder the files go into", 0},
+    {"--filename", "FILE",       LADE_ARG_TEXT,   false, 0, 0, "its name there (else the server's); one source only", 0},
+    {"--name",     "FILE",       LADE_ARG_TEXT,   false, 0, 0, "the same as --filename", 0},
+    {"--sha256",   "HEX",        LADE_ARG_TEXT,   false, 0, 0, "the digest it must have; one source only", 0},
+    {"--size",     "N",          LADE_ARG_NUMBER, false, 0, 9007199254740992.0, "the bytes it must have; one source only", 0},
+    {"--mirror",   "URL",        LADE_ARG_TEXT,   true,  0, 0, "where it is too, if the source fails; one source only", 0},
+    {"--multi",    "FILE",       LADE_ARG_TEXT,   false, 0, 0, "several files in one job: a JSON array of {\"url\", \"path\", \"size\"?, \"sha256\"?}", 0},
+    {"--token",    "TEXT|@FILE", LADE_ARG_SECRET, false, 0, 0, "access token for the source", 0},
+    {"--rate",     "BYTES",      LADE_ARG_BYTES,  false, 0, 1e15, "at most so many bytes a second (5M, 500K), of each source", 0},
+    {"--preserve", NULL,         LADE_ARG_FLAG,   false, 0, 0, "keep what was fetched even if it fails for good", 0},
     PRIORITY,
-    {"--paused",  NULL,          LADE_ARG_FLAG, false, 0, 0, "do not start it; `lade resume ID` does", 0},
+    {"--paused",   NULL,         LADE_ARG_FLAG,   false, 0, 0, "do not start it; `lade resume ID` does", 0},
     NO_WAIT,
     {0},
 };
@@ -122,8 +128,9 @@ static const lade_command_t s_commands[] = {
     {"install", "SOURCE…", "install models: files, folders, URLs, hub repositories", 1, S_MANY, s_install, lade_cmd_install_run,
         "SOURCE is a path, a URL, or OWNER/REPO[:VARIANT[:FOLDER]] of the hub (OWNER/REPO::FILE for one file).\n"
         "VARIANT is fp16, fp32, onnx, openvino or flax."},
-    {"download", "SOURCE… --dest DIR", "download files", 1, S_MANY, s_download, lade_cmd_install_download,
-        "SOURCE is a URL, a file:// URL (which is copied) or the path of a file or folder (which is moved)."},
+    {"download", "SOURCE… --dest DIR", "download files", 0, S_MANY, s_download, lade_cmd_download_run,
+        "SOURCE is a URL, a file:// URL (which is copied) or the path of a file or folder (which is moved).\n"
+        "With --json the events of the jobs are printed as they come, one a line, and at last the jobs in one array."},
     {"probe", "PATH", "identify a file or folder; needs no broker", 1, 1, s_probe, lade_cmd_probe_run, NULL},
     {"ls", "", "list the models", 0, 0, s_none, lade_cmd_models_ls, NULL},
     {"show", "KEY", "show a model's record", 1, 1, s_none, lade_cmd_models_show,

@@ -25,7 +25,8 @@ void lade_commands_print_help(const lade_command_t *command, FILE *out);
 lade_code_t lade_cmd_up_run(lade_cli_t *cli, lade_error_t *error);
 
 lade_code_t lade_cmd_install_run(lade_cli_t *cli, lade_error_t *error);
-lade_code_t lade_cmd_install_download(lade_cli_t *cli, lade_error_t *error);
+
+lade_code_t lade_cmd_download_run(lade_cli_t *cli, lade_error_t *error);
 
 lade_code_t lade_cmd_probe_run(lade_cli_t *cli, lade_error_t *error);
 
