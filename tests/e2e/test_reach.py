@@ -6,6 +6,7 @@ import socket
 import tempfile
 
 from lib import samples, weights
+from lib.apart import mount, on_small_disk
 from lib.checks import names_of
 from lib.downloads import MIB, check_same, completed, ended, moving, on_disk, submit, write_file
 from lib.proxy import Proxy
@@ -374,6 +375,28 @@ def test_the_command_takes_paths():
         assert sorted(os.listdir(f"{world.folder}/out")) == ["a.bin", "b.bin"] and os.listdir(".") == ["deep"]
         done = world.lade("download", "none.bin", "--dest", f"{world.folder}/out", status=2)
         assert "file:// URL or an absolute path" in done.stderr.replace("\n      ", " "), done.stderr
+
+
+@on_small_disk
+def test_a_move_to_a_full_disk_waits_for_room():
+    with World() as world:
+        disk = f"{world.folder}/disk"
+        mount(disk, "20m")
+        write_file(f"{disk}/ballast", 15 * MIB)
+        source = write_file(f"{world.folder}/in/m.bin", 10 * MIB)
+        digest = weights.sha256(source)
+        world.start("broker", "download")
+        number = submit(world, source, f"{disk}/out")["id"]
+
+        def waits():
+            why = world.call("jobs", "why", id=number)
+            return [gate for gate in why["gates"] if gate["gate"] == f"space:{disk}"]
+
+        world.eventually(waits, 30)
+        assert os.path.getsize(source) == 10 * MIB and on_disk(f"{disk}/out") == ([], [])
+        os.unlink(f"{disk}/ballast")
+        job = completed(world, number)
+        assert job["failures"] == 0 and weights.sha256(f"{disk}/out/m.bin") == digest and not os.path.exists(source), job
 
 
 def test_killed_at_random_moments_a_move_loses_nothing():
