@@ -252,9 +252,6 @@ s_check(lade_part_t *part, lade_answer_t answer)
     lade_transfer_t *transfer = part->transfer;
     const lade_journal_t *journal = &transfer->journal;
     bool compare = false;
-    if (part->headers.encoded)
-        return s_refuse(part, LADE_HTTP_ERROR,
-                        "sends the file encoded, though it was asked not to");
     if (transfer->size >= 0 && journal->total >= 0 && journal->total != transfer->size) {
         lade_error_set(&part->error, LADE_SIZE_MISMATCH,
                        "%s has a file of %" PRId64 " bytes, %" PRId64 " were announced", part->host,
@@ -281,6 +278,9 @@ lade_answer_judge(lade_part_t *part)
     lade_answer_t answer = judge(part);
     if (answer != LADE_ANSWER_TAKE && answer != LADE_ANSWER_WHOLE)
         return answer;
+    if (part->headers.encoded)
+        return s_refuse(part, LADE_HTTP_ERROR,
+                        "sends the file encoded, though it was asked not to");
     if (answer == LADE_ANSWER_TAKE)
         s_learn(part);
     return part->transfer->answered ? answer : s_check(part, answer);

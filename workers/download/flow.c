@@ -27,6 +27,7 @@ enum {
     S_VERIFY_BYTES = 64 << 20, // still to be hashed when all has come: worth telling
     S_TUNE_MS = 500,           // a number of connections is tried for so long
     S_TUNE_AGAIN_MS = 10000,   // and again after so long
+    S_DRAIN_MS = 100,         // that bytes on their way are waited for when it is stopped
     S_PATIENCE_MS = 2000,      // that a transfer waits here for its host
     S_STEAL_MS = 2000,         // a range that needs longer than this at the end is shared
     S_SMALL_SHARE = 4, // of checkpoint_mb: a checkpoint is begun at a quarter of what may be lost
@@ -486,12 +487,12 @@ s_next_range(const lade_transfer_t *self, lade_range_t *range)
 {
     int64_t total = self->journal.total, from = lade_ranges_gap(&self->claimed, 0);
     int64_t until = lade_ranges_next(&self->claimed, from), to;
+    if (total >= 0 && from >= total)
+        return false;
     if (self->whole || (total < 0 && from > 0)) {
         *range = (lade_range_t){from, -1};
         return from == 0 || (!self->whole && until == INT64_MAX && from < INT64_MAX / 2);
     }
-    if (total >= 0 && from >= total)
-        return false;
     to = s_align_up(from + (self->answered ? s_range_bytes(self, s_allowed(self)) : S_FIRST_BYTES));
     to = to - from > S_MOST_BYTES + LADE_BLOCK_BYTES ? from + S_MOST_BYTES : to;
     to = until < to ? until : to;
@@ -879,7 +880,8 @@ s_begin_anew(lade_transfer_t *self)
     }
     lade_log(LADE_LOG_INFO, "download", "%s: %s; fetching it from the start", self->host,
              self->redo == LADE_REDO_WHOLE ? "range_refused" : "the file has changed");
-    self->whole = self->redo == LADE_REDO_WHOLE;
+    // Who changes it again and again is asked for one whole answer.
+    self->whole = self->redo == LADE_REDO_WHOLE || self->anew > 1;
     self->if_range = LADE_IF_ETAG;
     self->redo = LADE_REDO_NONE;
     s_chore(self, lade_transfer_restart, s_restarted);
@@ -985,6 +987,15 @@ s_go_on(lade_transfer_t *self)
     s_chore(self, lade_transfer_finish, s_finished);
 }
 
+// What is kept when somebody stops is all that the servers have sent already: it is waited for a moment.
+static bool
+s_is_draining(const lade_transfer_t *self)
+{
+    return self->parts && !self->error.code && !self->redo &&
+           atomic_load(&self->stop) != LADE_ENGINE_CANCEL &&
+           self->engine->now_ms - self->stop_ms < S_DRAIN_MS;
+}
+
 void
 lade_flow_advance(lade_transfer_t *self)
 {
@@ -992,6 +1003,8 @@ lade_flow_advance(lade_transfer_t *self)
         return;
     bool cancelled = atomic_load(&self->stop) == LADE_ENGINE_CANCEL;
     if (s_is_stopped(self) || self->error.code || self->redo) {
+        if (s_is_draining(self))
+            return;
         s_drop_parts(self, !cancelled && !self->redo);
         if (s_is_idle(self))
             s_interrupted(self);
@@ -1042,6 +1055,8 @@ lade_flow_stop(lade_transfer_t *self, lade_engine_stop_t why)
                                  [LADE_ENGINE_PAUSE] = 1,
                                  [LADE_ENGINE_CANCEL] = 2,
                                  [LADE_ENGINE_LEAVE] = 3};
+    if (!s_is_stopped(self))
+        self->stop_ms = self->engine->now_ms;
     if (weight[why] > weight[atomic_load(&self->stop)])
         atomic_store(&self->stop, (int)why);
     lade_flow_advance(self);

@@ -58,6 +58,7 @@ typedef struct lade_transfer {
     int64_t ticket;
     void *arg;
     _Atomic int stop; // lade_engine_stop_t
+    int64_t stop_ms;  // when it was asked to
     lade_transfer_state_t state;
 
     int64_t id, attempt, size;
