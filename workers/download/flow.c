@@ -717,15 +717,11 @@ s_follow(lade_part_t *part, char *url)
 {
     lade_transfer_t *self = part->transfer;
     lade_error_t *error = &part->error;
-    bool secure = strncasecmp(part->url, "https:", 6) == 0;
     if (!url)
         lade_error_set(error, LADE_HTTP_ERROR, "%s redirects without saying where to", part->host);
     else if (++part->hops > S_MAX_REDIRECTS)
         lade_error_set(error, LADE_HTTP_ERROR, "%s redirects in a circle (more than %d times)",
                        self->host, S_MAX_REDIRECTS);
-    else if (secure && strncasecmp(url, "https:", 6) != 0)
-        lade_error_set(error, LADE_HTTP_ERROR, "%s redirects from https to something less",
-                       part->host);
     if (error->code) {
         free(url);
         s_failed(part, error);
