@@ -250,6 +250,22 @@ s_back_off(const lade_config_t *config, int64_t failures, double retry_after_s)
     return wait_ms * (0.5 + 0.5 * s_random()) / 1e3;
 }
 
+// Whether a gate holds the job back as long as it is to wait: its own gate that is closed, or the
+// one it failed at.
+static bool
+s_is_held(lade_jobs_t *self, const lade_job_t *job, double retry_after_s)
+{
+    enum { S_SLACK_MS = 1000 }; // for what the worker said of both, one after the other
+    const lade_broker_t *broker = self->broker;
+    for (size_t i = 0; i < job->gate_count; i++) {
+        const lade_gate_t *gate = lade_gates_find(broker->gates, job->gate_names[i]);
+        double left_ms = gate ? (double)(gate->closed_until_ms - broker->mono_ms) : 0;
+        if (left_ms > 0 && left_ms + S_SLACK_MS >= retry_after_s * 1000)
+            return true;
+    }
+    return job->at_gate != NULL;
+}
+
 static void
 s_try_again(lade_jobs_t *self, lade_job_t *job, double retry_after_s, bool waits)
 {
@@ -260,10 +276,11 @@ s_try_again(lade_jobs_t *self, lade_job_t *job, double retry_after_s, bool waits
         return;
     }
     // Who waits has failed at nothing; each dispatch without success makes the wait longer. At a
-    // gate it goes on when that opens.
+    // gate it goes on when that opens, however early.
     int64_t tries = waits ? job->attempt : job->failures;
-    job->not_before =
-        waits && job->at_gate ? 0 : self->broker->now + s_back_off(config, tries, retry_after_s);
+    job->not_before = waits && s_is_held(self, job, retry_after_s)
+                          ? 0
+                          : self->broker->now + s_back_off(config, tries, retry_after_s);
     lade_job_set_phase(job, NULL);
     lade_jobs_move(self, job, LADE_JOB_AGAIN, NULL);
     lade_surface_tell_requeued(self->broker, job, job->error);

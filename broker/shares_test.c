@@ -710,6 +710,16 @@ test_a_wait_says_what_for(void **state)
              json_pack("{s:s, s:s, s:f}", "code", "rate_limited", "message", "slow down",
                        "retry_after_s", 7.0));
     s_expect_why(t, id, "rate_limited, goes on in 7.0 seconds: slow down");
+    t_call(t, "jobs", "cancel", json_pack("{s:I}", "id", (json_int_t)id));
+    id = s_download(t, NULL);
+    t_call(t, "broker", "set", json_pack("{s:s, s:i}", "gate", "host:hub", "closed_for_s", 600));
+    t_report(t, "a", LADE_W_FAIL, id, 1,
+             json_pack("{s:s, s:s, s:f}", "code", "rate_limited", "message", "600 s are left",
+                       "retry_after_s", 600.2));
+    s_expect_why(t, id, "waits at gate host:hub: closed for ");
+    t_call(t, "broker", "set", json_pack("{s:s, s:i}", "gate", "host:hub", "closed_for_s", 0));
+    assert_string_equal(t_status(t, id), "running"); // it is the gate that held it
+    assert_int_equal(lade_json_int(t_job(t, id), "failures", -1), 0);
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ s_end(lade_transfer_t *self)
 {
     lade_engine_t *engine = self->engine;
     lade_outcome_t outcome = s_outcome(self);
-    if (self->error.code == LADE_RATE_LIMITED) {
+    if (self->error.code == LADE_RATE_LIMITED && !self->held_by_farm) {
         outcome.gates[0] = self->host;
         if (*self->answer_host && strcmp(self->host, self->answer_host) != 0)
             outcome.gates[1] = self->answer_host;
@@ -541,11 +541,13 @@ s_closed_until(const lade_transfer_t *self, const char *host)
 static bool
 s_is_closed(lade_transfer_t *self, const char *host)
 {
-    int64_t left_ms = s_closed_until(self, host) - self->engine->now_ms;
+    int64_t until_ms = s_closed_until(self, host), left_ms = until_ms - self->engine->now_ms;
     if (left_ms > S_PATIENCE_MS && !self->parts) {
-        self->retry_after_s = (double)left_ms / 1000;
-        lade_error_set(&self->error, LADE_RATE_LIMITED, "%s asked to wait; %.0f s are left", host,
-                       self->retry_after_s);
+        double left_s = (double)left_ms / 1000;
+        self->held_by_farm = until_ms == self->hold_until_ms;
+        self->retry_after_s = self->held_by_farm ? -1 : left_s; // its gate may open earlier
+        lade_error_set(&self->error, LADE_RATE_LIMITED, "%s %s; %.0f s are left", host,
+                       self->held_by_farm ? "is closed for the farm" : "asked to wait", left_s);
     }
     return left_ms > 0;
 }
@@ -909,8 +911,9 @@ s_finished(void *arg)
         unlink(self->path); // ours, and nobody was told of it
         s_end_stopped(self);
     } else if (!code) {
-        lade_log(LADE_LOG_DEBUG, "download", "%s: %zu connections at last, %" PRId64
-                 " bytes read again for the digest", self->path, self->tune.want, self->reread);
+        lade_log(LADE_LOG_DEBUG, "download",
+                 "%s: %zu connections at last, %" PRId64 " bytes read again for the digest",
+                 self->path, self->tune.want, self->reread);
         s_tell(self, true);
         s_end(self);
     } else if (code == LADE_CANCELLED && s_is_stopped(self)) {

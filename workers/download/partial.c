@@ -104,7 +104,7 @@ s_ranges_read(const json_t *list, lade_ranges_t *ranges)
     bool good = json_is_array(list);
     for (size_t i = 0; good && i < json_array_size(list); i++) {
         json_int_t from, to;
-        good = json_unpack(json_array_get(list, i), "[I, I]", &from, &to) == 0 && from >= 0 &&
+        good = json_unpack(json_array_get(list, i), "[I, I!]", &from, &to) == 0 && from >= 0 &&
                from < to && to <= INT64_MAX / 2;
         if (good)
             lade_ranges_add(ranges, from, to);
@@ -140,6 +140,8 @@ s_journal_read(const char *path, lade_journal_t *journal)
                 !lade_path_check_name(part, NULL) && source &&
                 (!name || !lade_path_check_name(name, NULL)) &&
                 s_ranges_read(json_object_get(map, "ranges"), &ranges);
+    int64_t total = lade_json_int(map, "total", -1);
+    good = good && total <= INT64_MAX / 2 && (total < 0 || lade_ranges_end(&ranges) <= total);
     if (good)
         *journal = (lade_journal_t){
             .source = strdup(source),
@@ -149,7 +151,7 @@ s_journal_read(const char *path, lade_journal_t *journal)
             .last_modified = s_dup(lade_json_text(map, "last_modified", NULL)),
             .content_type = s_dup(lade_json_text(map, "content_type", NULL)),
             .sha256 = s_dup(lade_json_text(map, "sha256", NULL)),
-            .total = lade_json_int(map, "total", -1),
+            .total = total < 0 ? -1 : total,
             .ranges = ranges,
             .attempt = lade_json_int(map, "attempt", 0),
             .publishing = lade_json_bool(map, "publishing", false),
@@ -405,7 +407,7 @@ s_mtime_ns(const struct stat *st)
 static bool
 s_is_published(const lade_partial_t *self, const lade_journal_t *journal)
 {
-    if (!journal->publishing || !journal->name)
+    if (!journal->publishing || !journal->name || !journal->sha256)
         return false;
     char *final = lade_path_join(self->folder, journal->name);
     struct stat st;
@@ -457,6 +459,8 @@ lade_partial_open(lade_partial_t **self_p, const lade_partial_where_t *where,
     bool there = access(self->journal_path, F_OK) == 0;
     bool ours = there && s_journal_read(self->journal_path, journal) &&
                 strcmp(journal->source, self->source) == 0 &&
+                // Nobody's journal makes us write into a file that is no partial of this job.
+                strncmp(journal->part, self->prefix, strlen(self->prefix)) == 0 &&
                 (journal->ranges.bytes > 0 || journal->publishing);
     if (ours && journal->attempt > self->attempt) {
         lade_partial_close(&self);

@@ -114,7 +114,8 @@ typedef struct lade_transfer {
     lade_tune_t tune;
 
     int64_t farm_connections, farm_rate, hold_until_ms; // terms; 0: none
-    double tokens;                                      // bytes that may come now, of farm_rate
+    bool held_by_farm; // it is given back for the hold: the farm need not be told of it
+    double tokens;     // bytes that may come now, of farm_rate
 
     lade_error_t error;
     double retry_after_s;

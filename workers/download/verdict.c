@@ -11,7 +11,7 @@ static const struct {
 } s_curl[] = {
     // clang-format off
     {CURLE_COULDNT_RESOLVE_HOST,     LADE_NETWORK,     "the name is not known; check it and the DNS"},
-    {CURLE_COULDNT_RESOLVE_PROXY,    LADE_NETWORK,     "the proxy's name is not known; check http_proxy and https_proxy"},
+    {CURLE_COULDNT_RESOLVE_PROXY,    LADE_NETWORK,     "the proxy's name is not known; check download.proxy, or http_proxy and https_proxy"},
     {CURLE_COULDNT_CONNECT,          LADE_NETWORK,     "cannot connect"},
     {CURLE_PARTIAL_FILE,             LADE_NETWORK,     "the connection was closed before the end"},
     {CURLE_GOT_NOTHING,              LADE_NETWORK,     "the connection was closed without an answer"},
@@ -36,7 +36,7 @@ static const struct {
     {402, LADE_AUTH_DENIED,   "it wants to be paid first"},
     {403, LADE_AUTH_DENIED,   "it refuses access; check that the token may read this"},
     {404, LADE_NOT_FOUND,     "there is nothing at that URL"},
-    {407, LADE_HTTP_ERROR,    "the proxy wants a login; put it into http_proxy or https_proxy"},
+    {407, LADE_HTTP_ERROR,    "the proxy wants a login; put it into download.proxy (http://USER:PASSWORD@HOST:PORT)"},
     {408, LADE_NETWORK,       "it waited too long for the request"},
     {410, LADE_NOT_FOUND,     "what was at that URL is gone for good"},
     {425, LADE_NETWORK,       "it asks to try again"},
