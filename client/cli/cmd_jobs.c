@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static lade_code_t
 s_id(const char *word, json_int_t *id_p, lade_error_t *error)
@@ -146,13 +147,63 @@ s_labels(const json_t *labels)
     return list.data ? lade_buf_take(&list) : strdup("");
 }
 
+// Members of a download and of what came of it, under the names people read.
+static void
+s_add_download(json_t *shown, const json_t *job)
+{
+    static const char *const of_result[] = {"etag", "sha256", "final_url", "content_type"};
+    const json_t *result = json_object_get(job, "result");
+    char text[LADE_SHOW_SIZE];
+    const char *path = lade_json_text(job, "download_path", NULL),
+               *asked = lade_json_text(job, "destination", NULL);
+    if (path && asked && strcmp(path, asked) != 0)
+        s_set_text(shown, "file", path);
+    for (size_t i = 0; i < sizeof of_result / sizeof *of_result; i++)
+        if (lade_json_text(result, of_result[i], NULL))
+            s_set_text(shown, of_result[i], lade_json_text(result, of_result[i], ""));
+    if (lade_json_int(result, "resumed_from", 0) > 0)
+        s_set_text(shown, "resumed_from",
+                   lade_show_bytes(lade_json_int(result, "resumed_from", 0), text));
+    if (lade_json_bool(job, "preserve_partial_downloads", false))
+        s_set_text(shown, "on failure", "what was fetched is kept");
+}
+
+// How fast it goes, from two looks at it.
+static void
+s_add_rate(lade_cli_t *cli, json_t *job)
+{
+    enum { S_LOOK_MS = 400 };
+    char text[LADE_SHOW_SIZE], rate[LADE_SHOW_SIZE + 16];
+    int64_t before, after, total, start = lade_mono_ms();
+    json_t *now = NULL;
+    if (strcmp(lade_json_text(job, "status", ""), "running") != 0 &&
+        strcmp(lade_json_text(job, "status", ""), "waiting") != 0)
+        return;
+    lade_outcome_bytes(job, &before, &total);
+    struct timespec span = {.tv_nsec = S_LOOK_MS * 1000000L};
+    nanosleep(&span, NULL);
+    if (lade_cli_call(cli, "jobs", "get",
+                      json_pack("{s:I}", "id", (json_int_t)lade_json_int(job, "id", 0)), &now,
+                      NULL))
+        return;
+    lade_outcome_bytes(now, &after, &total);
+    int64_t took = lade_mono_ms() - start;
+    if (after > before && took > 0) {
+        snprintf(rate, sizeof rate, "%s/s", lade_show_bytes((after - before) * 1000 / took, text));
+        s_set_text(job, "rate", rate);
+    }
+    json_decref(now);
+}
+
 static void
 s_print_job(const lade_cli_t *cli, const json_t *job, const json_t *why)
 {
     static const char *const keys[] = {
-        "id",          "kind",      "status",   "why",    "source",     "bytes",  "at most",
-        "connections", "priority",  "failures", "deaths", "worker",     "parent", "gates",
-        "requires",    "submitted", "started",  "ended",  "error_type", "error",  NULL};
+        "id",        "kind",    "status",    "why",          "source",      "destination",
+        "file",      "bytes",   "rate",      "at most",      "connections", "resumed_from",
+        "etag",      "sha256",  "final_url", "content_type", "on failure",  "priority",
+        "failures",  "deaths",  "worker",    "parent",       "gates",       "requires",
+        "submitted", "started", "ended",     "error_type",   "error",       NULL};
     static const char *const zeros[] = {"failures", "deaths", "connections"}; // not worth a line
     static const char *const times[][2] = {
         {"job_submitted", "submitted"}, {"job_started", "started"}, {"job_ended", "ended"}};
@@ -177,6 +228,8 @@ s_print_job(const lade_cli_t *cli, const json_t *job, const json_t *why)
     char *labels = s_labels(json_object_get(job, "requires"));
     s_set_text(shown, "requires", labels);
     free(labels);
+    if (strcmp(lade_json_text(job, "kind", ""), "download") == 0)
+        s_add_download(shown, job);
     s_set_text(shown, "why", lade_outcome_ended(job) ? "" : lade_json_text(why, "why", ""));
     lade_cli_print_members(cli, shown, keys);
     json_decref(shown);
@@ -196,6 +249,8 @@ lade_cmd_jobs_show(lade_cli_t *cli, lade_error_t *error)
         json_object_set(job, "why", why);
         lade_cli_print_json(json_incref(job));
     } else if (!code) {
+        if (strcmp(lade_json_text(job, "kind", ""), "download") == 0)
+            s_add_rate(cli, job);
         s_print_job(cli, job, why);
         code =
             lade_cli_list(cli, "jobs", "list", json_pack("{s:I}", "parent", id), &children, error);
@@ -271,6 +326,30 @@ s_change_all(lade_cli_t *cli, const char *op, json_t *changed, lade_error_t *err
     return code;
 }
 
+// "50 jobs paused: 48 download, 2 install".
+static void
+s_print_summary(const lade_cli_t *cli, const json_t *jobs)
+{
+    static const char *const deeds[][2] = {
+        {"pause", "paused"}, {"resume", "resumed"}, {"cancel", "cancelled"}, {"retry", "retried"}};
+    const char *deed = "changed", *kind;
+    json_t *counts = json_object(), *count;
+    for (size_t i = 0; i < sizeof deeds / sizeof *deeds; i++)
+        if (strcmp(cli->command->name, deeds[i][0]) == 0)
+            deed = deeds[i][1];
+    for (size_t i = 0; i < json_array_size(jobs); i++) {
+        kind = lade_json_text(json_array_get(jobs, i), "kind", "?");
+        json_object_set_new(counts, kind,
+                            json_integer((json_int_t)lade_json_int(counts, kind, 0) + 1));
+    }
+    size_t all = json_array_size(jobs), n = 0;
+    printf("%zu job%s %s: ", all, all == 1 ? "" : "s", deed);
+    json_object_foreach(counts, kind, count)
+        printf("%s%" JSON_INTEGER_FORMAT " %s", n++ ? ", " : "", json_integer_value(count), kind);
+    putchar('\n');
+    json_decref(counts);
+}
+
 lade_code_t
 lade_cmd_jobs_change(lade_cli_t *cli, lade_error_t *error)
 {
@@ -287,7 +366,7 @@ lade_cmd_jobs_change(lade_cli_t *cli, lade_error_t *error)
     if (cli->json && (!code || cli->said))
         lade_cli_print_json(json_incref(changed));
     else if (!cli->json && json_array_size(changed))
-        s_print_jobs(cli, changed);
+        (all ? s_print_summary : s_print_jobs)(cli, changed);
     else if (!code && !json_array_size(changed))
         lade_cli_say(cli, "no job to %s", cli->command->name);
     json_decref(ids);
