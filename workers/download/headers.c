@@ -107,6 +107,8 @@ s_range(lade_headers_t *self, const char *value)
     if (*value++ != '/')
         return;
     int64_t total = *value == '*' ? -1 : s_number(value, NULL);
+    if (*value != '*' && total <= last) // no number, or the range goes past the end
+        return;
     self->range_start = start;
     self->range_end = start < 0 ? -1 : last + 1;
     self->total = total;

@@ -38,6 +38,7 @@ test_an_answer_is_read(void **state)
     assert_string_equal(headers.last_modified, "Wed, 21 Oct 2015 07:28:00 GMT");
     assert_string_equal(headers.content_type, "text/html");
     assert_int_equal(headers.range_start, 5);
+    assert_int_equal(headers.range_end, 10);
     assert_int_equal(headers.total, 10);
     assert_int_equal(headers.length, 5);
     assert_string_equal(headers.error_code, "GatedRepo");
@@ -91,10 +92,17 @@ test_malformed_values_count_as_absent(void **state)
         "Content-Range: bytes 9-5/10\r\n",
         "Content-Range: items 1-2/3\r\n",
         "Content-Range: bytes 1-2\r\n",
+        "Content-Range: bytes 1-2/\r\n",
+        "Content-Range: bytes 5-9/9\r\n", // past the end
+        "Content-Range: bytes 0-0/0\r\n",
+        "Content-Range: bytes -5/10\r\n",
+        "Content-Range: bytes 0-9223372036854775807/9223372036854775807\r\n",
         "Content-Range: bytes\r\n",
         "Content-Range: \r\n",
         "Retry-After: soon\r\n",
         "Retry-After: -1\r\n",
+        "RateLimit: \"api\";r=0\r\n",
+        "RateLimit: t=55\r\n",
         "ETag: \"\x01\"\r\n",
         "ETag: \"\xff\"\r\n",
         "ETag\r\n",
@@ -107,8 +115,10 @@ test_malformed_values_count_as_absent(void **state)
         s_feed(&headers, lines[i]);
         assert_int_equal(headers.length, -1);
         assert_int_equal(headers.range_start, -1);
+        assert_int_equal(headers.range_end, -1);
         assert_int_equal(headers.total, -1);
         assert_true(headers.retry_after_s < 0);
+        assert_true(headers.reset_s < 0);
         assert_null(headers.etag);
         lade_headers_free(&headers);
     }
@@ -196,6 +206,83 @@ test_retry_after_is_a_number_or_a_date(void **state)
 }
 
 static void
+test_content_ranges(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *value;
+        int64_t start, end, total;
+    } rows[] = {
+        // clang-format off
+        {"bytes 0-0/1",                       0,  1,  1},
+        {"bytes 5-9/10",                      5, 10, 10},
+        {"bytes 5-8/10",                      5,  9, 10}, // ends before the end
+        {"BYTES 5-9/*",                       5, 10, -1},
+        {"bytes */10",                       -1, -1, 10},
+        {"bytes */0",                        -1, -1,  0},
+        {"bytes */*",                        -1, -1, -1},
+        {"bytes=5-9/10",                      5, 10, 10}, // seen in the wild
+        {"bytes 1152921504606846975-1152921504606846975/1152921504606846976",
+         ((int64_t)1 << 60) - 1, (int64_t)1 << 60, (int64_t)1 << 60},
+        {"bytes 5-9/10 and more",            -1, -1, -1},
+        // clang-format on
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        lade_headers_t headers = LADE_HEADERS_NONE;
+        char line[256];
+        snprintf(line, sizeof line, "Content-Range: %s\r\n", rows[i].value);
+        s_feed(&headers, line);
+        if (headers.range_start != rows[i].start || headers.range_end != rows[i].end ||
+            headers.total != rows[i].total)
+            fail_msg("%s: %lld-%lld/%lld", rows[i].value, (long long)headers.range_start,
+                     (long long)headers.range_end, (long long)headers.total);
+        lade_headers_free(&headers);
+    }
+}
+
+static void
+test_rate_limit_windows(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *value;
+        double seconds;
+    } rows[] = {
+        // clang-format off
+        {"\"api\";r=0;t=55",                   55},
+        {"\"api\";t=55;r=0",                   55},
+        {"\"api\"; r=0; t=55",                 55},
+        {"\"api\";r=0;t=55, \"pages\";r=9;t=7", 55},
+        {"api;t=0",                             0},
+        {"\"api\";r=0;t=86400",                86400},
+        {"\"api\";r=0;t=999999999",            86400},
+        {"\"api\";r=0",                        -1},
+        {"\"api\";r=0;t",                      -1},
+        {"\"api\";r=0;t=",                     -1},
+        {"\"api\";r=0;t=-5",                   -1},
+        {"\"api\";r=0;t=soon",                 -1},
+        {"\"api\";r=0;tt=5",                   -1},
+        {"\"api\";r=0;t=99999999999999999999", -1},
+        {"t=55",                                -1},
+        {"55",                                  -1},
+        {";",                                   -1},
+        {";;;;  ;",                             -1},
+        {"",                                    -1},
+        // clang-format on
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        lade_headers_t headers = LADE_HEADERS_NONE;
+        char line[256];
+        snprintf(line, sizeof line, "ratelimit: %s\r\n", rows[i].value);
+        s_feed(&headers, line);
+        if (lade_headers_rate_limit(rows[i].value) != rows[i].seconds ||
+            headers.reset_s != rows[i].seconds)
+            fail_msg("%s: %f", rows[i].value, headers.reset_s);
+        lade_headers_free(&headers);
+    }
+}
+
+static void
 test_curl_codes_mean_what_they_say(void **state)
 {
     (void)state;
@@ -209,7 +296,7 @@ test_curl_codes_mean_what_they_say(void **state)
         {CURLE_OPERATION_TIMEDOUT,       true,  LADE_STALLED},
         {CURLE_OPERATION_TIMEDOUT,       false, LADE_NETWORK},
         {CURLE_PEER_FAILED_VERIFICATION, false, LADE_HTTP_ERROR},
-        {CURLE_UNSUPPORTED_PROTOCOL,     false, LADE_VALUE_ERROR},
+        {CURLE_UNSUPPORTED_PROTOCOL,     true,  LADE_NETWORK},
         {CURLE_HTTP2_STREAM,             true,  LADE_NETWORK},
         // clang-format on
     };
@@ -271,6 +358,8 @@ main(void)
         cmocka_unit_test(test_only_a_strong_validator_is_sent_back),
         cmocka_unit_test(test_file_names_in_content_disposition),
         cmocka_unit_test(test_retry_after_is_a_number_or_a_date),
+        cmocka_unit_test(test_content_ranges),
+        cmocka_unit_test(test_rate_limit_windows),
         cmocka_unit_test(test_curl_codes_mean_what_they_say),
         cmocka_unit_test(test_statuses_mean_what_they_say),
     };
