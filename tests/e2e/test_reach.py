@@ -1,4 +1,5 @@
 """Where lade may go: public addresses only unless an operator says more, through proxies, and to what is on this machine."""
+import json
 import os
 import random
 import shutil
@@ -370,7 +371,8 @@ def test_the_command_takes_paths():
         write_file(f"{world.folder}/in/a.bin", 1000)
         write_file(f"{world.folder}/in/b.bin", 2000)
         os.makedirs("deep")
-        jobs = world.lade_json("download", "./a.bin", "b.bin", "--dest", f"{world.folder}/out")
+        done = world.lade("download", "./a.bin", "b.bin", "--dest", f"{world.folder}/out", "--json")
+        jobs = json.loads(done.stdout.splitlines()[-1])  # after the events
         assert [job["status"] for job in jobs] == ["completed", "completed"], jobs
         assert sorted(os.listdir(f"{world.folder}/out")) == ["a.bin", "b.bin"] and os.listdir(".") == ["deep"]
         done = world.lade("download", "none.bin", "--dest", f"{world.folder}/out", status=2)
