@@ -47,8 +47,8 @@ lade_gate_t *lade_gates_find(lade_gates_t *self, const char *name);
 // Found or made. It goes when nothing is said of it any more (lade_gates_tidy).
 lade_gate_t *lade_gates_need(lade_gates_t *self, const char *name);
 
-// As lade_gates_need, to limit or close it; a host's name is put in lower case. LADE_VALUE_ERROR for a name that is none,
-// LADE_QUEUE_FULL if too many gates are known.
+// As lade_gates_need, to limit or close it; a host's name is put in lower case. LADE_VALUE_ERROR
+// for a name that is none, LADE_QUEUE_FULL if too many gates are known.
 lade_code_t lade_gates_name(lade_gates_t *self, const char *name, lade_gate_t **gate_p,
                             lade_error_t *error);
 
