@@ -18,7 +18,8 @@ enum {
     S_GRACE_MS =
         1000, // for transfers that are nearly done; the others go on elsewhere from where they are
     S_MAX_MIRRORS = 16,
-    S_SPACE_S = 3, // between two looks whether a full disk has room again
+    S_RATE_MS = 500, // over which bytes per second are measured, at least
+    S_SPACE_S = 3,   // between two looks whether a full disk has room again
 };
 
 struct lade_serve {
@@ -27,7 +28,8 @@ struct lade_serve {
     lade_engine_t *engine;
     lade_pool_t *local;            // for sources on this machine
     zactor_t *ended;               // NULL if the events cannot be heard
-    int64_t stats_ms, stats_bytes; // when stats were asked for last, and what they were
+    int64_t stats_ms, stats_bytes; // when the rate was measured last, and the bytes by then
+    double rate;                   // bytes a second
 };
 
 // One job: the engine's arg.
@@ -98,11 +100,15 @@ static void
 s_terms(void *arg, lade_task_t *task, const lade_terms_t *terms)
 {
     lade_serve_t *self = arg;
+    int64_t ticket = task ? (int64_t)(intptr_t)lade_task_data(task) : 0;
     if (!task)
         lade_engine_set_rate(self->engine, terms->bytes_per_s);
-    else if (lade_task_data(task))
-        lade_engine_set_terms(self->engine, (int64_t)(intptr_t)lade_task_data(task),
-                              terms->connections, terms->bytes_per_s, terms->hold_s);
+    if (!ticket) // ours as a whole, or a job that opens no connections
+        return;
+    lade_engine_set_terms(self->engine, ticket, terms->connections, terms->bytes_per_s,
+                          terms->hold_s);
+    if (terms->preserve)
+        lade_engine_set_preserve(self->engine, ticket, terms->preserve > 0);
 }
 
 static void
@@ -125,11 +131,14 @@ s_stats(void *arg)
     int64_t bytes, open, ended;
     lade_engine_stats(self->engine, &bytes, &open, &ended);
     int64_t now_ms = lade_mono_ms(), ms = now_ms - self->stats_ms;
-    double rate = ms > 0 ? (double)(bytes - self->stats_bytes) * 1000 / (double)ms : 0;
-    self->stats_ms = now_ms;
-    self->stats_bytes = bytes;
+    // Stats are asked for before each answer, too, and a moment says nothing about a rate.
+    if (ms >= S_RATE_MS) {
+        self->rate = (double)(bytes - self->stats_bytes) * 1000 / (double)ms;
+        self->stats_ms = now_ms;
+        self->stats_bytes = bytes;
+    }
     return json_pack("{s:I, s:I, s:I, s:f}", "bytes", (json_int_t)bytes, "transfers",
-                     (json_int_t)open, "ended", (json_int_t)ended, "rate", rate);
+                     (json_int_t)open, "ended", (json_int_t)ended, "rate", self->rate);
 }
 
 // ---------------------------------------------------------------------------------------------------
