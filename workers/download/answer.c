@@ -75,20 +75,32 @@ s_can_tell(const lade_part_t *part)
            lade_headers_validator(part->headers.etag, part->headers.last_modified);
 }
 
-// The next way to say If-Range; false if there is none left. To say nothing only a digest allows.
-static bool
-s_step_down(lade_transfer_t *transfer)
+// Asks in another way from now on. Of several requests that were out together the first answer
+// counts: the others will say the same.
+static lade_answer_t
+s_again(lade_transfer_t *transfer)
 {
+    for (lade_part_t *part = transfer->parts; part; part = part->next)
+        part->outdated |= part->answer == LADE_ANSWER_NONE;
+    transfer->strikes++;
+    return LADE_ANSWER_AGAIN;
+}
+
+// Takes the next way to say If-Range; all is asked for if there is none left. To say nothing only a
+// digest allows.
+static lade_answer_t
+s_step_down(lade_part_t *part)
+{
+    lade_transfer_t *transfer = part->transfer;
     const lade_journal_t *journal = &transfer->journal;
-    if (transfer->if_range == LADE_IF_ETAG && journal->last_modified &&
-        s_is_strong(journal->etag)) {
-        transfer->if_range = LADE_IF_DATE;
-        return true;
-    }
-    if (transfer->if_range == LADE_IF_NOTHING || !transfer->sha256)
-        return false;
-    transfer->if_range = LADE_IF_NOTHING;
-    return true;
+    if (part->outdated)
+        return LADE_ANSWER_AGAIN;
+    bool date =
+        transfer->if_range == LADE_IF_ETAG && journal->last_modified && s_is_strong(journal->etag);
+    if (!date && (transfer->if_range == LADE_IF_NOTHING || !transfer->sha256))
+        return s_redo(part, LADE_REDO_WHOLE);
+    transfer->if_range = date ? LADE_IF_DATE : LADE_IF_NOTHING;
+    return s_again(transfer);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -103,7 +115,7 @@ s_judge_all(lade_part_t *part)
     if (part->ranged && !first) {
         if (!s_is_same_version(part))
             return s_redo(part, LADE_REDO_RANGES); // If-Range did what it is for
-        return s_step_down(transfer) ? LADE_ANSWER_AGAIN : s_redo(part, LADE_REDO_WHOLE);
+        return s_step_down(part);
     }
     transfer->whole = true;
     transfer->journal.total = part->headers.length;
@@ -175,9 +187,11 @@ s_judge_failure(lade_part_t *part)
     const lade_verdict_facts_t facts = {
         .host = part->host, .detail = "", .connected = true, .token = part->token};
     if (s_has_run_out(part)) {
+        if (part->outdated)
+            return LADE_ANSWER_AGAIN;
         free(transfer->direct_url);
         transfer->direct_url = NULL;
-        return LADE_ANSWER_AGAIN;
+        return s_again(transfer);
     }
     lade_verdict_status(&part->headers, &facts, &part->error);
     transfer->retry_after_s = part->headers.retry_after_s >= 0        ? part->headers.retry_after_s

@@ -109,7 +109,8 @@ struct lade_part {
     bool blocked;                // libcurl was told to wait
     bool connected;              // the request was sent
     bool refused;                // the guard did not let it connect; error says why
-    int port;                    // of our side of the connection, 0: not known
+    bool outdated; // another answer has shown since that one has to ask in another way
+    int port;      // of our side of the connection, 0: not known
     int64_t began_ms;
 };
 

@@ -802,7 +802,7 @@ lade_flow_ended(lade_part_t *part, CURLcode code)
         s_judge_curl(part, code, &error);
         s_failed(part, &error);
     } else {
-        if (part->answer == LADE_ANSWER_AGAIN && ++self->strikes > S_MAX_STRIKES)
+        if (part->answer == LADE_ANSWER_AGAIN && self->strikes > S_MAX_STRIKES)
             lade_error_set(&self->error, LADE_RANGE_REFUSED, "%s does not continue the file",
                            part->host);
         lade_part_drop(part, part->answer == LADE_ANSWER_TAKE && !self->redo);

@@ -451,7 +451,7 @@ lade_part_ask(lade_part_t *part, int64_t from, int64_t to, char *url)
     part->answer = LADE_ANSWER_NONE;
     part->error = (lade_error_t){0};
     part->discarded = 0;
-    part->connected = part->refused = false;
+    part->connected = part->refused = part->outdated = false;
     part->port = 0;
     part->curl_words[0] = '\0';
     part->began_ms = s_engine(part)->now_ms;
