@@ -12,6 +12,7 @@ enum {
     S_TICK_MS = 20,       // while something waits for time
     S_SLOW_TICK_MS = 100, // while there are transfers
     S_IDLE_MS = 1000,
+    S_KEPT_HOSTS = 4,     // whose connections are kept for the next request
     S_MORE_CREW = 3,  // threads besides one for each transfer
     S_SHARE_MS = 200, // over which the share of idle time is measured
 };
@@ -296,6 +297,8 @@ lade_engine_new(lade_engine_t **self_p, const lade_config_t *config, const lade_
     crew = crew < LADE_ENGINE_MAX_CREW ? crew : LADE_ENGINE_MAX_CREW;
     self->blocks = lade_blocks_new((size_t)config->buffer_mb);
     if (self->multi) {
+        curl_multi_setopt(self->multi, CURLMOPT_MAXCONNECTS,
+                          (long)config->download_connections * S_KEPT_HOSTS);
         self->crew = lade_crew_new((size_t)crew, s_wake, self);
         self->started = lade_thread_start(&self->thread, s_thread, self);
     }
