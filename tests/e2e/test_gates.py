@@ -1,4 +1,4 @@
-"""Gates closed and opened by hand, under transfers that run."""
+"""Gates under transfers that run: closed and opened by hand, and limits that hold while the broker dies."""
 import os
 
 from lib.downloads import KIB, MIB, check_same, completed, submit, write_file
@@ -29,3 +29,26 @@ def test_closed_and_opened_by_hand():
             check_same(done["download_path"], world.hub.file("x.bin"))
             assert done["failures"] == 0, done
         assert world.lade_json("gates") == []
+
+
+def test_limit_holds_through_the_death_of_the_broker():
+    """Four workers, three connections: killed and started again in the middle, the broker asks them what they have open first."""
+    with World() as world:
+        broker = world.start("broker")
+        world.start(*["download"] * 4)
+        world.eventually(lambda: len(world.call("broker", "workers")) == 4)
+        world.lade("set", GATE, "--limit", "3")
+        for number in range(6):
+            write_file(world.hub.file(f"{number}/x.bin"), 6 * MIB, number)
+        world.hub.settings(throttle=2 * MIB)
+        jobs = [submit(world, f"{world.hub.url}/files/{number}/x.bin", os.path.join(world.folder, "out", str(number)))["id"]
+                for number in range(6)]
+        for _ in range(3):
+            world.eventually(lambda: world.hub.totals()["open"] == 3, 30)
+            broker.kill()
+            broker = world.start("broker")
+            world.eventually(lambda: len(world.call("broker", "workers")) == 4, 30)
+        world.hub.settings(throttle=0)
+        for number, job in enumerate(jobs):
+            check_same(completed(world, job, 60)["download_path"], world.hub.file(f"{number}/x.bin"))
+        assert world.hub.totals()["connections"]["hub"]["max"] == 3, world.hub.totals()
