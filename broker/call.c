@@ -347,16 +347,29 @@ s_to_purge(const lade_call_t *call, const char *kind, lade_call_ids_t *ids, lade
     return lade_jobs_each(call->broker->jobs, &filter, lade_call_add_id, ids, error);
 }
 
+static bool
+s_purge(lade_jobs_t *jobs, uint64_t id, lade_job_t **job_p)
+{
+    return lade_jobs_get(jobs, id, job_p, NULL) == LADE_OK && lade_job_ended(*job_p) &&
+           lade_jobs_purge(jobs, *job_p, NULL) == LADE_OK;
+}
+
 lade_code_t
 lade_call_purge(const lade_call_t *call, const char *kind, lade_error_t *error)
 {
     lade_call_ids_t ids = {0};
     uint64_t purged = 0;
+    lade_jobs_t *jobs = call->broker->jobs;
+    bool named = !kind && (lade_wire_find(call->args, "ids") || lade_wire_find(call->args, "id"));
     lade_code_t code = s_to_purge(call, kind, &ids, error);
     for (size_t i = 0; i < ids.count && !code; i++) {
-        lade_job_t *job;
-        purged += lade_jobs_get(call->broker->jobs, ids.ids[i], &job, NULL) == LADE_OK &&
-                  lade_job_ended(job) && lade_jobs_purge(call->broker->jobs, job, NULL) == LADE_OK;
+        lade_job_t *job, *part;
+        if (!s_purge(jobs, ids.ids[i], &job))
+            continue;
+        purged++;
+        // Who names a job means its parts too; else they are among the others.
+        for (size_t c = 0; named && c < job->child_count; c++)
+            s_purge(jobs, job->children[c], &part);
     }
     free(ids.ids);
     if (code)

@@ -432,6 +432,7 @@ def test_several_files_in_one_job():
         assert weights.tree(out(world)) == {name: weights.sha256(path) for name, path in paths.items()}
         result = world.call("jobs", "get", id=number)["result"]
         assert [part["path"] for part in result["parts"]] == [out(world, name) for name in paths], result
+        assert queue("prune") == "1" and world.call("download", "list_jobs") == []  # with its parts
 
 
 def test_several_files_are_paused_resumed_and_cancelled_together():

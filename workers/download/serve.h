@@ -3,6 +3,7 @@
 //   spec    url, or urls (mirrors in order); else the job's source is the URL
 //           destination (a file, or a folder that is there), or destdir and filename?
 //           size?, sha256?, access_token?, preserve_partial_downloads?
+//           files, instead of all this: see multi.h
 //   result  path, bytes, sha256, etag, url, final_url (without its query), content_type,
 //   resumed_from
 #ifndef LADE_SERVE_H
