@@ -285,6 +285,12 @@ lade_download_ended(const lade_download_t *self)
     return self->status >= LADE_DOWNLOAD_COMPLETED;
 }
 
+lade_queue_t *
+lade_download_queue(const lade_download_t *self)
+{
+    return self->queue;
+}
+
 int64_t
 lade_download_id(const lade_download_t *self)
 {

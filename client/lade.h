@@ -202,6 +202,9 @@ lade_code_t lade_queue_id_to_job(const lade_queue_t *self, int64_t id, lade_down
 // *count_p (may be NULL) is how many.
 lade_code_t lade_queue_prune_jobs(lade_queue_t *self, size_t *count_p, lade_error_t *error);
 
+// The queue it was submitted to; NULL before.
+lade_queue_t *lade_download_queue(const lade_download_t *self);
+
 // What is called for this job, in the order of adding. Both may be done at any time, by a handler
 // too.
 void lade_download_add_event_handler(lade_download_t *self, lade_download_handler_t handler);

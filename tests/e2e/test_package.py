@@ -1,5 +1,6 @@
 """`make install`, and a C program of somebody else's against what it installed."""
 import os
+import re
 import subprocess
 
 from lib import weights
@@ -37,22 +38,56 @@ int main(int argc, char **argv)
 """
 
 
-def test_program_against_the_installed_library():
+def install(world):
+    """`make install` into the world; answers the prefix and an environment for what uses it."""
     if SANITIZED:
         raise Skip("a library with a sanitizer in it is not for other programs")
+    prefix = os.path.join(world.folder, "usr")
+    subprocess.run(["make", "-s", "-o", "all", "-C", ROOT, f"O={os.path.relpath(BUILD, ROOT)}", f"PREFIX={prefix}", "install"], check=True)
+    return prefix, {**world.environment(), "PKG_CONFIG_PATH": os.path.join(prefix, "lib", "pkgconfig"),
+                    "LD_LIBRARY_PATH": os.path.join(prefix, "lib")}
+
+
+def build(world, env, name, text):
+    source, program = os.path.join(world.folder, f"{name}.c"), os.path.join(world.folder, name)
+    with open(source, "w", encoding="utf-8") as file:
+        file.write(text)
+    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "lade"], env=env, stdout=subprocess.PIPE, text=True,
+                           check=True).stdout.split()
+    subprocess.run(["cc", "-Wall", "-Werror", "-o", program, source, *flags], env=env, check=True)
+    return program
+
+
+def test_program_against_the_installed_library():
     with World() as world:
-        prefix = os.path.join(world.folder, "usr")
-        subprocess.run(["make", "-s", "-o", "all", "-C", ROOT, f"O={os.path.relpath(BUILD, ROOT)}", f"PREFIX={prefix}", "install"], check=True)
-        source, program = os.path.join(world.folder, "x.c"), os.path.join(world.folder, "x")
-        with open(source, "w", encoding="utf-8") as file:
-            file.write(PROGRAM)
-        env = {**world.environment(), "PKG_CONFIG_PATH": os.path.join(prefix, "lib", "pkgconfig"),
-               "LD_LIBRARY_PATH": os.path.join(prefix, "lib")}
-        flags = subprocess.run(["pkg-config", "--cflags", "--libs", "lade"], env=env, stdout=subprocess.PIPE, text=True,
-                               check=True).stdout.split()
-        subprocess.run(["cc", "-Wall", "-Werror", "-o", program, source, *flags], env=env, check=True)
+        prefix, env = install(world)
+        program = build(world, env, "x", PROGRAM)
         path = weights.embedding(os.path.join(world.folder, "ti.safetensors"), 1)
         world.spawn("up", [os.path.join(prefix, "bin", "lade"), "up", "--data", world.data])
         world.wait_ready({"download", "install", "load"})
         done = subprocess.run([program, world.data, path], env=env, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
         assert "emb_params F32" in done.stdout and "of mine" in done.stdout, done.stdout
+
+
+def test_the_examples_of_the_readme():
+    """Every whole program in client/README.md is built as it stands there; both are run."""
+    with World() as world:
+        prefix, env = install(world)
+        with open(os.path.join(ROOT, "client", "README.md"), encoding="utf-8") as file:
+            programs = [text for text in re.findall(r"```c\n(.*?)```", file.read(), re.DOTALL) if "main(" in text]
+        first, second = [build(world, {**env, "LADE_DATA": world.data}, f"example{i}", text) for i, text in enumerate(programs)]
+        model = weights.embedding(world.hub.file("ti.safetensors"), 1)
+        world.spawn("up", [os.path.join(prefix, "bin", "lade"), "up", "--data", world.data])
+        world.wait_ready({"download", "install", "load"})
+        run = lambda *argv: subprocess.run(argv, env={**env, "LADE_DATA": world.data}, stdout=subprocess.PIPE,  # noqa: E731
+                                           stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        done = run(first, model)
+        assert done.returncode == 0 and "the values of emb_params add up to" in done.stdout, done
+        url, folder = f"{world.hub.url}/files/ti.safetensors", os.path.join(world.folder, "out")
+        done = run(second, folder, url, f"{world.hub.url}/files/missing")
+        assert done.returncode == 1 and "404" in done.stderr, done
+        lines = done.stdout.splitlines()
+        told = [line.split(": ", 1)[1].split(",")[0] for line in lines if line.startswith(f"{url}: ")]
+        assert told[0] == "enqueued" and told[-1] == "completed" and set(told[1:-1]) == {"running"}, told
+        assert os.path.join(folder, "ti.safetensors") in lines, lines
+        assert "started: " in done.stderr and "completed: " in done.stderr, done.stderr  # it is not quiet
