@@ -32,7 +32,7 @@ ACTIONS = {
     "stall": "send `bytes` of the body, then nothing until the client leaves or the fault is removed",
     "drip": "send the body at `bytes_per_s`",
     "wrong_length": "announce `delta` bytes more (or less) than are sent",
-    "long_body": "send `extra` bytes more than there are, and announce them",
+    "long_body": "send `extra` bytes more than the range that is named, and announce them",
     "no_length": "send no Content-Length, end the body by closing",
     "chunked": "send the body in chunks; `bytes`: close after so many, within a chunk",
     "corrupt": "turn over the byte at `offset` (preset 0)",
