@@ -12,7 +12,7 @@ enum {
     S_TICK_MS = 20,       // while something waits for time
     S_SLOW_TICK_MS = 100, // while there are transfers
     S_IDLE_MS = 1000,
-    S_KEPT_HOSTS = 4,     // whose connections are kept for the next request
+    S_KEPT_HOSTS = 4, // whose connections are kept for the next request
     S_MORE_CREW = 3,  // threads besides one for each transfer
     S_SHARE_MS = 200, // over which the share of idle time is measured
 };
@@ -90,6 +90,16 @@ s_post(lade_engine_t *self, const s_command_t *what)
     self->last = command;
     pthread_mutex_unlock(&self->lock);
     s_wake(self);
+}
+
+void
+lade_engine_count(lade_engine_t *self, int64_t bytes, int64_t open, int64_t ended)
+{
+    pthread_mutex_lock(&self->lock);
+    self->bytes += bytes;
+    self->open += open;
+    self->ended += ended;
+    pthread_mutex_unlock(&self->lock);
 }
 
 static lade_transfer_t *

@@ -1,5 +1,6 @@
-// The engine as its own files see it: engine.c is the loop, flow.c the life of a transfer, part.c a
-// request, answer.c what a server's answer means.
+// The engine as its own files see it: engine.c is the loop, flow.c the life of a transfer, ask.c
+// what is asked for, part.c a request, answer.c what a server's answer means, sink.c where the
+// bytes go.
 //
 // Everything here is the engine's thread's, but for what the lock guards.
 #ifndef LADE_ENGINE_PRIVATE_H
@@ -70,6 +71,9 @@ struct lade_engine {
     int64_t idle_us, idle_since_ms; // waited for events, since
     double idle_share;              // of the time, lately
 };
+
+// Counts bytes that came, transfers opened and ended. engine.c
+void lade_engine_count(lade_engine_t *self, int64_t bytes, int64_t open, int64_t ended);
 
 // Begins no request to the host for so many seconds. engine.c
 void lade_engine_close_host(lade_engine_t *self, const char *host, double seconds);
@@ -159,23 +163,11 @@ void lade_flow_begin(lade_engine_t *self, lade_transfer_t *transfer);
 // Does whatever can be done next.
 void lade_flow_advance(lade_transfer_t *transfer);
 
-// Headers of a first good answer were read.
+// Headers of a good answer were read.
 void lade_flow_answered(lade_transfer_t *transfer);
-
-// Bytes came.
-void lade_flow_came(lade_transfer_t *transfer, size_t bytes);
-
-// A block is full, or the last of its range; the flow's from here on.
-void lade_flow_block(lade_transfer_t *transfer, lade_block_t *block);
-
-// Bytes were written without a chore.
-void lade_flow_written(lade_transfer_t *transfer, int64_t from, int64_t to);
 
 // libcurl has ended a request.
 void lade_flow_ended(lade_part_t *part, CURLcode code);
-
-// Whether so many more bytes may come now; the engine's rate, the transfer's, its disk.
-bool lade_flow_may_take(const lade_transfer_t *transfer);
 
 void lade_flow_stop(lade_transfer_t *transfer, lade_engine_stop_t why);
 void lade_flow_set_terms(lade_transfer_t *transfer, int64_t connections, int64_t bytes_per_s,
@@ -183,5 +175,50 @@ void lade_flow_set_terms(lade_transfer_t *transfer, int64_t connections, int64_t
 
 // Now and then: what waits for time, and the number of connections.
 void lade_flow_tick(lade_transfer_t *transfer);
+
+bool lade_flow_is_stopped(const lade_transfer_t *transfer);
+
+// Tells progress, if there is some worth telling, or always; what it does now.
+void lade_flow_tell(lade_transfer_t *transfer, bool always);
+void lade_flow_phase(lade_transfer_t *transfer, const char *phase, const char *reason);
+
+// ---------------------------------------------------------------------------------------------------
+// ask.c: what to ask for next, and over how many connections
+
+// Begins as many requests as may be out. May set transfer->error.
+void lade_ask_more(lade_transfer_t *transfer);
+
+// Another range for a part that has ended, claimed; false if there is none, or it may not be asked
+// for now.
+bool lade_ask_next(lade_transfer_t *transfer, lade_range_t *range);
+
+// The first good answer is there; and now and then: looks whether more connections are worth it.
+void lade_ask_start(lade_transfer_t *transfer);
+void lade_ask_tune(lade_transfer_t *transfer);
+
+// ---------------------------------------------------------------------------------------------------
+// sink.c: blocks on their way to the disk and the digest
+
+// Bytes came.
+void lade_sink_came(lade_transfer_t *transfer, size_t bytes);
+
+// Whether more bytes may come now: the engine's rate, the transfer's, its disk.
+bool lade_sink_may_take(const lade_transfer_t *transfer);
+
+// A block is full, or the last of its range; the sink's from here on.
+void lade_sink_block(lade_transfer_t *transfer, lade_block_t *block);
+
+// Bytes were written without a chore.
+void lade_sink_written(lade_transfer_t *transfer, int64_t from, int64_t to);
+
+// Hashes what can be hashed; begins a checkpoint if it is time.
+void lade_sink_hash(lade_transfer_t *transfer);
+void lade_sink_checkpoint(lade_transfer_t *transfer);
+
+// Gives the memory of blocks back that are on the disk and wait for bytes before them.
+void lade_sink_spill(lade_transfer_t *transfer);
+
+// Forgets what is in memory; nothing may be with the crew.
+void lade_sink_drop(lade_transfer_t *transfer);
 
 #endif

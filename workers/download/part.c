@@ -49,8 +49,8 @@ s_judge(lade_part_t *part)
     return part->answer == LADE_ANSWER_TAKE;
 }
 
-// A block is needed by whoever fetches the first missing bytes, if no memory of the transfer becomes free without
-// them: all that came later waits for them.
+// A block is needed by whoever fetches the first missing bytes, if no memory of the transfer
+// becomes free without them: all that came later waits for them.
 static bool
 s_is_needed(const lade_part_t *part)
 {
@@ -95,13 +95,13 @@ s_pass_on(lade_part_t *part)
     lade_block_t *block = part->block;
     part->block = part->ahead;
     part->ahead = NULL;
-    lade_flow_block(part->transfer, block);
+    lade_sink_block(part->transfer, block);
 }
 
 static void
 s_take(lade_part_t *part, const char *data, size_t count)
 {
-    lade_flow_came(part->transfer, count);
+    lade_sink_came(part->transfer, count);
     while (count) {
         lade_block_t *block = part->block;
         if (block->len == 0)
@@ -148,7 +148,7 @@ s_on_body(char *data, size_t size, size_t count, void *arg)
     }
     if (transfer->error.code || transfer->redo || !s_fits(part, &take))
         return 0;
-    if (take && (!lade_flow_may_take(transfer) || !s_has_memory(part, take))) {
+    if (take && (!lade_sink_may_take(transfer) || !s_has_memory(part, take))) {
         s_engine(part)->blocked += !part->blocked;
         part->blocked = true;
         return CURL_WRITEFUNC_PAUSE;
@@ -160,7 +160,7 @@ s_on_body(char *data, size_t size, size_t count, void *arg)
 void
 lade_part_unblock(lade_part_t *part)
 {
-    if (!part->blocked || !lade_flow_may_take(part->transfer) ||
+    if (!part->blocked || !lade_sink_may_take(part->transfer) ||
         (lade_blocks_full(s_engine(part)->blocks) && !s_is_needed(part)))
         return;
     part->blocked = false;
@@ -180,7 +180,7 @@ lade_part_flush(lade_part_t *part)
                            block->len - block->flushed, &transfer->error))
         return;
     block->flushed = block->len;
-    lade_flow_written(transfer, from, to);
+    lade_sink_written(transfer, from, to);
 }
 
 // ---------------------------------------------------------------------------------------------------
