@@ -455,6 +455,7 @@ lade_job_put_stored(const lade_job_t *self, lade_buf_t *buf)
         s_put_key(&sparse, "bytes_per_s");
         lade_put_int(buf, self->bytes_per_s);
     }
+    s_put_some_int(&sparse, "preserve", self->preserve);
     s_put_some_time(&sparse, "not_before", self->not_before);
     s_put_some_time(&sparse, "job_submitted", self->submitted);
     s_put_some_time(&sparse, "job_started", self->started);
@@ -525,6 +526,8 @@ s_read_fields(lade_job_t *self, const msgpack_object *map)
     lade_blob_set_object(&self->spec, spec);
     self->rate_set = lade_wire_find(map, "bytes_per_s") != NULL;
     self->bytes_per_s = lade_job_rate_in(self->rate_set ? map : spec);
+    int64_t preserve = lade_wire_int(map, "preserve", 0);
+    self->preserve = (int8_t)(preserve > 0 ? 1 : preserve < 0 ? -1 : 0);
     self->secret = spec && lade_secrets_named(spec);
     lade_blob_set_object(&self->state, lade_wire_find(map, "state"));
     lade_blob_set_object(&self->result, lade_wire_find(map, "result"));
