@@ -222,7 +222,10 @@ s_failed(lade_part_t *part, const lade_error_t *why)
         s_say_stalled(self, &error);
         s_back_off(self);
     }
-    if (others && nothing && error.code != LADE_RATE_LIMITED && error.code != LADE_NO_SPACE) {
+    // A server that says for how long is obeyed by the whole farm: the job goes to its gate.
+    bool waits = error.code == LADE_NO_SPACE ||
+                 (error.code == LADE_RATE_LIMITED && self->retry_after_s >= 0);
+    if (others && nothing && !waits) {
         self->most = self->part_count;
         again = true;
     }
@@ -494,7 +497,7 @@ s_has_all(const lade_transfer_t *self)
 static void
 s_maybe_say_verifying(lade_transfer_t *self)
 {
-    if (self->verifying || !s_has_all(self) ||
+    if (self->verifying || self->hashing || !s_has_all(self) ||
         self->journal.total - lade_digest_bytes(self->digest) < S_VERIFY_BYTES)
         return;
     self->verifying = true;
@@ -509,9 +512,9 @@ s_go_on(lade_transfer_t *self)
         if (lade_blocks_full(self->engine->blocks))
             lade_sink_spill(self);
     }
+    s_maybe_say_verifying(self); // before the digest is the crew's again
     lade_sink_hash(self);
     lade_sink_checkpoint(self);
-    s_maybe_say_verifying(self);
     int64_t last = self->last ? (int64_t)self->last->len : 0;
     if (!s_has_all(self) || !s_is_idle(self) ||
         lade_digest_bytes(self->digest) + last < self->journal.total)

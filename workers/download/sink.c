@@ -219,7 +219,8 @@ lade_sink_may_take(const lade_transfer_t *self)
 void
 lade_sink_spill(lade_transfer_t *self)
 {
-    bool gap = self->held && self->held->at > lade_digest_bytes(self->digest) && !self->hashing;
+    // While it is hashed the digest is the crew's.
+    bool gap = !self->hashing && self->held && self->held->at > lade_digest_bytes(self->digest);
     while (gap && lade_blocks_full(self->engine->blocks)) {
         lade_block_t **last = NULL;
         for (lade_block_t **at = &self->held; *at; at = &(*at)->next)
