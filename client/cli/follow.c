@@ -188,9 +188,8 @@ s_take_end(lade_follow_t *self, s_row_t *row)
     row->ended = true;
     if (lade_request_finish(&row->request, &ended, &row->error))
         return;
-    const char *op = strcmp(self->service, "install") == 0    ? "get_job_by_id"
-                     : strcmp(self->service, "download") == 0 ? "id_to_job"
-                                                              : NULL;
+    // An ended download looks the same to both services.
+    const char *op = strcmp(self->service, "install") == 0 ? "get_job_by_id" : NULL;
     json_t *args = op ? json_pack("{s:O}", "id", json_object_get(row->job, "id")) : NULL;
     if (op && lade_cli_call(self->cli, self->service, op, args, &shown, NULL) == LADE_OK) {
         json_decref(ended);
@@ -226,6 +225,10 @@ s_why(lade_follow_t *self, json_int_t id, int depth, char *text, size_t size)
     if (lade_cli_call(self->cli, "jobs", "why", json_pack("{s:I}", "id", id), &why, NULL))
         return false;
     const char *status = lade_json_text(why, "status", "");
+    if (lade_outcome_ended(why)) { // meanwhile: its answer is on the way
+        json_decref(why);
+        return false;
+    }
     json_int_t child = depth > 0 && strcmp(status, "waiting") == 0 ? s_open_child(self, id) : -1;
     if (child < 0 || !s_why(self, child, depth - 1, text, size))
         snprintf(text, size, "%s: %s", status, lade_json_text(why, "why", ""));
