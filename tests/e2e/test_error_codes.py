@@ -15,17 +15,19 @@ SETTINGS = {"download.stall_s": 1, "download.connect_timeout_s": 1, "download.sl
 CASES = {
     "ValueError": {"args": {"sha256": "no digest"}},
     "network": {"source": "http://127.0.0.1:1/x.safetensors"},
-    "http_error": {"fault": {"action": "status", "status": 418}},
-    "rate_limited": {"fault": {"action": "rate_limit", "retry_after": 600}, "waits": True},
-    "auth_required": {"fault": {"action": "status", "status": 401}},
-    "auth_denied": {"fault": {"action": "status", "status": 403}},
+    "http_error": {"faults": [{"action": "status", "status": 418}]},
+    "rate_limited": {"faults": [{"action": "rate_limit", "retry_after": 600}], "waits": True},
+    "auth_required": {"faults": [{"action": "status", "status": 401}]},
+    "auth_denied": {"faults": [{"action": "status", "status": 403}]},
     "license_gate": {"source": "{host}/org/gated/resolve/main/x.safetensors", "args": {"access_token": "hf_nobody"}},
     "not_found": {"source": "{host}/files/none"},
     "digest_mismatch": {"args": {"sha256": "0" * 64}},
     "size_mismatch": {"args": {"size": 7}},
-    "stalled": {"fault": {"action": "stall", "bytes": 100}},
-    "range_refused": {"fault": {"action": "serve", "file": "other.bin", "from": 1}, "size": 9 * MIB},
-    "not_a_model": {"fault": {"action": "html"}},
+    "stalled": {"faults": [{"action": "stall", "bytes": 100}]},
+    # Whole answers are cut short, and what follows is of another version each time.
+    "range_refused": {"size": 9 * MIB, "faults": [{"action": "close", "bytes": 5 * MIB, "range": False},
+                                                  {"action": "change_etag"}]},
+    "not_a_model": {"faults": [{"action": "html"}]},
     "unsafe_url": {"source": "http://10.255.255.1/x.safetensors"},
     "exists": {"before": lambda folder: weights.embedding(os.path.join(folder, "x.safetensors"), 9)},
     "io_error": {"args": {"destdir": "{folder}/a file/below"}, "before": lambda folder: write_file(f"{folder}/a file", 10)},
@@ -78,8 +80,7 @@ class Case:
         os.makedirs(self.folder)
         if "before" in self.what:
             self.what["before"](self.folder)
-        if "fault" in self.what:
-            world.hub.faults({"path": f"/files/{code}/*", **self.what["fault"]})
+        world.hub.faults(*({"path": f"/files/{code}/*", **fault} for fault in self.what.get("faults", ())))
 
     def submit(self):
         """The job, or the refusal."""
@@ -120,7 +121,6 @@ def test_codes_of_downloads():
         port = world.hub.origin(host="0.0.0.0")["port"]
         weights.embedding(os.path.join(world.hub.repo("org/gated"), "x.safetensors"), 1)
         world.hub.repo_settings("org/gated", gated="auto")
-        write_file(world.hub.file("other.bin"), CASES["range_refused"]["size"], 2)
         world.start("broker", "download")
         cases = [Case(world, number, code, port) for number, code in enumerate(CASES)]
         for case in cases:

@@ -111,7 +111,7 @@ def soak(seed, kills, mb, checkpoint_mb, victims):
 
 def quick(victim):
     soak(int(os.environ.get("LADE_SEED", random.randrange(1 << 30))), int(os.environ.get("LADE_KILLS", "12")),
-         int(os.environ.get("LADE_KILL_MB", "192")), 4, VICTIMS[victim])
+         int(os.environ.get("LADE_KILL_MB", "192")), 8, VICTIMS[victim])
 
 
 def test_worker_killed_at_random_moments():
@@ -133,7 +133,7 @@ def main():
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--mb", type=int, default=1024)
-    parser.add_argument("--checkpoint-mb", type=int, default=4)
+    parser.add_argument("--checkpoint-mb", type=int, default=8)
     parser.add_argument("victims", nargs="*", default=["worker", "broker"])
     args = parser.parse_args()
     for victim in args.victims:
