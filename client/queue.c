@@ -444,7 +444,7 @@ s_wait(lade_queue_t *self, const lade_download_t *job, double timeout_s, lade_er
         return lade_error_set(error, LADE_USAGE, "a handler cannot wait: nothing comes meanwhile");
     int64_t deadline = timeout_s > 0 ? lade_mono_ms() + (int64_t)(timeout_s * 1e3) : INT64_MAX;
     int64_t id = job ? job->id : -1;
-    lade_code_t code = s_turn(self, 0, error);
+    lade_code_t code = s_settle(self, error); // others may have started it again
     while (!code) {
         // A handler may have pruned it: it has ended then.
         size_t at = job ? s_place(self, id) : 0;
