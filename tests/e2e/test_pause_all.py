@@ -8,7 +8,7 @@ LIMIT_S = 180
 TRANSFERS, WORKERS = 50, 4
 SLOTS = 13  # of each: all run at once, and each of them has a connection (download.connections is 16)
 SIZES = (600 * KIB, 2 * MIB, 6 * MIB)  # of one range and of several
-COME = 150 * KIB  # of each before the pause
+COME = 150 * KIB  # of each before the pause; what a request brings ends soon after
 
 
 def workers_idle(world):
@@ -24,7 +24,7 @@ def begin(world):
     """All transfers, each of a priority of its own, in the middle."""
     for number in range(TRANSFERS):
         write_file(world.hub.file(f"{number}/x.bin"), SIZES[number % len(SIZES)], number)
-    world.hub.settings(throttle=200 * KIB)
+    world.hub.faults({"path": "/files/*", "action": "stall", "bytes": COME + 10000})
     world.start("broker", *["download"] * WORKERS)
     world.eventually(lambda: len(world.call("broker", "workers")) == WORKERS)
     ids = [submit(world, f"{world.hub.url}/files/{number}/x.bin", os.path.join(world.folder, "out", str(number)),
@@ -55,7 +55,7 @@ def test_fifty_transfers_paused_and_resumed():
             shown, hidden = on_disk(os.path.join(world.folder, "out", str(number)))
             assert not shown and hidden, (shown, hidden)
 
-        world.hub.settings(throttle=0)
+        world.hub.clear()
         world.lade("resume", "--all")
         jobs = [completed(world, number) for number in ids]
         again = sum(check_resumed(world, number) for number in range(TRANSFERS))
