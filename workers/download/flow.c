@@ -205,6 +205,22 @@ s_say_stalled(lade_transfer_t *self, const lade_error_t *error)
     self->stalled = true;
 }
 
+// Whether asking again from where it stopped can help.
+static bool
+s_can_repeat(const lade_transfer_t *self, lade_code_t code)
+{
+    return s_is_networks(code) && self->came > 0 && !self->whole && self->strikes < S_MAX_STRIKES &&
+           self->retries > 0;
+}
+
+// A server that says for how long is obeyed by the whole farm: the job goes to its gate. So it does
+// where the disk is full.
+static bool
+s_has_to_wait(const lade_transfer_t *self, lade_code_t code)
+{
+    return code == LADE_NO_SPACE || (code == LADE_RATE_LIMITED && self->retry_after_s >= 0);
+}
+
 // A request failed. Alone it is the transfer's failure, unless asking again can help; one of
 // several is only one connection too many.
 static void
@@ -215,22 +231,18 @@ s_failed(lade_part_t *part, const lade_error_t *why)
     bool others = self->part_count > 1, nothing = part->at == part->from;
     if (error.code == LADE_RATE_LIMITED)
         lade_engine_close_host(self->engine, part->host, self->retry_after_s);
+    if (s_is_networks(error.code) && self->whole && self->anew)
+        lade_error_set(&error, LADE_RANGE_REFUSED, "%s; it does not go on where it stopped",
+                       why->message);
     lade_part_drop(part, true);
-    bool again = s_is_networks(error.code) && self->came > 0 && !self->whole &&
-                 self->strikes < S_MAX_STRIKES && self->retries > 0;
-    if (again) {
+    if (others && nothing && !s_has_to_wait(self, error.code)) {
+        self->most = self->part_count;
+    } else if (s_can_repeat(self, error.code)) {
         s_say_stalled(self, &error);
         s_back_off(self);
-    }
-    // A server that says for how long is obeyed by the whole farm: the job goes to its gate.
-    bool waits = error.code == LADE_NO_SPACE ||
-                 (error.code == LADE_RATE_LIMITED && self->retry_after_s >= 0);
-    if (others && nothing && !waits) {
-        self->most = self->part_count;
-        again = true;
-    }
-    if (!again && !self->error.code)
+    } else if (!self->error.code) {
         self->error = error;
+    }
 }
 
 static void
