@@ -191,7 +191,8 @@ static void
 s_back_off(lade_transfer_t *self)
 {
     int64_t ms = S_BACKOFF_MS << (self->strikes < 8 ? self->strikes : 8);
-    self->not_before_ms = self->engine->now_ms + ms / 2 + randof(ms / 2 + 1);
+    self->failed_ms = self->engine->now_ms;
+    self->not_before_ms = self->failed_ms + ms / 2 + randof(ms / 2 + 1);
     self->strikes++;
     self->retries--;
 }
@@ -205,12 +206,21 @@ s_say_stalled(lade_transfer_t *self, const lade_error_t *error)
     self->stalled = true;
 }
 
-// Whether asking again from where it stopped can help.
+// Whether asking again from where it stopped can help. same: what was out together has failed
+// together, which is one failure.
 static bool
-s_can_repeat(const lade_transfer_t *self, lade_code_t code)
+s_can_repeat(const lade_transfer_t *self, lade_code_t code, bool same)
 {
-    return s_is_networks(code) && self->came > 0 && !self->whole && self->strikes < S_MAX_STRIKES &&
-           self->retries > 0;
+    return s_is_networks(code) && self->came > 0 && !self->whole &&
+           (same || (self->strikes < S_MAX_STRIKES && self->retries > 0));
+}
+
+// The URL may lead elsewhere by now.
+static void
+s_forget_direct(lade_transfer_t *self)
+{
+    free(self->direct_url);
+    self->direct_url = NULL;
 }
 
 // A server that says for how long is obeyed by the whole farm: the job goes to its gate. So it does
@@ -229,17 +239,21 @@ s_failed(lade_part_t *part, const lade_error_t *why)
     lade_transfer_t *self = part->transfer;
     lade_error_t error = *why;
     bool others = self->part_count > 1, nothing = part->at == part->from;
+    bool same = part->began_ms <= self->failed_ms;
     if (error.code == LADE_RATE_LIMITED)
         lade_engine_close_host(self->engine, part->host, self->retry_after_s);
     if (s_is_networks(error.code) && self->whole && self->anew)
         lade_error_set(&error, LADE_RANGE_REFUSED, "%s; it does not go on where it stopped",
                        why->message);
+    if (part->direct && nothing && s_is_networks(error.code))
+        s_forget_direct(self);
     lade_part_drop(part, true);
     if (others && nothing && !s_has_to_wait(self, error.code)) {
         self->most = self->part_count;
-    } else if (s_can_repeat(self, error.code)) {
+    } else if (s_can_repeat(self, error.code, same)) {
         s_say_stalled(self, &error);
-        s_back_off(self);
+        if (!same)
+            s_back_off(self);
     } else if (!self->error.code) {
         self->error = error;
     }

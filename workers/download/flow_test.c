@@ -241,6 +241,81 @@ test_connections_that_break(void **state)
     assert_string_equal(strstr(f->phases, "stalled ") ? "told" : f->phases, "told");
 }
 
+// Whatever a server says of its ranges: the right file, or none.
+static void
+test_ranges_that_lie(void **state)
+{
+    s_fixture_t *f = *state;
+    static const struct {
+        const char *action;
+        lade_code_t code;
+    } rows[] = {
+        // clang-format off
+        {"\"long_body\", \"extra\": 1000",          LADE_OK},
+        {"\"wrong_length\", \"delta\": 1000",       LADE_OK},
+        {"\"wrong_length\", \"delta\": -1000",      LADE_NETWORK},
+        {"\"no_length\"",                           LADE_OK},
+        {"\"chunked\"",                             LADE_OK},
+        {"\"multipart\"",                           LADE_OK},
+        {"\"content_range\", \"value\": null",      LADE_OK},
+        {"\"content_range\", \"value\": \"bytes 0-3/{size}\"", LADE_OK},
+        {"\"content_range\", \"value\": \"bytes {first}-{size}/{size}\"", LADE_OK},
+        {"\"range_shift\", \"by\": 1",              LADE_OK},
+        {"\"range_shift\", \"by\": -1",             LADE_OK},
+        {"\"range_total\", \"by\": 1000",           LADE_OK},
+        {"\"unsatisfiable\"",                       LADE_HTTP_ERROR},
+        {"\"corrupt\", \"offset\": 23000000",       LADE_DIGEST_MISMATCH},
+        // clang-format on
+    };
+    const char *urls[2];
+    lade_request_t request = s_wanted(f, "large.safetensors", urls);
+    request.sha256 = f->hub->large_sha256;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char rule[256];
+        snprintf(rule, sizeof rule, "{\"path\": \"*large*\", \"action\": %s}", rows[i].action);
+        s_fault(f, rule);
+        if (s_fetch(f, &request) != rows[i].code)
+            fail_msg("%s: %s, %s", rows[i].action, lade_code_name(f->error.code), f->error.message);
+        if (rows[i].code == LADE_OK)
+            s_check_file(f, "large.safetensors", f->hub->large_sha256);
+        else
+            assert_false(s_there(f, "large.safetensors"));
+        lade_path_remove(f->folder, NULL);
+        json_decref(s_control(f, "DELETE", "faults", NULL));
+    }
+}
+
+// The last range comes slowly: connections that have nothing else to do take some of it.
+static void
+test_slow_end_is_shared(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted_large(f, urls);
+    request.sha256 = f->hub->large_sha256;
+    s_fault(f, "{\"path\": \"*large*\", \"from\": 4194304, \"action\": \"drip\", "
+               "\"bytes_per_s\": 900000, \"count\": 1}");
+    S_OK(f, s_fetch(f, &request));
+    s_check_file(f, "large.safetensors", f->hub->large_sha256);
+    assert_false(s_look(f).apart);
+}
+
+// All connections come to nothing at once, more of them than a transfer may fail in a row.
+static void
+test_server_that_starts_anew(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    s_configure(f, "download.stall_s", "1");
+    lade_request_t request = s_wanted_large(f, urls);
+    request.sha256 = f->hub->large_sha256;
+    s_fault(f, "{\"path\": \"*large*\", \"from\": 4194304, \"action\": \"stall\", "
+               "\"bytes\": 400000, \"count\": 4}");
+    S_OK(f, s_fetch(f, &request));
+    s_check_file(f, "large.safetensors", f->hub->large_sha256);
+    assert_int_equal(strncmp(f->phases, "stalled resumed ", 16), 0);
+}
+
 // ---------------------------------------------------------------------------------------------------
 // Memory, rates, space
 
@@ -321,6 +396,24 @@ test_rate_of_a_transfer_and_of_the_engine(void **state)
     lade_engine_set_rate(f->engine, 0);
     s_begin(f, &request);
     s_wait_told(f, 1);
+    lade_engine_set_terms(f->engine, f->ticket, 0, 0, 0);
+    S_OK(f, s_wait(f));
+    s_check_file(f, "large.safetensors", f->hub->large_sha256);
+}
+
+// Bytes that come slowly because we take them slowly are no stall.
+static void
+test_low_rate_is_no_stall(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    s_configure(f, "download.stall_s", "1");
+    s_configure(f, "download.low_speed_bytes", "1000000");
+    lade_request_t request = s_wanted_large(f, urls);
+    request.bytes_per_s = 100000;
+    s_begin(f, &request);
+    s_wait_told(f, 250000);
+    assert_string_equal(f->phases, "");
     lade_engine_set_terms(f->engine, f->ticket, 0, 0, 0);
     S_OK(f, s_wait(f));
     s_check_file(f, "large.safetensors", f->hub->large_sha256);
@@ -414,7 +507,7 @@ test_engine_ends_in_the_middle(void **state)
     const char *urls[2];
     lade_request_t request = s_wanted_large(f, urls);
     static const int mib[] = {0, 6, 13};
-    s_throttle(f, 6 * S_MIB);
+    s_throttle(f, 12 * S_MIB);
     for (size_t i = 0; i < sizeof mib / sizeof *mib; i++, request.attempt++) {
         f->told = 0;
         s_begin(f, &request);
@@ -431,6 +524,80 @@ test_engine_ends_in_the_middle(void **state)
     assert_true(f->resumed_from >= 12 * S_MIB);
     s_check_file(f, "large.safetensors", f->hub->large_sha256);
     assert_int_equal(s_look(f).asked, S_LARGE - f->resumed_from);
+}
+
+static size_t
+s_descriptors(void)
+{
+    size_t count = 0;
+    DIR *folder = opendir("/proc/self/fd");
+    while (readdir(folder))
+        count++;
+    closedir(folder);
+    return count;
+}
+
+// One way to end an attempt, at a moment of chance.
+static void
+s_stop_somehow(s_fixture_t *f, unsigned *seed)
+{
+    s_wait_told(f, rand_r(seed) % S_LARGE);
+    switch (rand_r(seed) % 4) {
+    case 0:
+        lade_engine_destroy(&f->engine);
+        s_new_engine(f);
+        return;
+    case 1:
+        lade_engine_set_terms(f->engine, f->ticket, 1 + rand_r(seed) % 3, 0, 0);
+        break;
+    case 2:
+        lade_engine_stop(f->engine, f->ticket, LADE_ENGINE_CANCEL);
+        return;
+    }
+    lade_engine_stop(f->engine, f->ticket, LADE_ENGINE_PAUSE);
+}
+
+static void
+test_any_order_of_faults_and_stops(void **state)
+{
+    s_fixture_t *f = *state;
+    static const char *const actions[] = {
+        "\"close\", \"bytes\": 900000",      "\"close\", \"bytes\": 0",
+        "\"hangup\", \"reset\": true",       "\"stall\", \"bytes\": 0",
+        "\"range_most\", \"bytes\": 300000", "\"status\", \"status\": 500",
+        "\"drip\", \"bytes_per_s\": 500000", "\"ignore_range\"",
+        "\"slow_start\", \"seconds\": 0.3",  "\"unsatisfiable\"",
+    };
+    const char *urls[2];
+    unsigned seed = 12;
+    lade_engine_destroy(&f->engine);
+    size_t descriptors = s_descriptors();
+    s_configure(f, "download.buffer_mb", "8");
+    s_configure(f, "download.stall_s", "1");
+    lade_request_t request = s_wanted_large(f, urls);
+    request.sha256 = f->hub->large_sha256;
+    for (int round = 0; round < 30; round++, request.attempt++) {
+        char rule[256];
+        snprintf(rule, sizeof rule,
+                 "{\"path\": \"*large*\", \"skip\": %d, \"count\": %d, \"action\": %s}",
+                 rand_r(&seed) % 4, 1 + rand_r(&seed) % 3,
+                 actions[(size_t)rand_r(&seed) % (sizeof actions / sizeof *actions)]);
+        s_fault(f, rule);
+        f->told = 0;
+        s_begin(f, &request);
+        s_stop_somehow(f, &seed);
+        lade_code_t code = s_wait(f);
+        if (code == LADE_OK)
+            s_check_file(f, "large.safetensors", f->hub->large_sha256);
+        if (code == LADE_OK || code == LADE_CANCELLED)
+            lade_path_remove(f->path, NULL);
+        assert_true(s_names(f) <= (code == LADE_CANCELLED || code == LADE_OK ? 0 : 2));
+        json_decref(s_control(f, "DELETE", "faults", NULL));
+    }
+    S_OK(f, s_fetch(f, &request));
+    s_check_file(f, "large.safetensors", f->hub->large_sha256);
+    lade_engine_destroy(&f->engine);
+    assert_int_equal(s_descriptors(), descriptors);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -610,6 +777,59 @@ test_redirect_target_is_used_until_it_runs_out(void **state)
     }
 }
 
+static void
+s_add_origin(s_fixture_t *f, const char *name)
+{
+    char body[96];
+    snprintf(body, sizeof body, "{\"kind\": \"plain\", \"name\": \"%s\"}", name);
+    json_decref(s_control(f, "POST", "origins", body));
+}
+
+// The server that the URL leads to goes away: the URL is asked again, and leads to another one.
+static void
+test_redirect_target_that_goes_away(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted_large(f, urls);
+    s_add_origin(f, "one");
+    s_add_origin(f, "two");
+    s_fault(f, "[{\"path\": \"/files/large*\", \"origin\": \"hub\", \"action\": \"redirect\", "
+               "\"count\": 4, \"location\": \"{one}/files/large.safetensors\"}, "
+               "{\"path\": \"/files/large*\", \"origin\": \"hub\", \"action\": \"redirect\", "
+               "\"location\": \"{two}/files/large.safetensors\"}, "
+               "{\"path\": \"/files/large*\", \"origin\": \"one\", \"action\": \"hangup\", "
+               "\"skip\": 4}]");
+    S_OK(f, s_fetch(f, &request));
+    s_check_file(f, "large.safetensors", f->hub->large_sha256);
+    assert_int_equal(s_look(f).asked, S_LARGE);
+}
+
+// What one mirror has sent, with holes, is gone on from by the next.
+static void
+test_next_mirror_fills_the_holes(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2], *mirrors[3] = {NULL, NULL, NULL};
+    lade_request_t request = s_wanted_large(f, urls);
+    request.sha256 = f->hub->large_sha256;
+    char mirror[256];
+    json_t *origin = s_control(f, "POST", "origins", "{\"kind\": \"plain\", \"name\": \"mirror\"}");
+    snprintf(mirror, sizeof mirror, "%s/files/large.safetensors",
+             lade_json_text(origin, "url", ""));
+    json_decref(origin);
+    mirrors[0] = f->url;
+    mirrors[1] = mirror;
+    request.urls = mirrors;
+    s_fault(f, "[{\"path\": \"*large*\", \"origin\": \"hub\", \"from\": 4194304, \"action\": "
+               "\"close\", \"bytes\": 300000, \"count\": 2}, {\"path\": \"*large*\", \"origin\": "
+               "\"hub\", \"action\": \"status\", \"status\": 404, \"skip\": 3}]");
+    S_OK(f, s_fetch(f, &request));
+    s_check_file(f, "large.safetensors", f->hub->large_sha256);
+    assert_true(f->resumed_from > S_FIRST);
+    assert_string_equal(f->final_url, mirror);
+}
+
 // ---------------------------------------------------------------------------------------------------
 // Terms of the farm
 
@@ -633,7 +853,7 @@ test_fewer_connections_are_confirmed_and_kept_to(void **state)
     s_fixture_t *f = *state;
     const char *urls[2];
     lade_request_t request = s_wanted_large(f, urls);
-    s_throttle(f, 2 * S_MIB);
+    s_throttle(f, 3 * S_MIB);
     s_begin(f, &request);
     s_wait_connections(f, 4);
     lade_engine_set_terms(f->engine, f->ticket, 2, 0, 0);
@@ -722,13 +942,18 @@ main(void)
         S_TEST(test_large_file_of_unknown_length),
         S_TEST(test_ranges_that_are_answered_in_part),
         S_TEST(test_connections_that_break),
+        S_TEST(test_ranges_that_lie),
+        S_TEST(test_server_that_starts_anew),
+        S_TEST(test_slow_end_is_shared),
         S_TEST(test_slow_range_does_not_hold_up_the_others),
         S_TEST(test_transfers_share_the_memory),
         S_TEST(test_rate_of_a_transfer_and_of_the_engine),
+        S_TEST(test_low_rate_is_no_stall),
         S_TEST(test_killed_at_several_moments),
         S_TEST(test_paused_with_a_hole_goes_on),
         S_TEST(test_cancelled_with_several_connections_leaves_nothing),
         S_TEST(test_engine_ends_in_the_middle),
+        S_TEST(test_any_order_of_faults_and_stops),
         S_TEST(test_version_changes_between_ranges),
         S_TEST(test_version_changes_and_the_digest_is_of_the_old_one),
         S_TEST(test_version_that_changes_with_each_answer),
@@ -737,6 +962,8 @@ main(void)
         S_TEST(test_server_that_refuses_more_connections),
         S_TEST(test_server_that_refuses_more_connections_for_a_time),
         S_TEST(test_redirect_target_is_used_until_it_runs_out),
+        S_TEST(test_redirect_target_that_goes_away),
+        S_TEST(test_next_mirror_fills_the_holes),
         S_TEST(test_fewer_connections_are_confirmed_and_kept_to),
         S_TEST(test_connections_of_the_request),
         S_TEST(test_hold_is_waited_for_or_given_back),

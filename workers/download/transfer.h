@@ -90,6 +90,7 @@ typedef struct lade_transfer {
     lade_digest_t *digest;
     lade_chore_t hash;
     bool hashing;
+    int64_t hashed_ms;            // when it went on last
     lade_block_t *hash_blocks;  // what the chore hashes: these,
     int64_t hash_from, hash_to; // or these bytes, from the disk
     lade_error_t error_of_hash;
@@ -109,7 +110,7 @@ typedef struct lade_transfer {
     int64_t retries;      // that are left; bytes that come make more
     int64_t came, earned; // bytes of this attempt from this URL; those that made retries
     bool stalled;         // and said so
-    int64_t not_before_ms;
+    int64_t failed_ms, not_before_ms; // the last strike, and when it may be asked again
     size_t most; // connections, after a server refused more
     lade_tune_t tune;
 
