@@ -4,7 +4,9 @@
 // rename, folder fsync). So after a power loss the journal names only bytes that are there.
 // Publishing: bytes, journal that says "publishing, inode N", rename, folder fsync, journal
 // removed. A crash before the rename leaves a complete partial, which the next attempt publishes;
-// after it, the final name is inode N and the next attempt knows that it was us.
+// after it, the final name is inode N and the next attempt knows that it was us. A file that never
+// had a journal (a small one) is published without: there are no kept bytes to lose then.
+// Forgetting: the journal is removed and the folder synced before the bytes it tells of change.
 #include "workers/download/partial.h"
 
 #include "common/log.h"
