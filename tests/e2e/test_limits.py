@@ -254,7 +254,7 @@ def test_bytes_of_one_job():
     with World() as world:
         farm(world, 1)
         for number in range(3):
-            write_file(world.hub.file(f"{number}/x.bin"), 48 * MIB, number)
+            write_file(world.hub.file(f"{number}/x.bin"), int((WINDOW_S + 3) * 8 * MIB), number)
         slow = submit(world, f"{world.hub.url}/files/0/x.bin", out(world, 0), bytes_per_s=2 * MIB)["id"]
         other = submit(world, f"{world.hub.url}/files/1/x.bin", out(world, 1), bytes_per_s=4 * MIB)["id"]
         running(world, [slow, other])

@@ -213,7 +213,7 @@ ROWS = [
         "if_range": "date"}], resumed=True, sha=True, check=climbs_down("etag", "date", "none")),
     Row("resumed: 200 to every If-Range, no digest", [{"action": "ignore_range", "if_range": "etag"},
         {"action": "ignore_range", "if_range": "date"}], resumed=True, sha=False, most=SOME),
-    Row("resumed", [], resumed=True, most=1.5, check=goes_on),
+    Row("resumed", [], resumed=True, most=2, check=goes_on),
 
     # Bodies
     Row("short body once", [once("close", bytes=300000)], most=1.2),
@@ -245,7 +245,7 @@ ROWS = [
     Row("503 now and then", [{"action": "status", "status": 503, "count": 2, "skip": 1, "body_bytes": 100000}], most=1.5),
     Row("500 for ever", [{"action": "status", "status": 500, "body_bytes": 100000}], want="network"),
     Row("500 for ever, later", [later("status", status=500, body_bytes=100000)], want="network"),
-    Row("resumed: 500 at first", [once("status", status=500, body_bytes=100000)], resumed=True, most=1.1),
+    Row("resumed: 500 at first", [once("status", status=500, body_bytes=100000)], resumed=True, most=2),
     *(Row(f"{status}", [{"action": "status", "status": status, "body_bytes": 100000}], want=code) for status, code in (
         (404, "not_found"), (410, "not_found"), (401, "auth_required"), (403, "auth_denied"), (402, "auth_denied"),
         (451, "auth_denied"), (400, "http_error"), (418, "http_error"), (502, "network"), (504, "network"))),
@@ -324,7 +324,7 @@ ROWS = [
     Row("503 with seconds", [once("rate_limit", retry_after=1, status=503)], check=waited(1), most=1.1),
     Row("429 later", [later("rate_limit", retry_after=1, count=1)], check=waited(1), most=1.5),
     Row("429 many times", [{"action": "rate_limit", "retry_after": 1, "count": ATTEMPTS + 1}], size=SMALL, most=1.1),
-    Row("resumed: 429", [once("rate_limit", retry_after=1)], resumed=True, check=waited(1), most=1.1),
+    Row("resumed: 429", [once("rate_limit", retry_after=1)], resumed=True, check=waited(1), most=2),
 
     # Mirrors
     Row("the first mirror has nothing", [{"action": "status", "status": 404}],

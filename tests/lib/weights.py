@@ -79,12 +79,15 @@ def sha256(path):
 
 
 def tree(folder):
-    """{relative path: sha256} of a file or folder."""
+    """{relative path: sha256} of a file or folder; what goes while it is looked at is not there."""
     if os.path.isfile(folder):
         return {"": sha256(folder)}
     found = {}
     for above, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(above, name)
-            found[os.path.relpath(path, folder)] = sha256(path)
+            try:
+                found[os.path.relpath(path, folder)] = sha256(path)
+            except FileNotFoundError:
+                continue
     return found
