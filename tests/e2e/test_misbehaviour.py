@@ -548,7 +548,7 @@ def chaos(rng, number):
         action, choices = rng.choice(CHAOS)
         rule = {"action": action, "count": rng.randint(1, 4), "skip": rng.choice((0, 0, 1, 2, 5))}
         rule.update({key: rng.choice(values) for key, values in choices.items()})
-        if rng.random() < 0.4:
+        if rng.random() < 0.4 or action == "range_total":  # who lies from the start and to the end cannot be caught
             rule["from"] = rng.choice((1, FIRST, 6 * MIB))
         faults.append(rule)
     served_two = any(fault["action"] == "serve" for fault in faults)
