@@ -285,6 +285,22 @@ test_ranges_that_lie(void **state)
     }
 }
 
+// All connections come to nothing at once, more of them than a transfer may fail in a row.
+static void
+test_server_that_starts_anew(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    s_configure(f, "download.stall_s", "1");
+    lade_request_t request = s_wanted_large(f, urls);
+    request.sha256 = f->hub->large_sha256;
+    s_fault(f, "{\"path\": \"*large*\", \"from\": 4194304, \"action\": \"stall\", "
+               "\"bytes\": 400000, \"count\": 4}");
+    S_OK(f, s_fetch(f, &request));
+    s_check_file(f, "large.safetensors", f->hub->large_sha256);
+    assert_int_equal(strncmp(f->phases, "stalled resumed ", 16), 0);
+}
+
 // ---------------------------------------------------------------------------------------------------
 // Memory, rates, space
 
