@@ -179,7 +179,7 @@ def test_a_name_that_is_taken():
 
 
 def test_what_becomes_of_a_partial_file():
-    """Cancelled: removed. Paused: kept. An error another try would not mend: removed, or kept where that was asked for, also in the middle."""
+    """Cancelled: removed. Paused: kept. An error another try would not mend: removed, or kept where that was asked for."""
     with World({**SETTINGS, "download.stall_s": 20}) as world:
         write_file(world.hub.file("x.bin"), 6 * MIB)
         world.start("broker", "download")

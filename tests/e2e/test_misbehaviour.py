@@ -21,7 +21,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 
 from lib import weights  # noqa: E402
-from lib.downloads import KIB, MIB, is_paused, moving, on_disk, served, span_of, submit, write_file  # noqa: E402
+from lib.downloads import KIB, MIB, moving, on_disk, served, span_of, submit, write_file  # noqa: E402
 from lib.world import World  # noqa: E402
 
 LIMIT_S = 240
@@ -278,9 +278,10 @@ ROWS = [
         location="/files/{name}/" + NAME)], most=1.01),
     Row("a later range is redirected", [later("redirect", location="{{all}}/files/{name}/" + NAME, count=2)], most=1.5),
     Row("signed address", url="{row}/rows/{name}/resolve/main/" + NAME, most=1.01),
-    Row("signed address that is good twice", repo={"url_uses": 2}, url="{row}/rows/{name}/resolve/main/" + NAME, most=1.5, check=asks_origin_again),
+    Row("signed address that is good twice", repo={"url_uses": 2}, url="{row}/rows/{name}/resolve/main/" + NAME, most=1.5,
+        check=asks_origin_again),
     Row("resumed: signed address that is good thrice", repo={"url_uses": 3}, resumed=True,
-        url="{row}/rows/{name}/resolve/main/" + NAME, most=1.5, check=asks_origin_again),
+        url="{row}/rows/{name}/resolve/main/" + NAME, most=2, check=asks_origin_again),
     Row("signed address that is refused for ever", [{"action": "status", "status": 403, "origin": "cdn"}],
         url="{row}/rows/{name}/resolve/main/" + NAME, want="auth_denied"),
 
