@@ -4,18 +4,13 @@
 #include <czmq.h>
 
 enum {
-    S_FIRST_BYTES = 4 << 20, // asked for before it is known how large the file is
-    S_LEAST_BYTES = 1 << 20, // of a range
+    S_FIRST_BYTES = 4 << 20,   // asked for before it is known how large the file is
+    S_LEAST_BYTES = 1 << 20,   // of a range
+    S_UNKNOWN_BYTES = 2 << 20, // while it is not known how fast it is
     S_MOST_BYTES = 16 << 20,
-    S_START_CONNECTIONS = 4,
-    S_TUNE_MS = 500,         // a number of connections is tried for so long
-    S_TUNE_AGAIN_MS = 10000, // and again after so long
-    S_PATIENCE_MS = 2000,    // that a transfer waits here for its host
-    S_STEAL_MS = 2000,       // a range that needs longer than this at the end is shared
+    S_PATIENCE_MS = 2000, // that a transfer waits here for its host
+    S_STEAL_MS = 2000,    // a range that needs longer than this at the end is shared
 };
-
-static const double S_TUNE_GAIN = 1.15; // a growth that brings less was one too many
-static const double S_TUNE_IDLE = 0.2;  // of our time; with less we are the limit, not the network
 
 // The transfers to one host share the connections to it.
 static size_t
@@ -60,18 +55,20 @@ s_align_up(int64_t at)
     return (at + LADE_BLOCK_BYTES - 1) / LADE_BLOCK_BYTES * LADE_BLOCK_BYTES;
 }
 
-// As long as the memory for ranges that are waited for allows, and so that at the end all
-// connections have something to do.
+// About as much as a connection brings in a third of a second: more would keep the digest waiting
+// where a connection is slow, less would be all requests. No more than there is memory for, and so
+// that at the end all connections have something to do.
 static int64_t
 s_range_bytes(const lade_transfer_t *self, size_t connections)
 {
     int64_t left = self->journal.total - self->claimed.bytes;
     int64_t share = left / (int64_t)connections;
-    int64_t memory = (self->engine->config->buffer_mb << 20) / (2 * (int64_t)connections) /
-                     LADE_BLOCK_BYTES * LADE_BLOCK_BYTES;
-    int64_t most = memory < 4 * S_LEAST_BYTES ? 4 * S_LEAST_BYTES : memory;
-    most = most > S_MOST_BYTES ? S_MOST_BYTES : most;
-    return share < S_LEAST_BYTES ? S_LEAST_BYTES : share > most ? most : share;
+    int64_t memory = (self->engine->config->buffer_mb << 20) / (2 * (int64_t)connections);
+    int64_t most = memory < S_MOST_BYTES ? memory : S_MOST_BYTES;
+    int64_t bytes = self->tune.each > 0 ? (int64_t)(self->tune.each / 3) : S_UNKNOWN_BYTES;
+    bytes = bytes < most ? bytes : most;
+    bytes = bytes < share ? bytes : share;
+    return bytes < S_LEAST_BYTES ? S_LEAST_BYTES : bytes;
 }
 
 // The next bytes nobody has asked for; false if there are none.
@@ -82,9 +79,9 @@ s_next_range(const lade_transfer_t *self, lade_range_t *range)
     int64_t until = lade_ranges_next(&self->claimed, from), to;
     if (total >= 0 && from >= total)
         return false;
-    if (self->whole || (total < 0 && from > 0)) {
-        *range = (lade_range_t){from, -1};
-        return from == 0 || (!self->whole && until == INT64_MAX && from < INT64_MAX / 2);
+    if (self->whole || (total < 0 && from > 0)) { // to the end, or to what was kept
+        *range = (lade_range_t){from, self->whole || until == INT64_MAX ? -1 : until};
+        return from == 0 || (!self->whole && from < INT64_MAX / 2);
     }
     to = s_align_up(from + (self->answered ? s_range_bytes(self, s_allowed(self)) : S_FIRST_BYTES));
     to = to - from > S_MOST_BYTES + LADE_BLOCK_BYTES ? from + S_MOST_BYTES : to;
@@ -188,35 +185,22 @@ lade_ask_more(lade_transfer_t *self)
 void
 lade_ask_start(lade_transfer_t *self)
 {
-    self->tune = (lade_tune_t){
-        .want = S_START_CONNECTIONS, .since_ms = self->engine->now_ms, .bytes = self->came};
+    lade_tune_start(&self->tune, self->latency_ms, self->engine->now_ms, self->came);
 }
 
-// Doubles the connections as long as that makes it faster, and as long as it is not our own machine
-// that is busy.
 void
 lade_ask_tune(lade_transfer_t *self)
 {
-    lade_tune_t *tune = &self->tune;
-    int64_t now_ms = self->engine->now_ms, ms = now_ms - tune->since_ms;
-    size_t most = (size_t)self->engine->config->download_connections;
-    if (ms < S_TUNE_MS || self->whole || !tune->want || now_ms < tune->again_ms)
-        return;
-    double rate = (double)(self->came - tune->bytes) * 1000 / (double)ms;
-    bool limited = self->engine->bucket.bytes_per_s || self->farm_rate;
-    bool gained = rate > tune->rate * S_TUNE_GAIN;
-    bool idle = self->engine->idle_share > S_TUNE_IDLE && !lade_blocks_full(self->engine->blocks);
-    if (!gained && tune->before) {
-        tune->want = tune->before;
-        tune->before = 0;
-        tune->again_ms = now_ms + S_TUNE_AGAIN_MS;
-    } else if (idle && !limited && self->part_count >= tune->want && tune->want < most) {
-        tune->before = tune->want;
-        tune->want = tune->want * 2 < most ? tune->want * 2 : most;
-        tune->rate = rate;
-    } else {
-        tune->before = 0;
-    }
-    tune->since_ms = now_ms;
-    tune->bytes = self->came;
+    const lade_engine_t *engine = self->engine;
+    const lade_tune_facts_t facts = {
+        .now_ms = engine->now_ms,
+        .bytes = self->came,
+        .open = self->part_count,
+        .most = (size_t)engine->config->download_connections,
+        .idle_share = engine->idle_share,
+        .blocked_share = engine->blocked_share,
+        .limited = engine->bucket.bytes_per_s || self->farm_rate,
+    };
+    if (!self->whole)
+        lade_tune_step(&self->tune, &facts);
 }

@@ -230,7 +230,8 @@ s_tick(lade_engine_t *self)
         return;
     self->idle_share = (double)self->idle_us / 1000 / (double)lasted_ms;
     self->idle_since_ms = self->now_ms;
-    self->idle_us = 0;
+    self->blocked_share = (double)self->blocked_us / 1000 / (double)lasted_ms;
+    self->idle_us = self->blocked_us = 0;
 }
 
 void
@@ -247,6 +248,17 @@ lade_engine_close_host(lade_engine_t *self, const char *host, double seconds)
     self->closed[at].until_ms = self->now_ms + (int64_t)(seconds * 1000);
 }
 
+// Whether the disk or the digest has work: then it is them what is held up waits for, and not the
+// network.
+static bool
+s_is_sinking(const lade_engine_t *self)
+{
+    for (const lade_transfer_t *at = self->transfers; at; at = at->next)
+        if (at->writes || at->hashing)
+            return true;
+    return false;
+}
+
 static void
 s_wait(lade_engine_t *self)
 {
@@ -255,7 +267,9 @@ s_wait(lade_engine_t *self)
                                                          : S_IDLE_MS;
     int64_t before_us = zclock_usecs();
     curl_multi_poll(self->multi, NULL, 0, timeout_ms, NULL);
-    self->idle_us += zclock_usecs() - before_us;
+    int64_t waited_us = zclock_usecs() - before_us;
+    self->idle_us += waited_us;
+    self->blocked_us += self->blocked && s_is_sinking(self) ? waited_us : 0;
     self->now_ms = lade_mono_ms();
 }
 

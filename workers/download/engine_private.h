@@ -68,8 +68,8 @@ struct lade_engine {
     size_t socket_count, socket_room;
     lade_closed_t closed[LADE_ENGINE_CLOSED];
     size_t closed_count;
-    int64_t idle_us, idle_since_ms; // waited for events, since
-    double idle_share;              // of the time, lately
+    int64_t idle_us, blocked_us, idle_since_ms; // waited for events, with bytes held up; since
+    double idle_share, blocked_share;           // of the time, lately
 };
 
 // Counts bytes that came, transfers opened and ended. engine.c

@@ -37,14 +37,25 @@ s_on_header(char *line, size_t size, size_t count, void *arg)
     return 0;
 }
 
+static void
+s_note_latency(lade_part_t *part)
+{
+    curl_off_t sent_us = 0, came_us = 0;
+    curl_easy_getinfo(part->easy, CURLINFO_PRETRANSFER_TIME_T, &sent_us);
+    curl_easy_getinfo(part->easy, CURLINFO_STARTTRANSFER_TIME_T, &came_us);
+    part->transfer->latency_ms = (came_us - sent_us) / 1000;
+}
+
 // Reads the answer once its headers are there; true if its body goes into the file.
 static bool
 s_judge(lade_part_t *part)
 {
     if (part->answer == LADE_ANSWER_NONE) {
         part->answer = lade_answer_judge(part);
-        if (part->answer == LADE_ANSWER_TAKE)
+        if (part->answer == LADE_ANSWER_TAKE) {
+            s_note_latency(part);
             lade_flow_answered(part->transfer);
+        }
     }
     return part->answer == LADE_ANSWER_TAKE;
 }

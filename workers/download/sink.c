@@ -5,7 +5,9 @@
 #include <czmq.h>
 
 enum {
-    S_EARN_BYTES = 8 << 20,  // for one more request repeated
+    S_EARN_BYTES = 8 << 20, // for one more request repeated
+    S_GAP_MS = 250, // that the digest waits for the bytes before those in memory, until memory is
+                    // given back
     S_HASH_BYTES = 16 << 20, // read from the disk by one chore
     S_SMALL_SHARE = 4, // of checkpoint_mb: a checkpoint is begun at a quarter of what may be lost
 };
@@ -53,6 +55,7 @@ s_hashed(void *arg)
 {
     lade_transfer_t *self = arg;
     self->hashing = false;
+    self->hashed_ms = self->engine->now_ms;
     for (lade_block_t *block = self->hash_blocks, *next; block; block = next) {
         next = block->next;
         block->hashing = false;
@@ -220,7 +223,8 @@ void
 lade_sink_spill(lade_transfer_t *self)
 {
     // While it is hashed the digest is the crew's.
-    bool gap = !self->hashing && self->held && self->held->at > lade_digest_bytes(self->digest);
+    bool gap = !self->hashing && self->held && self->engine->now_ms - self->hashed_ms > S_GAP_MS &&
+               self->held->at > lade_digest_bytes(self->digest);
     while (gap && lade_blocks_full(self->engine->blocks)) {
         lade_block_t **last = NULL;
         for (lade_block_t **at = &self->held; *at; at = &(*at)->next)

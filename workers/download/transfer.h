@@ -19,6 +19,7 @@
 #include "workers/download/engine.h"
 #include "workers/download/headers.h"
 #include "workers/download/partial.h"
+#include "workers/download/tune.h"
 
 #include <curl/curl.h>
 #include <stdatomic.h>
@@ -44,13 +45,6 @@ typedef enum {
 
 // How If-Range is said: some servers take one validator and not the other.
 typedef enum { LADE_IF_ETAG, LADE_IF_DATE, LADE_IF_NOTHING } lade_if_range_t;
-
-// The search for the number of connections that is worth its while.
-typedef struct {
-    size_t want, before; // now, and before the last growth
-    double rate;         // bytes a second, before the last growth
-    int64_t since_ms, bytes, again_ms;
-} lade_tune_t;
 
 typedef struct lade_transfer {
     struct lade_transfer *next;
@@ -90,7 +84,7 @@ typedef struct lade_transfer {
     lade_digest_t *digest;
     lade_chore_t hash;
     bool hashing;
-    int64_t hashed_ms;            // when it went on last
+    int64_t hashed_ms;          // when it went on last
     lade_block_t *hash_blocks;  // what the chore hashes: these,
     int64_t hash_from, hash_to; // or these bytes, from the disk
     lade_error_t error_of_hash;
@@ -111,8 +105,9 @@ typedef struct lade_transfer {
     int64_t came, earned; // bytes of this attempt from this URL; those that made retries
     bool stalled;         // and said so
     int64_t failed_ms, not_before_ms; // the last strike, and when it may be asked again
-    size_t most; // connections, after a server refused more
+    size_t most;                      // connections, after a server refused more
     lade_tune_t tune;
+    int64_t latency_ms; // of the last answer's first byte
 
     int64_t farm_connections, farm_rate, hold_until_ms; // terms; 0: none
     bool held_by_farm; // it is given back for the hold: the farm need not be told of it
