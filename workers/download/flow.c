@@ -483,8 +483,7 @@ s_finished(void *arg)
     } else if (code == LADE_CANCELLED && lade_flow_is_stopped(self)) {
         s_end_stopped(self);
     } else if (code == LADE_DIGEST_MISMATCH && self->resumed_from > 0 && self->anew++ == 0) {
-        // Perhaps it was the kept bytes. Only a whole file from one answer proves that it is the
-        // source.
+        // Perhaps it was the kept bytes: all of it is fetched once more.
         lade_log(LADE_LOG_WARNING, "download", "%s; fetching it again from the start",
                  self->error_of_chore.message);
         self->state = LADE_TRANSFER_FETCHING;
