@@ -188,8 +188,8 @@ void lade_flow_phase(lade_transfer_t *transfer, const char *phase, const char *r
 // Begins as many requests as may be out. May set transfer->error.
 void lade_ask_more(lade_transfer_t *transfer);
 
-// Another range for a part that has ended, claimed; false if there is none, or it may not be asked
-// for now.
+// Another range for a part that has ended, claimed; false if there is none, or if asking has to
+// wait.
 bool lade_ask_next(lade_transfer_t *transfer, lade_range_t *range);
 
 // The first good answer is there; and now and then: looks whether more connections are worth it.

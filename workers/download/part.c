@@ -368,8 +368,10 @@ s_set_limits(const lade_config_t *config, CURL *easy)
     curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)S_RECEIVE_BYTES);
     if (*config->user_agent)
         curl_easy_setopt(easy, CURLOPT_USERAGENT, config->user_agent);
-    if (*config->ca_file) // besides the system's folder of authorities, which stays
+    if (*config->ca_file) { // besides the system's folder of authorities, which stays
         curl_easy_setopt(easy, CURLOPT_CAINFO, config->ca_file);
+        curl_easy_setopt(easy, CURLOPT_PROXY_CAINFO, config->ca_file);
+    }
 }
 
 static void

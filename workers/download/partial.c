@@ -450,6 +450,17 @@ s_new(const lade_partial_where_t *where)
     return self;
 }
 
+// Reads the journal of an earlier attempt of this job, if there is one worth having.
+static bool
+s_is_continued(const lade_partial_t *self, lade_journal_t *journal)
+{
+    return access(self->journal_path, F_OK) == 0 && s_journal_read(self->journal_path, journal) &&
+           strcmp(journal->source, self->source) == 0 &&
+           // Nobody's journal makes us write into a file that is no partial of this job.
+           strncmp(journal->part, self->prefix, strlen(self->prefix)) == 0 &&
+           (journal->ranges.bytes > 0 || journal->publishing);
+}
+
 lade_code_t
 lade_partial_open(lade_partial_t **self_p, const lade_partial_where_t *where,
                   lade_journal_t *journal, lade_error_t *error)
@@ -458,12 +469,7 @@ lade_partial_open(lade_partial_t **self_p, const lade_partial_where_t *where,
     lade_error_t why = {0};
     *self_p = NULL;
     *journal = (lade_journal_t){.total = -1};
-    bool there = access(self->journal_path, F_OK) == 0;
-    bool ours = there && s_journal_read(self->journal_path, journal) &&
-                strcmp(journal->source, self->source) == 0 &&
-                // Nobody's journal makes us write into a file that is no partial of this job.
-                strncmp(journal->part, self->prefix, strlen(self->prefix)) == 0 &&
-                (journal->ranges.bytes > 0 || journal->publishing);
+    bool ours = s_is_continued(self, journal);
     if (ours && journal->attempt > self->attempt) {
         lade_partial_close(&self);
         return lade_error_set(error, LADE_STALE_LEASE, "a later attempt works in %s",
@@ -480,7 +486,7 @@ lade_partial_open(lade_partial_t **self_p, const lade_partial_where_t *where,
         if (ours)
             lade_log(LADE_LOG_INFO, "download", "%s; beginning anew", why.message);
         lade_journal_free(journal);
-        if (there)
+        if (access(self->journal_path, F_OK) == 0)
             unlink(self->journal_path);
         code = s_create(self, &why);
     }
