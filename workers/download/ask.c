@@ -142,7 +142,7 @@ s_is_closed(lade_transfer_t *self, const char *host)
     return left_ms > 0;
 }
 
-// Whether a request may be made now, by a new part or by one that has a connection already (own:
+// Whether a request may be made now, by a new part (own: 0) or by one that has a connection (own:
 // 1).
 static bool
 s_may_ask(lade_transfer_t *self, size_t own)
@@ -153,7 +153,7 @@ s_may_ask(lade_transfer_t *self, size_t own)
                        sizeof host);
     if (engine->now_ms < self->not_before_ms || self->reserving || s_is_closed(self, host))
         return false;
-    bool room = s_open_to(engine, host) - own < (size_t)engine->config->download_connections;
+    bool room = s_open_to(engine, host) < (size_t)engine->config->download_connections + own;
     engine->starved |= !room; // looked at again when a connection is free
     return room;
 }
