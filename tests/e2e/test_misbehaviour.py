@@ -431,7 +431,7 @@ class Table:
                 found[:] = [self.world.call("download", "id_to_job", id=number)]
                 return found[0]["status"] in ("completed", "error", "cancelled", "dead") or found[0]["error_type"] == "no_space"
 
-            self.world.eventually(over, 60)
+            self.world.eventually(over, 180)
             return found[0]
 
         def arm(self):
