@@ -48,7 +48,7 @@ static const struct {
     {"sha256", S_TEXT},         {"size", S_INT},      {"source", S_TEXT | S_MAP | S_ARRAY},
     {"spec", S_MAP},            {"start", S_BOOL},    {"status", S_TEXT},    {"submodel", S_TEXT},
     {"tags", S_ARRAY},          {"timeout_s", S_REAL}, {"token", S_TEXT},    {"ttl_s", S_REAL},
-    {"type", S_TEXT},
+    {"type", S_TEXT},           {"wait", S_BOOL},
     // clang-format on
 };
 enum { S_ARGS = sizeof s_args / sizeof *s_args };

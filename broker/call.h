@@ -78,6 +78,21 @@ lade_code_t lade_call_purge(const lade_call_t *call, const char *kind, lade_erro
 lade_code_t lade_call_wait(const lade_call_t *call, uint64_t *ids, size_t count, lade_kind_t *kind,
                            lade_wait_answer_fn *answer, lade_error_t *error);
 
+// Submits a job and answers how it ends: with its result, as `answer` packs it, or with its own
+// error; at once with the job itself if the argument `wait` is false. The submission's priority and
+// token are taken from the arguments, its packed spec is taken over, the lengths of its texts
+// (which end with a NUL) are set here. timeout_s and partial are as for lade_call_wait.
+lade_code_t lade_call_submit_wait(const lade_call_t *call, lade_submission_t *submission,
+                                  lade_wait_answer_fn *answer, lade_error_t *error);
+
+// For answers of waits: the job if it completed, else its error.
+lade_code_t lade_call_completed(lade_broker_t *broker, uint64_t id, lade_job_t **job_p,
+                                lade_error_t *error);
+
+// Answers of waits for one job that completed: its result; nil; one member of the result.
+lade_wait_answer_fn lade_call_ended_result, lade_call_ended_nil, lade_call_ended_key,
+    lade_call_ended_keys, lade_call_ended_path;
+
 // Answers of waits: the one job; all jobs as an array; all jobs of the kind.
 lade_wait_answer_fn lade_call_ended_job, lade_call_ended_jobs, lade_call_ended_kind;
 

@@ -1,6 +1,7 @@
 // install: the seed's installer over jobs of the kind `install`.
 #include "broker/call.h"
 #include "broker/packer.h"
+#include "common/record.h"
 #include "common/wire.h"
 
 #include <czmq.h>
@@ -10,12 +11,28 @@
 // ---------------------------------------------------------------------------------------------------
 // Submitting
 
+// What `config` asks for is looked at before there is a job, and before a byte is fetched for it.
+static lade_code_t
+s_check_config(const lade_call_t *call, lade_error_t *error)
+{
+    const msgpack_object *config = lade_wire_find(call->args, "config");
+    if (!config || config->type != MSGPACK_OBJECT_MAP)
+        return LADE_OK; // none: another type was refused with the arguments
+    json_t *overrides = lade_wire_object_to_json(config);
+    lade_record_canonical(overrides);
+    lade_code_t code = lade_record_check_overrides(overrides, error);
+    const char *key = lade_json_text(overrides, "key", NULL);
+    if (!code && key && lade_records_exists(call->broker->records, key))
+        code = lade_error_set(error, LADE_DUPLICATE_MODEL, "a model with the key %s is there", key);
+    json_decref(overrides);
+    return code;
+}
+
 static lade_code_t
 s_submit(lade_call_t *call, const char *source, const char *const *members, lade_error_t *error)
 {
-    const msgpack_object *config = lade_wire_find(call->args, "config");
-    if (config && config->type != MSGPACK_OBJECT_MAP && config->type != MSGPACK_OBJECT_NIL)
-        return lade_error_set(error, LADE_VALUE_ERROR, "config: a map of fields of the record");
+    if (s_check_config(call, error))
+        return error->code;
     lade_submission_t submission = {.kind = S_KIND,
                                     .kind_len = strlen(S_KIND),
                                     .source = source,
@@ -156,34 +173,97 @@ s_prune_jobs(lade_call_t *call, lade_error_t *error)
 // ---------------------------------------------------------------------------------------------------
 // Records and files
 
+// A path of the workers' host becomes a record, in place or as a copy in the models folder; the
+// answer is its key.
+static lade_code_t
+s_from_path(lade_call_t *call, bool inplace, lade_error_t *error)
+{
+    char *path;
+    lade_code_t code = lade_call_need_text(call, "path", &path, error);
+    if (!code && *path != '/')
+        code = lade_error_set(error, LADE_VALUE_ERROR,
+                              "path: '%.200s' is not absolute, and means nothing to a worker in "
+                              "another folder",
+                              path);
+    if (!code)
+        code = s_check_config(call, error);
+    if (!code) {
+        const msgpack_object *config = lade_wire_find(call->args, "config");
+        lade_buf_t spec = LADE_BUF(SIZE_MAX / 2);
+        lade_put_map(&spec, 3);
+        LADE_PUT_KEY(&spec, "source");
+        lade_put_map(&spec, 2);
+        LADE_PUT_KEY(&spec, "type");
+        lade_put_str(&spec, "local");
+        LADE_PUT_KEY(&spec, "path");
+        lade_put_str(&spec, path);
+        LADE_PUT_KEY(&spec, "inplace");
+        lade_put_bool(&spec, inplace);
+        LADE_PUT_KEY(&spec, "config");
+        if (config)
+            lade_put_object(&spec, config);
+        else
+            lade_put_nil(&spec);
+        lade_submission_t submission = {
+            .kind = S_KIND, .source = path, .packed_spec = {spec.data, spec.len}};
+        code = lade_call_submit_wait(call, &submission, lade_call_ended_key, error);
+    }
+    free(path);
+    return code;
+}
+
+static lade_code_t
+s_register_path(lade_call_t *call, lade_error_t *error)
+{
+    return s_from_path(call, true, error);
+}
+
+static lade_code_t
+s_install_path(lade_call_t *call, lade_error_t *error)
+{
+    return s_from_path(call, false, error);
+}
+
 // A worker removes the files; the record goes with its DONE.
+static lade_code_t
+s_delete_spec(const lade_call_t *call, bool force, char **key_p, lade_blob_t *spec,
+              lade_error_t *error)
+{
+    json_t *record = NULL;
+    lade_code_t code = lade_call_need_text(call, "key", key_p, error);
+    if (!code)
+        code = lade_records_get(call->broker->records, *key_p, &record, error);
+    if (code) {
+        free(*key_p);
+        *key_p = NULL;
+        return code;
+    }
+    lade_buf_t buf = LADE_BUF(SIZE_MAX / 2);
+    lade_put_map(&buf, 3);
+    LADE_PUT_KEY(&buf, "key");
+    lade_put_str(&buf, *key_p);
+    LADE_PUT_KEY(&buf, "record");
+    lade_wire_from_json(record, &buf, NULL);
+    LADE_PUT_KEY(&buf, "force");
+    lade_put_bool(&buf, force);
+    json_decref(record);
+    *spec = (lade_blob_t){buf.data, buf.len};
+    return LADE_OK;
+}
+
 static lade_code_t
 s_delete(lade_call_t *call, lade_error_t *error)
 {
-    json_t *record = NULL;
     char *key;
-    lade_code_t code = lade_call_need_text(call, "key", &key, error);
-    if (!code)
-        code = lade_records_get(call->broker->records, key, &record, error);
-    if (code) {
-        free(key);
-        return code;
-    }
-    lade_buf_t spec = LADE_BUF(SIZE_MAX / 2);
-    lade_put_map(&spec, 3);
-    LADE_PUT_KEY(&spec, "key");
-    lade_put_str(&spec, key);
-    LADE_PUT_KEY(&spec, "record");
-    lade_wire_from_json(record, &spec, NULL);
-    LADE_PUT_KEY(&spec, "force");
-    lade_put_bool(&spec, lade_wire_bool(call->args, "force", false));
-    json_decref(record);
     lade_submission_t submission = {.kind = "delete",
                                     .kind_len = strlen("delete"),
-                                    .source = key,
-                                    .source_len = strlen(key),
-                                    .packed_spec = {spec.data, spec.len},
                                     .priority = lade_wire_int(call->args, "priority", 10)};
+    lade_code_t code = s_delete_spec(call, lade_wire_bool(call->args, "force", false), &key,
+                                     &submission.packed_spec, error);
+    if (code)
+        return code;
+    submission.source = key;
+    submission.source_len = strlen(key);
     lade_wire_text(call->args, "token", &submission.token, &submission.token_len);
     lade_job_t *job;
     code = lade_jobs_submit(call->broker->jobs, &submission, &job, error);
@@ -193,20 +273,38 @@ s_delete(lade_call_t *call, lade_error_t *error)
     return code;
 }
 
+// The files go wherever they are, and the record with them; the answer comes when they are gone.
+static lade_code_t
+s_unconditionally_delete(lade_call_t *call, lade_error_t *error)
+{
+    char *key;
+    lade_submission_t submission = {.kind = "delete"};
+    lade_code_t code = s_delete_spec(call, true, &key, &submission.packed_spec, error);
+    if (code)
+        return code;
+    submission.source = key;
+    code = lade_call_submit_wait(call, &submission, lade_call_ended_nil, error);
+    free(key);
+    return code;
+}
+
 static const lade_op_t s_ops[] = {
     // clang-format off
-    {"heuristic_import",  s_heuristic_import},
-    {"import_model",      s_import_model},
-    {"list_jobs",         s_list_jobs},
-    {"get_job_by_id",     s_get_job_by_id},
-    {"get_job_by_source", s_get_job_by_source},
-    {"cancel_job",        s_cancel_job},
-    {"prune_jobs",        s_prune_jobs},
-    {"wait_for_job",      s_wait_for_job},
-    {"wait_for_installs", s_wait_for_installs},
-    {"unregister",        lade_call_del_model},
-    {"delete",            s_delete},
-    {NULL,                NULL},
+    {"heuristic_import",       s_heuristic_import},
+    {"import_model",           s_import_model},
+    {"register_path",          s_register_path},
+    {"install_path",           s_install_path},
+    {"list_jobs",              s_list_jobs},
+    {"get_job_by_id",          s_get_job_by_id},
+    {"get_job_by_source",      s_get_job_by_source},
+    {"cancel_job",             s_cancel_job},
+    {"prune_jobs",             s_prune_jobs},
+    {"wait_for_job",           s_wait_for_job},
+    {"wait_for_installs",      s_wait_for_installs},
+    {"unregister",             lade_call_del_model},
+    {"delete",                 s_delete},
+    {"unconditionally_delete", s_unconditionally_delete},
+    {NULL,                     NULL},
     // clang-format on
 };
 

@@ -11,45 +11,6 @@
 // ---------------------------------------------------------------------------------------------------
 // Answers
 
-// The error a job ended with, as the error of the call.
-static lade_code_t
-s_job_error(const lade_job_t *job, lade_error_t *error)
-{
-    if (job->status == LADE_JOB_CANCELLED)
-        return lade_error_set(error, LADE_CANCELLED, "job %" PRIu64 " was cancelled", job->id);
-    return lade_error_set(error, lade_code_find(job->error_type), "%s",
-                          job->error ? job->error : "it failed");
-}
-
-static lade_code_t
-s_ended(lade_broker_t *broker, uint64_t id, lade_job_t **job_p, lade_error_t *error)
-{
-    lade_code_t code = lade_jobs_get(broker->jobs, id, job_p, error);
-    if (!code && (*job_p)->status != LADE_JOB_COMPLETED)
-        code = s_job_error(*job_p, error);
-    return code;
-}
-
-static lade_code_t
-s_ended_load(lade_broker_t *broker, const lade_wait_t *wait, lade_buf_t *buf, lade_error_t *error)
-{
-    lade_job_t *job;
-    lade_code_t code = s_ended(broker, wait->ids[0], &job, error);
-    if (!code)
-        lade_put_packed(buf, job->result.data, job->result.len);
-    return code;
-}
-
-static lade_code_t
-s_ended_unlock(lade_broker_t *broker, const lade_wait_t *wait, lade_buf_t *buf, lade_error_t *error)
-{
-    lade_job_t *job;
-    lade_code_t code = s_ended(broker, wait->ids[0], &job, error);
-    if (!code)
-        lade_put_nil(buf);
-    return code;
-}
-
 static int64_t
 s_unloaded(const lade_job_t *job)
 {
@@ -69,7 +30,7 @@ s_ended_unload(lade_broker_t *broker, const lade_wait_t *wait, lade_buf_t *buf, 
     int64_t count = 0;
     for (size_t i = 0; i < wait->count; i++) {
         lade_job_t *job;
-        lade_code_t code = s_ended(broker, wait->ids[i], &job, error);
+        lade_code_t code = lade_call_completed(broker, wait->ids[i], &job, error);
         if (code)
             return code;
         count += s_unloaded(job);
@@ -82,24 +43,6 @@ s_ended_unload(lade_broker_t *broker, const lade_wait_t *wait, lade_buf_t *buf, 
 
 // ---------------------------------------------------------------------------------------------------
 // Loading
-
-// Submits a job and waits for it. The spec is taken over.
-static lade_code_t
-s_submit(lade_call_t *call, lade_submission_t *submission, lade_wait_answer_fn *answer,
-         lade_error_t *error)
-{
-    lade_job_t *job;
-    submission->kind_len = strlen(submission->kind);
-    submission->source_len = submission->source ? strlen(submission->source) : 0;
-    submission->priority = lade_wire_int(call->args, "priority", 10);
-    lade_wire_text(call->args, "token", &submission->token, &submission->token_len);
-    lade_code_t code = lade_jobs_submit(call->broker->jobs, submission, &job, error);
-    if (code)
-        return code;
-    uint64_t *ids = zmalloc(sizeof *ids);
-    ids[0] = job->id;
-    return lade_call_wait(call, ids, 1, NULL, answer, error);
-}
 
 // Loads what the record says; record is taken over.
 static lade_code_t
@@ -130,7 +73,7 @@ s_load(lade_call_t *call, json_t *record, bool lock, lade_error_t *error)
                                     .source = key,
                                     .packed_spec = {spec.data, spec.len},
                                     .requires = lade_wire_find(call->args, "requires")};
-    lade_code_t code = s_submit(call, &submission, s_ended_load, error);
+    lade_code_t code = lade_call_submit_wait(call, &submission, lade_call_ended_result, error);
     free(key);
     return code;
 }
@@ -238,7 +181,7 @@ s_unlock(lade_call_t *call, lade_error_t *error)
         lade_submission_t submission = {.kind = "unlock",
                                         .requires = s_require_worker(&requires, lease)};
         lade_call_copy_members(call->args, members, &submission.packed_spec);
-        code = s_submit(call, &submission, s_ended_unlock, error);
+        code = lade_call_submit_wait(call, &submission, lade_call_ended_nil, error);
     } else {
         lade_call_answer_nil(call);
     }

@@ -529,18 +529,34 @@ lade_record_check(const json_t *record, lade_error_t *error)
     return s_check_all(&class, record, error);
 }
 
+static lade_code_t
+s_check_given(const json_t *given, lade_error_t *error)
+{
+    json_t *copy = json_copy((json_t *)given); // shallow
+    lade_record_canonical(copy);
+    s_class_t class = {0};
+    lade_code_t code = s_check_all(&class, copy, error);
+    json_decref(copy);
+    return code;
+}
+
 lade_code_t
 lade_record_check_changes(const json_t *changes, lade_error_t *error)
 {
     if (json_object_get(changes, "key"))
         return lade_error_set(error, LADE_INVALID_MODEL_CONFIG,
                               "key: a record keeps its key for life; leave it out");
-    json_t *copy = json_copy((json_t *)changes); // shallow
-    lade_record_canonical(copy);
-    s_class_t class = {0};
-    lade_code_t code = s_check_all(&class, copy, error);
-    json_decref(copy);
-    return code;
+    return s_check_given(changes, error);
+}
+
+lade_code_t
+lade_record_check_overrides(const json_t *overrides, lade_error_t *error)
+{
+    if (json_object_get(overrides, "path"))
+        return lade_error_set(
+            error, LADE_INVALID_MODEL_CONFIG,
+            "path: the install decides where the files go; leave it out, or give `inplace`");
+    return s_check_given(overrides, error);
 }
 
 // A record that becomes another class loses what the new class does not have, unless it was asked

@@ -40,9 +40,12 @@ void lade_record_canonical(json_t *record);
 // what it takes.
 lade_code_t lade_record_check(const json_t *record, lade_error_t *error);
 
-// LADE_OK if each given field may be set by an update or an install override (`config`): known
-// fields are of their type, key cannot change. null removes an optional field.
+// LADE_OK if each given field may be set by an update: known fields are of their type, key cannot
+// change. null removes an optional field.
 lade_code_t lade_record_check_changes(const json_t *changes, lade_error_t *error);
+
+// The same for the overrides of an install (`config`): the key may be chosen, the path may not.
+lade_code_t lade_record_check_overrides(const json_t *overrides, lade_error_t *error);
 
 // Applies changes to a copy of record and checks the result; *result_p is yours.
 lade_code_t lade_record_apply(const json_t *record, const json_t *changes, json_t **result_p,

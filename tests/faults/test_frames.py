@@ -14,7 +14,7 @@ OPS = {
              "model_info_by_name version",
     "jobs": "submit get list cancel pause start retry purge wait why",
     "install": "heuristic_import import_model list_jobs get_job_by_id get_job_by_source cancel_job prune_jobs wait_for_job "
-               "wait_for_installs unregister delete",
+               "wait_for_installs unregister delete register_path install_path unconditionally_delete",
     "download": "create_download_job submit_download_job list_jobs id_to_job start_job pause_job cancel_job start_all_jobs "
                 "pause_all_jobs cancel_all_jobs prune_jobs wait_for_job join",
     "load": "load_model_by_key load_model_by_attr load_model_by_config lock unlock unload cache_stats",
@@ -23,7 +23,7 @@ OPS = {
 }
 ARGS = ("id ids key config path name base type tags source kind spec priority token requires gates start timeout_s limit "
         "offset seq prefixes gate closed_for_s job destination destdir filename sha256 size lease submodel parent status all "
-        "lock pid ttl_s context access_token inplace").split()
+        "lock pid ttl_s context access_token inplace wait").split()
 ODD = (None, True, False, 0, -1, 1, 2**63 - 1, 2**64 - 1, -(2**63), 1.5, float("nan"), float("inf"), -1e308, "", "x", "../..",
        "a" * 5000, "\u0000", "\ud7ff", b"", b"\xff\xfe", [], [[]], {}, {"a": {}}, [None] * 50, {"": ""}, "ipc://x",
        [1, "a", None, {}], {"type": 1, "base": [], "name": {}})

@@ -91,7 +91,7 @@ s_describe(const lade_stage_t *job, const char *path, const json_t *state, json_
     if (!code) {
         char key[33];
         lade_record_new_key(key);
-        lade_stage_set_text(record, "key", key);
+        lade_stage_set_text(record, "key", lade_json_text(overrides, "key", key));
         lade_stage_set_text(record, "path", path);
         json_object_set_new(record, "file_size", json_integer(lade_path_size(path)));
         for (size_t i = 0; i < sizeof copied / sizeof *copied; i++)

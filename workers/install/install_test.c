@@ -294,7 +294,7 @@ test_bad_overrides_and_sources_are_refused_first(void **state)
     } rows[] = {
         {"foo.safetensors", "{\"config\": {\"type\": \"nonsense\"}}", LADE_INVALID_MODEL_CONFIG},
         {"foo.safetensors", "{\"config\": {\"path\": \"/etc\"}}", LADE_INVALID_MODEL_CONFIG},
-        {"foo.safetensors", "{\"config\": {\"key\": \"x\"}}", LADE_INVALID_MODEL_CONFIG},
+        {"foo.safetensors", "{\"config\": {\"key\": \"a/b\"}}", LADE_INVALID_MODEL_CONFIG},
         {"foo.safetensors", "{\"config\": 7}", LADE_INVALID_MODEL_CONFIG},
         {"missing.safetensors", "{}", LADE_VALUE_ERROR},
         {"", "{}", LADE_VALUE_ERROR}, // holds the models folder

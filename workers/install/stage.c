@@ -65,11 +65,7 @@ lade_stage_overrides(const lade_stage_t *self, json_t **overrides_p, lade_error_
                               "config has to be a map of fields and values");
     json_object_update(*overrides_p, (json_t *)config);
     lade_record_canonical(*overrides_p);
-    if (json_object_get(*overrides_p, "path"))
-        return lade_error_set(
-            error, LADE_INVALID_MODEL_CONFIG,
-            "path: the install decides where the files go; leave it out, or give `inplace`");
-    return lade_record_check_changes(*overrides_p, error);
+    return lade_record_check_overrides(*overrides_p, error);
 }
 
 char *
