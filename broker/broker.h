@@ -52,6 +52,7 @@ enum {
     LADE_BROKER_MAX_ERROR = 4096,     // bytes of an error sentence from a worker; more is cut
     LADE_BROKER_MAX_GATES = 16,       // gates of one job
     LADE_BROKER_MAX_CHILDREN = 20000, // jobs one AWAIT makes
+    LADE_BROKER_MAX_ASKS = 16,        // questions one AWAIT asks
     LADE_BROKER_MAX_SLOTS = 1024,     // slots of one worker
     LADE_BROKER_MAX_WORKERS = 10000,  // workers known at once
     LADE_BROKER_MAX_KINDS = 1000,     // kinds known at once

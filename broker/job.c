@@ -89,6 +89,7 @@ lade_job_destroy(lade_job_t **self_p)
     free(self->source);
     lade_blob_free(&self->spec);
     lade_blob_free(&self->state);
+    lade_blob_free(&self->ask);
     lade_blob_free(&self->result);
     lade_blob_free(&self->requires);
     lade_blob_free(&self->equal);
@@ -462,6 +463,7 @@ lade_job_put_stored(const lade_job_t *self, lade_buf_t *buf)
     s_put_some_time(&sparse, "job_ended", self->ended);
     s_put_some_int(&sparse, "job_sequence", (int64_t)self->sequence);
     s_put_some_blob(&sparse, "state", &self->state);
+    s_put_some_blob(&sparse, "ask", &self->ask);
     buf->data[head + 1] = (char)(sparse.pairs >> 8);
     buf->data[head + 2] = (char)sparse.pairs;
 }
@@ -530,6 +532,7 @@ s_read_fields(lade_job_t *self, const msgpack_object *map)
     self->preserve = (int8_t)(preserve > 0 ? 1 : preserve < 0 ? -1 : 0);
     self->secret = spec && lade_secrets_named(spec);
     lade_blob_set_object(&self->state, lade_wire_find(map, "state"));
+    lade_blob_set_object(&self->ask, lade_wire_find(map, "ask"));
     lade_blob_set_object(&self->result, lade_wire_find(map, "result"));
     lade_blob_set_object(&self->requires, lade_wire_find(map, "requires"));
     s_read_text(&self->token, map, "token");

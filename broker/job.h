@@ -77,11 +77,12 @@ struct lade_job {
     int64_t priority;
     char *source;
     lade_blob_t spec, state, result, requires;
-    bool secret;    // spec has a key with "token" in it: a reference stands there (secrets.h)
-    bool vital;     // a child without which its parent cannot do: if it fails, its siblings are
-                    // cancelled
-    bool giving_up; // a parent that cancels its children because of such a one
-    char *token;    // the submission's
+    lade_blob_t ask; // of its last AWAIT, answered when it is dispatched (asks.h)
+    bool secret;     // spec has a key with "token" in it: a reference stands there (secrets.h)
+    bool vital;      // a child without which its parent cannot do: if it fails, its siblings are
+                     // cancelled
+    bool giving_up;  // a parent that cancels its children because of such a one
+    char *token;     // the submission's
     int64_t bytes_per_s; // most it may read; 0: no limit
     bool rate_set;       // not as the spec has it
     int8_t preserve;     // whether partials are kept was changed while it ran: 1 yes, -1 no

@@ -3,6 +3,7 @@
 // Jobs of one kind and one `requires` wait in one queue, so that a job nobody can take holds up
 // nobody else and a free worker finds its next job by looking at the heads of a few queues. A job
 // at a closed or full gate waits in the gate.
+#include "broker/asks.h"
 #include "broker/events.h"
 #include "broker/jobs_private.h"
 #include "broker/outbox.h"
@@ -263,7 +264,7 @@ s_send_job(lade_jobs_t *self, const lade_worker_t *worker, const lade_job_t *job
 {
     lade_buf_t *buf =
         lade_outbox_to_worker(self->broker->outbox, worker->peer, worker->peer_len, LADE_W_JOB);
-    lade_put_map(buf, 10 + lade_shares_pairs(job));
+    lade_put_map(buf, 10 + (job->ask.len != 0) + lade_shares_pairs(job));
     LADE_PUT_KEY(buf, "acked");
     lade_put_int(buf, worker->acked);
     LADE_PUT_KEY(buf, "id");
@@ -286,6 +287,10 @@ s_send_job(lade_jobs_t *self, const lade_worker_t *worker, const lade_job_t *job
     lade_put_array(buf, job->child_count);
     for (size_t i = 0; i < job->child_count; i++)
         s_put_child(self, job->children[i], buf);
+    if (job->ask.len) {
+        LADE_PUT_KEY(buf, "answers");
+        lade_asks_put_answers(self->broker, &job->ask, buf);
+    }
     lade_shares_put(self->broker->shares, job, buf);
     lade_outbox_end(self->broker->outbox);
 }

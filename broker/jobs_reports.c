@@ -1,5 +1,6 @@
 // What workers say of jobs. A report counts only if the worker holds the job's present attempt;
 // everything else is stale.
+#include "broker/asks.h"
 #include "broker/effects.h"
 #include "broker/events.h"
 #include "broker/jobs_private.h"
@@ -538,7 +539,8 @@ lade_jobs_await(lade_jobs_t *self, lade_worker_t *worker, uint64_t id, int64_t a
         s_end_in_error(self, job, &error);
         return true;
     }
-    if (s_take_state(self, job, lade_wire_find(body, "state"), &error)) {
+    if (lade_asks_take(&job->ask, lade_wire_find(body, "ask"), &error) ||
+        s_take_state(self, job, lade_wire_find(body, "state"), &error)) {
         s_end_in_error(self, job, &error);
         return true;
     }

@@ -580,6 +580,116 @@ test_await_without_children_is_a_checkpoint(void **state)
     assert_int_equal(t_events(t, "job_enqueued/", NULL), 1);
 }
 
+// What an AWAIT asks is answered with the JOB of the next stage, afresh each time it is dispatched.
+static void
+test_await_asks_and_the_next_stage_is_answered(void **state)
+{
+    t_broker_t *t = *state;
+    int64_t id = t_submit_kind(t, "k");
+    t_hello(t, "w", "k", 1);
+    t_report(t, "w", LADE_W_AWAIT, id, 1,
+             json_pack("{s:[{s:s, s:[s, s]}, {s:s, s:s}, {s:s}, {s:s}]}", "ask", "op",
+                       "known_paths", "paths", "sd-1/lora/a.safetensors", "/elsewhere/b.ckpt", "op",
+                       "by_hash", "hash", "none", "op", "weather", "op", "known_paths"));
+    json_t *answers = json_object_get(t_told(t, "w", LADE_W_JOB), "answers");
+    assert_int_equal(json_array_size(answers), 4);
+    assert_true(json_is_null(json_array_get(json_array_get(answers, 0), 0)));
+    assert_true(json_is_null(json_array_get(json_array_get(answers, 0), 1)));
+    assert_int_equal(json_array_size(json_array_get(answers, 1)), 0);
+    for (size_t i = 2; i < 4; i++)
+        assert_string_equal(
+            lade_json_text(json_object_get(json_array_get(answers, i), "error"), "code", ""),
+            "bad_request");
+    // It fails and is tried again after a restart, when there is a record.
+    t_call(t, "store", "add_model",
+           json_pack("{s:s, s:{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}}", "key",
+                     "0123456789abcdef0123456789abcdef", "config", "name", "a", "type", "lora",
+                     "base", "sd-1", "format", "lycoris", "path", "sd-1/lora/a.safetensors", "hash",
+                     "none", "source", "x", "source_type", "path"));
+    t_fail(t, "w", id, 2, "network");
+    t_restart(t);
+    lade_router_skip(t->router, 120000);
+    t_hello(t, "w", "k", 1);
+    answers = json_object_get(t_told(t, "w", LADE_W_JOB), "answers");
+    assert_string_equal(json_string_value(json_array_get(json_array_get(answers, 0), 0)),
+                        "0123456789abcdef0123456789abcdef");
+    assert_true(json_is_null(json_array_get(json_array_get(answers, 0), 1)));
+    json_t *same = json_array_get(json_array_get(answers, 1), 0);
+    assert_string_equal(lade_json_text(same, "name", ""), "a");
+    assert_string_equal(lade_json_text(same, "path", ""), "sd-1/lora/a.safetensors");
+    assert_null(json_object_get(same, "version"));
+    // The next AWAIT asks nothing.
+    t_report(t, "w", LADE_W_AWAIT, id, 3, json_pack("{s:[]}", "jobs"));
+    assert_null(json_object_get(t_told(t, "w", LADE_W_JOB), "answers"));
+}
+
+static void
+test_asked_records_come_in_pages(void **state)
+{
+    t_broker_t *t = *state;
+    enum { S_RECORDS = 25 };
+    for (int i = 0; i < S_RECORDS; i++) {
+        char key[33], path[40];
+        snprintf(key, sizeof key, "%032x", i);
+        snprintf(path, sizeof path, "sd-1/lora/%d.safetensors", i);
+        t_call(t, "store", "add_model",
+               json_pack("{s:s, s:{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}}", "key", key, "config",
+                         "name", path, "type", "lora", "base", "sd-1", "format", "lycoris", "path",
+                         path, "hash", "h", "source", path, "source_type", "path"));
+    }
+    t_forget(t);
+    int64_t id = t_submit_kind(t, "k"), attempt = 0, seen = 0;
+    t_hello(t, "w", "k", 1);
+    json_t *after = json_null();
+    for (int page = 0; page < 3; page++) {
+        t_report(t, "w", LADE_W_AWAIT, id, ++attempt,
+                 json_pack("{s:[{s:s, s:i, s:O, s:[s, s]}]}", "ask", "op", "records", "limit", 10,
+                           "after", after, "fields", "key", "path"));
+        json_t *answer = json_array_get(json_object_get(t_told(t, "w", LADE_W_JOB), "answers"), 0);
+        json_t *records = json_object_get(answer, "records");
+        assert_int_equal(json_array_size(records), page < 2 ? 10 : 5);
+        for (size_t i = 0; i < json_array_size(records); i++) {
+            char key[33];
+            snprintf(key, sizeof key, "%032x", (unsigned)seen++);
+            assert_int_equal(json_object_size(json_array_get(records, i)), 2);
+            assert_string_equal(lade_json_text(json_array_get(records, i), "key", ""), key);
+        }
+        after = json_object_get(answer, "next");
+        assert_int_equal(json_is_null(after), page == 2);
+    }
+    // Some of them by key: unknown ones are left out, and `after` goes on behind one.
+    t_report(t, "w", LADE_W_AWAIT, id, ++attempt,
+             json_pack("{s:[{s:s, s:s, s:[s, s, s, s]}]}", "ask", "op", "records", "after",
+                       "00000000000000000000000000000003", "keys",
+                       "00000000000000000000000000000003", "none",
+                       "00000000000000000000000000000001", "00000000000000000000000000000002"));
+    json_t *answer = json_array_get(json_object_get(t_told(t, "w", LADE_W_JOB), "answers"), 0);
+    json_t *records = json_object_get(answer, "records");
+    assert_int_equal(json_array_size(records), 2);
+    assert_int_equal(lade_json_int(json_array_get(records, 0), "version", 0), 1);
+    assert_string_equal(lade_json_text(json_array_get(records, 1), "key", ""),
+                        "00000000000000000000000000000002");
+    assert_true(json_is_null(json_object_get(answer, "next")));
+}
+
+static void
+test_malformed_asks_end_in_error(void **state)
+{
+    t_broker_t *t = *state;
+    t_hello(t, "w", "k", 1);
+    json_t *asks[] = {json_string("no array"), json_pack("[i]", 5),
+                      json_pack("[{s:s, s:s}]", "op", "records", "access_token", "hf_secret"),
+                      json_array()};
+    for (int i = 0; i <= LADE_BROKER_MAX_ASKS; i++)
+        json_array_append_new(asks[3], json_object());
+    for (size_t i = 0; i < sizeof asks / sizeof *asks; i++) {
+        int64_t id = t_submit_kind(t, "k");
+        t_report(t, "w", LADE_W_AWAIT, id, 1, json_pack("{s:o}", "ask", asks[i]));
+        assert_string_equal(t_status(t, id), "error");
+        assert_string_equal(lade_json_text(t_job(t, id), "error_type", ""), "bad_request");
+    }
+}
+
 static void
 test_cancelling_a_parent_cancels_the_tree(void **state)
 {
@@ -923,6 +1033,9 @@ main(void)
         T_TEST(test_vital_child_that_fails_takes_its_siblings_with_it),
         T_TEST(test_waiting_for_a_rate_limit_uses_up_no_attempt),
         T_TEST(test_await_without_children_is_a_checkpoint),
+        T_TEST(test_await_asks_and_the_next_stage_is_answered),
+        T_TEST(test_asked_records_come_in_pages),
+        T_TEST(test_malformed_asks_end_in_error),
         T_TEST(test_cancelling_a_parent_cancels_the_tree),
         T_TEST(test_retrying_a_parent_retries_failed_children),
         T_TEST(test_malformed_await_ends_in_error),

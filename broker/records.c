@@ -495,6 +495,56 @@ lade_records_by_path(lade_records_t *self, const char *path, json_t **record_p, 
     return code;
 }
 
+// The keys at the end of index entries.
+static bool
+s_on_key(void *arg, lade_bytes_t entry, lade_bytes_t value)
+{
+    (void)value;
+    const char *nul = memrchr(entry.data, 0, entry.len),
+               *end = (const char *)entry.data + entry.len;
+    if (nul)
+        json_array_append_new(arg, json_stringn_nocheck(nul + 1, (size_t)(end - nul) - 1));
+    return true;
+}
+
+static lade_code_t
+s_keys_in(lade_records_t *self, lade_db_t db, const char *value, json_t **keys_p,
+          lade_error_t *error)
+{
+    char prefix[LADE_STORE_MAX_KEY];
+    size_t len = s_index_prefix(value, strlen(value), prefix);
+    *keys_p = json_array();
+    lade_code_t code =
+        lade_store_scan(self->store, db, prefix, len, len, false, s_on_key, *keys_p, error);
+    if (code) {
+        json_decref(*keys_p);
+        *keys_p = NULL;
+    }
+    return code;
+}
+
+lade_code_t
+lade_records_key_of_path(lade_records_t *self, const char *path, char *key, lade_error_t *error)
+{
+    char stored[S_MAX_PATH + 1];
+    json_t *keys = NULL;
+    *key = '\0';
+    if (!s_stored_path(self, path, stored))
+        return LADE_OK;
+    lade_code_t code = s_keys_in(self, LADE_DB_MODELS_BY_PATH, stored, &keys, error);
+    if (!code && json_array_size(keys))
+        snprintf(key, LADE_STORE_MAX_KEY + 1, "%s", json_string_value(json_array_get(keys, 0)));
+    json_decref(keys);
+    return code;
+}
+
+lade_code_t
+lade_records_keys_by_hash(lade_records_t *self, const char *hash, json_t **keys_p,
+                          lade_error_t *error)
+{
+    return s_keys_in(self, LADE_DB_MODELS_BY_HASH, hash, keys_p, error);
+}
+
 lade_code_t
 lade_records_search(lade_records_t *self, const char *name, const char *base, const char *type,
                     const char *format, json_t **list_p, lade_error_t *error)

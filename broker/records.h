@@ -40,6 +40,14 @@ bool lade_records_exists(lade_records_t *self, const char *key);
 lade_code_t lade_records_by_path(lade_records_t *self, const char *path, json_t **record_p,
                                  lade_error_t *error);
 
+// Only its key, from the index alone; "" if there is none. key has room for LADE_STORE_MAX_KEY + 1.
+lade_code_t lade_records_key_of_path(lade_records_t *self, const char *path, char *key,
+                                     lade_error_t *error);
+
+// Keys of the records with that hash, an array that is yours.
+lade_code_t lade_records_keys_by_hash(lade_records_t *self, const char *hash, json_t **keys_p,
+                                      lade_error_t *error);
+
 // Records that have all given values (each may be NULL), ordered by type, base, name, format, key.
 // *list_p is yours.
 lade_code_t lade_records_search(lade_records_t *self, const char *name, const char *base,

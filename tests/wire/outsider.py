@@ -198,8 +198,8 @@ class Worker:
     def fail(self, job, code, message, **more):
         return self.report(FAIL, job, code=code, message=message, **more)
 
-    def await_jobs(self, job, state, jobs):
-        return self.report(AWAIT, job, state=state, jobs=jobs)
+    def await_jobs(self, job, state, jobs, ask=()):
+        return self.report(AWAIT, job, state=state, jobs=jobs, ask=list(ask))
 
     def progress(self, job, done, total, phase=None, **more):
         body = {"id": job["id"], "attempt": job["attempt"], "bytes": done, "total_bytes": total}

@@ -74,6 +74,28 @@ def test_await_makes_workflows():
         worker.settle()
 
 
+def test_a_stage_may_ask_for_records():
+    """What AWAIT asks is answered when the next stage begins, with what is known then."""
+    with World() as world:
+        world.start("broker")
+        client, worker = world.client(), world.worker("paint", "sand", slots=2)
+        worker.hello()
+        record = {"name": "one", "type": "lora", "base": "sd-1", "format": "lycoris", "hash": "blake3:1",
+                  "path": "sd-1/lora/one.safetensors", "source": "x", "source_type": "path", "file_size": 7}
+        client.call("jobs", "submit", kind="paint", source="wall")
+        worker.await_jobs(worker.job(), {"layer": 1}, [{"kind": "sand", "source": "left", "spec": {}}], [
+            {"op": "known_paths", "paths": ["/data/none.ckpt", "sd-1/lora/one.safetensors"]},
+            {"op": "records", "limit": 5, "fields": ["name"]}, {"op": "by_hash", "hash": "blake3:1"}, {"op": "nonsense"}])
+        child = worker.job()
+        added = client.call("store", "add_model", config=record)  # after the question, before its answer
+        worker.done(child)
+        known, page, same, nonsense = worker.job()["answers"]
+        assert known == [None, added["key"]]
+        assert page == {"records": [{"name": "one"}], "next": None}
+        assert same == [{name: added[name] for name in ("key", "name", "type", "base", "path", "hash", "file_size", "source")}]
+        assert nonsense["error"]["code"] == "bad_request", nonsense
+
+
 def test_effects_are_applied_with_the_end_of_the_job_or_not_at_all():
     with World() as world:
         world.start("broker")

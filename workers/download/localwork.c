@@ -67,7 +67,7 @@ s_answer(lade_task_t *task, lade_local_answer_t *answer, lade_code_t code, lade_
         else
             lade_task_fail(&task, error, answer->final ? -1 : 0);
     } else if (answer->state) {
-        lade_task_await(&task, json_incref(answer->state), json_array(), answer->bytes,
+        lade_task_await(&task, json_incref(answer->state), json_array(), NULL, answer->bytes,
                         answer->path);
     } else {
         lade_log(LADE_LOG_INFO, about, "%s is there, %" PRId64 " bytes", answer->path,

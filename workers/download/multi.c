@@ -60,7 +60,7 @@ s_await(lade_task_t *task, const json_t *files)
     for (size_t i = 0; i < json_array_size(files) && !code; i++)
         code = s_add_part(jobs, spec, json_array_get(files, i), &error);
     if (!code) {
-        lade_task_await(&task, json_pack("{s:b}", "awaited", 1), jobs, 0, dir);
+        lade_task_await(&task, json_pack("{s:b}", "awaited", 1), jobs, NULL, 0, dir);
         return;
     }
     json_decref(jobs);

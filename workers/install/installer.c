@@ -61,7 +61,7 @@ s_answer(lade_task_t *task, lade_answer_t *answer, lade_code_t code, const lade_
     } else if (answer->waits) {
         lade_log(LADE_LOG_DEBUG, about, "waits for %zu jobs", json_array_size(answer->jobs));
         lade_task_await(&task, json_incref(answer->state), json_incref(answer->jobs),
-                        answer->total_bytes, answer->local_path);
+                        json_incref(answer->ask), answer->total_bytes, answer->local_path);
     } else {
         lade_log(LADE_LOG_INFO, about, "%s done", lade_task_kind(task));
         lade_task_done(&task, json_incref(answer->result), json_incref(answer->effects));
@@ -83,6 +83,7 @@ s_run(void *arg, lade_task_t *task)
                         .spec = lade_task_spec(task),
                         .state = lade_task_state(task),
                         .children = lade_task_children(task),
+                        .answers = lade_task_answers(task),
                         .stop = s_stop,
                         .progress = s_progress,
                         .arg = task};

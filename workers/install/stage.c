@@ -16,7 +16,7 @@
 void
 lade_stage_free(lade_answer_t *self)
 {
-    json_t *values[] = {self->result, self->effects, self->state, self->jobs};
+    json_t *values[] = {self->result, self->effects, self->state, self->jobs, self->ask};
     for (size_t i = 0; i < sizeof values / sizeof *values; i++)
         json_decref(values[i]);
     free(self->local_path);

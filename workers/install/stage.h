@@ -22,6 +22,7 @@ typedef struct {
     const json_t *spec;     // a map
     const json_t *state;    // of the last AWAIT, or NULL
     const json_t *children; // an array
+    const json_t *answers;  // to the ask of the last AWAIT, an array
     lade_stop_t (*stop)(void *arg);
     void (*progress)(void *arg, int64_t bytes, int64_t total_bytes, const char *phase,
                      const char *local_path);
@@ -33,6 +34,7 @@ typedef struct {
     bool waits;               // AWAIT, else DONE
     json_t *result, *effects; // of DONE
     json_t *state, *jobs;     // of AWAIT
+    json_t *ask;              // of AWAIT: questions about records, or NULL
     int64_t total_bytes;
     char *local_path;
     double retry_after_s; // of a failure: when the hub said so

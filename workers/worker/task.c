@@ -8,7 +8,7 @@
 struct lade_task {
     json_t *body;         // the whole JOB; everything the getters return lies in it
     json_t *empty_map;    // for a JOB without spec
-    json_t *empty_array;  // for a JOB without children
+    json_t *empty_array;  // for a JOB without children or answers
     lade_inbox_t *inbox;  // the worker's
     _Atomic int stop;     // lade_stop_t
     void *data;           // the work's
@@ -237,6 +237,13 @@ lade_task_children(const lade_task_t *self)
     return json_is_array(children) ? children : self->empty_array;
 }
 
+const json_t *
+lade_task_answers(const lade_task_t *self)
+{
+    const json_t *answers = json_object_get(self->body, "answers");
+    return json_is_array(answers) ? answers : self->empty_array;
+}
+
 lade_stop_t
 lade_task_stop(const lade_task_t *self)
 {
@@ -436,7 +443,7 @@ lade_task_fail_at(lade_task_t **task_p, const lade_error_t *error, const char *g
 }
 
 void
-lade_task_await(lade_task_t **task_p, json_t *state, json_t *jobs, int64_t total_bytes,
+lade_task_await(lade_task_t **task_p, json_t *state, json_t *jobs, json_t *ask, int64_t total_bytes,
                 const char *local_path)
 {
     lade_report_t *report = s_report(*task_p, LADE_W_AWAIT);
@@ -452,6 +459,10 @@ lade_task_await(lade_task_t **task_p, json_t *state, json_t *jobs, int64_t total
         lade_pack_json(&pack, jobs);
     else
         lade_pack_array(&pack, 0);
+    if (ask) {
+        s_key(report, &pack, "ask");
+        lade_pack_json(&pack, ask);
+    }
     if (total_bytes > 0) {
         s_key(report, &pack, "total_bytes");
         lade_pack_int(&pack, total_bytes);
@@ -462,5 +473,6 @@ lade_task_await(lade_task_t **task_p, json_t *state, json_t *jobs, int64_t total
     }
     json_decref(state);
     json_decref(jobs);
+    json_decref(ask);
     s_answer(task_p, report, &pack);
 }

@@ -95,6 +95,7 @@ const char *lade_task_source(const lade_task_t *self);
 const json_t *lade_task_spec(const lade_task_t *self);     // a map, empty if none
 const json_t *lade_task_state(const lade_task_t *self);    // of the last AWAIT; NULL if none
 const json_t *lade_task_children(const lade_task_t *self); // an array, empty if none
+const json_t *lade_task_answers(const lade_task_t *self);  // to the ask of the last AWAIT; the same
 
 // Whether the job is to stop, and why. Cheap; ask often.
 lade_stop_t lade_task_stop(const lade_task_t *self);
@@ -132,9 +133,10 @@ void lade_task_fail(lade_task_t **task_p, const lade_error_t *error, double retr
 void lade_task_fail_at(lade_task_t **task_p, const lade_error_t *error, const char *gate,
                        double closed_for_s);
 // state is handed back at the next stage; jobs is an array of {"kind","source","spec",…}, empty for
-// a checkpoint.
-void lade_task_await(lade_task_t **task_p, json_t *state, json_t *jobs, int64_t total_bytes,
-                     const char *local_path);
+// a checkpoint. ask is an array of questions about records, {"op", …}, which the broker answers
+// when the next stage begins (lade_task_answers; broker/README.md has the ops).
+void lade_task_await(lade_task_t **task_p, json_t *state, json_t *jobs, json_t *ask,
+                     int64_t total_bytes, const char *local_path);
 
 // ---------------------------------------------------------------------------------------------------
 // A pool: a number of threads, each running one job at a time.

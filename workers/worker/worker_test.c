@@ -465,12 +465,14 @@ test_await_carries_state_and_jobs(void **state)
     s_greet(f);
     lade_task_t *task = s_give(f, 1, 1);
     lade_task_await(&task, json_pack("{s:i}", "step", 3), json_pack("[{s:s}]", "kind", "download"),
-                    99, "/x");
+                    json_pack("[{s:s, s:s}]", "op", "by_hash", "hash", "x"), 99, "/x");
     json_t *await = s_expect(f, LADE_W_AWAIT);
     assert_int_equal(lade_json_int(json_object_get(await, "state"), "step", 0), 3);
     assert_int_equal(json_array_size(json_object_get(await, "jobs")), 1);
     assert_int_equal(lade_json_int(await, "total_bytes", 0), 99);
     assert_string_equal(lade_json_text(await, "local_path", ""), "/x");
+    const json_t *ask = json_array_get(json_object_get(await, "ask"), 0);
+    assert_string_equal(lade_json_text(ask, "op", ""), "by_hash");
     json_decref(await);
 }
 
