@@ -49,6 +49,7 @@ static const struct {
     {"spec", S_MAP},            {"start", S_BOOL},    {"status", S_TEXT},    {"submodel", S_TEXT},
     {"tags", S_ARRAY},          {"timeout_s", S_REAL}, {"token", S_TEXT},    {"ttl_s", S_REAL},
     {"type", S_TEXT},           {"wait", S_BOOL},
+    {"by_source", S_BOOL},      {"move", S_BOOL},     {"on_equal", S_TEXT},
     // clang-format on
 };
 enum { S_ARGS = sizeof s_args / sizeof *s_args };

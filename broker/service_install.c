@@ -1,6 +1,8 @@
 // install: the seed's installer over jobs of the kind `install`.
 #include "broker/call.h"
+#include "broker/map.h"
 #include "broker/packer.h"
+#include "broker/surface.h"
 #include "common/record.h"
 #include "common/wire.h"
 
@@ -28,10 +30,26 @@ s_check_config(const lade_call_t *call, lade_error_t *error)
     return code;
 }
 
+// What to do about equal content that is installed already, and with the files of a source.
+static lade_code_t
+s_check_ways(const lade_call_t *call, lade_error_t *error)
+{
+    char *on_equal = lade_wire_strdup(call->args, "on_equal");
+    bool known = !on_equal || strcmp(on_equal, "refuse") == 0 || strcmp(on_equal, "link") == 0 ||
+                 strcmp(on_equal, "copy") == 0;
+    free(on_equal);
+    if (!known)
+        return lade_error_set(error, LADE_VALUE_ERROR, "on_equal: takes refuse, link or copy");
+    if (lade_wire_bool(call->args, "move", false) && lade_wire_bool(call->args, "inplace", false))
+        return lade_error_set(error, LADE_VALUE_ERROR,
+                              "move: what stays in place is not moved; give one of the two");
+    return LADE_OK;
+}
+
 static lade_code_t
 s_submit(lade_call_t *call, const char *source, const char *const *members, lade_error_t *error)
 {
-    if (s_check_config(call, error))
+    if (s_check_ways(call, error) || s_check_config(call, error))
         return error->code;
     lade_submission_t submission = {.kind = S_KIND,
                                     .kind_len = strlen(S_KIND),
@@ -50,7 +68,8 @@ s_submit(lade_call_t *call, const char *source, const char *const *members, lade
 static lade_code_t
 s_heuristic_import(lade_call_t *call, lade_error_t *error)
 {
-    static const char *const members[] = {"config", "access_token", "inplace", "dry_run", NULL};
+    static const char *const members[] = {"config", "access_token", "inplace", "dry_run",
+                                          "move",   "on_equal",     NULL};
     char *source;
     lade_code_t code = lade_call_need_text(call, "source", &source, error);
     if (!code)
@@ -88,8 +107,8 @@ s_source_text(const msgpack_object *source, char **text_p, lade_error_t *error)
 static lade_code_t
 s_import_model(lade_call_t *call, lade_error_t *error)
 {
-    static const char *const members[] = {"source",  "config",  "access_token",
-                                          "inplace", "dry_run", NULL};
+    static const char *const members[] = {"source",  "config", "access_token", "inplace",
+                                          "dry_run", "move",   "on_equal",     NULL};
     const msgpack_object *source = lade_wire_find(call->args, "source");
     if (!source || source->type != MSGPACK_OBJECT_MAP)
         return s_heuristic_import(call, error);
@@ -158,10 +177,66 @@ s_wait_for_job(lade_call_t *call, lade_error_t *error)
     return lade_call_wait_named(call, S_KIND, error);
 }
 
+// The newest job of each source, packed.
+typedef struct {
+    char *source;
+    lade_buf_t job;
+} s_newest_t;
+
+typedef struct {
+    lade_map_t *by_source; // of s_newest_t
+    size_t bytes;
+} s_newest_jobs_t;
+
+static bool
+s_take_newest(void *arg, lade_job_t *job)
+{
+    enum { S_MOST = 12 << 20 }; // bytes of an answer
+    s_newest_jobs_t *self = arg;
+    const char *source = job->source ? job->source : "";
+    s_newest_t *newest = lade_map_get(self->by_source, source, strlen(source));
+    if (!newest) {
+        newest = zmalloc(sizeof *newest);
+        *newest = (s_newest_t){strdup(source), LADE_BUF(SIZE_MAX / 2)};
+        lade_map_put(self->by_source, newest->source, strlen(newest->source), newest);
+    }
+    self->bytes -= newest->job.len;
+    newest->job.len = 0;
+    lade_surface_put_job(job, true, &newest->job);
+    self->bytes += newest->job.len;
+    return self->bytes < S_MOST;
+}
+
+static lade_code_t
+s_ended_by_source(lade_broker_t *broker, const lade_wait_t *wait, lade_buf_t *buf,
+                  lade_error_t *error)
+{
+    lade_job_filter_t filter = {
+        .kind = wait->kind, .status = LADE_JOB_STATUS_COUNT, .limit = LADE_BROKER_MAX_LIST};
+    s_newest_jobs_t jobs = {lade_map_new(), 0};
+    lade_code_t code = lade_jobs_each(broker->jobs, &filter, s_take_newest, &jobs, error);
+    if (!code)
+        lade_put_map(buf, lade_map_size(jobs.by_source));
+    size_t at = 0;
+    for (s_newest_t *newest; (newest = lade_map_next(jobs.by_source, &at));) {
+        if (!code) {
+            lade_put_str(buf, newest->source);
+            lade_put_raw(buf, newest->job.data, newest->job.len);
+        }
+        lade_buf_free(&newest->job);
+        free(newest->source);
+        free(newest);
+    }
+    lade_map_destroy(&jobs.by_source);
+    return code;
+}
+
 static lade_code_t
 s_wait_for_installs(lade_call_t *call, lade_error_t *error)
 {
-    return lade_call_wait(call, NULL, 0, s_kind(call), lade_call_ended_kind, error);
+    bool by_source = lade_wire_bool(call->args, "by_source", false);
+    return lade_call_wait(call, NULL, 0, s_kind(call),
+                          by_source ? s_ended_by_source : lade_call_ended_kind, error);
 }
 
 static lade_code_t
@@ -186,11 +261,18 @@ s_from_path(lade_call_t *call, bool inplace, lade_error_t *error)
                               "another folder",
                               path);
     if (!code)
+        code = s_check_ways(call, error);
+    if (!code)
         code = s_check_config(call, error);
     if (!code) {
         const msgpack_object *config = lade_wire_find(call->args, "config");
+        const msgpack_object *on_equal = lade_wire_find(call->args, "on_equal");
         lade_buf_t spec = LADE_BUF(SIZE_MAX / 2);
-        lade_put_map(&spec, 3);
+        lade_put_map(&spec, 3 + (on_equal != NULL));
+        if (on_equal) {
+            LADE_PUT_KEY(&spec, "on_equal");
+            lade_put_object(&spec, on_equal);
+        }
         LADE_PUT_KEY(&spec, "source");
         lade_put_map(&spec, 2);
         LADE_PUT_KEY(&spec, "type");

@@ -121,6 +121,42 @@ test_unconditionally_delete_waits_for_the_files(void **state)
         "UnknownModel");
 }
 
+static void
+test_wait_for_installs_by_source(void **state)
+{
+    t_broker_t *t = *state;
+    t_hello(t, "w", "install", 4);
+    for (int i = 0; i < 2; i++) {
+        t_call(t, "install", "heuristic_import", json_pack("{s:s}", "source", "a/b"));
+        t_fail(t, "w", 2 * i + 1, 1, "InvalidModelConfig");
+        t_call(t, "install", "heuristic_import", json_pack("{s:s}", "source", "c/d"));
+        if (i == 0)
+            t_fail(t, "w", 2, 1, "InvalidModelConfig");
+    }
+    int64_t request = s_ask(t, "wait_for_installs", json_pack("{s:b}", "by_source", 1));
+    assert_null(t_answer(t, request));
+    t_call(t, "install", "cancel_job", json_pack("{s:i}", "id", 4));
+    const json_t *jobs = json_object_get(t_answer(t, request), "result");
+    assert_int_equal(json_object_size(jobs), 2);
+    assert_int_equal(lade_json_int(json_object_get(jobs, "a/b"), "id", 0), 3);
+    const json_t *other = json_object_get(jobs, "c/d");
+    assert_int_equal(lade_json_int(other, "id", 0), 4);
+    assert_string_equal(lade_json_text(other, "status", ""), "cancelled");
+}
+
+static void
+test_ways_are_checked(void **state)
+{
+    t_broker_t *t = *state;
+    assert_string_equal(t_refused(t, "install", "heuristic_import",
+                                  json_pack("{s:s, s:s}", "source", "a", "on_equal", "maybe")),
+                        "ValueError");
+    assert_string_equal(
+        t_refused(t, "install", "import_model",
+                  json_pack("{s:s, s:b, s:b}", "source", "a", "move", 1, "inplace", 1)),
+        "ValueError");
+}
+
 int
 main(void)
 {
@@ -130,6 +166,8 @@ main(void)
         T_TEST(test_how_a_job_fails_is_the_answer),
         T_TEST(test_overrides_are_checked_first),
         T_TEST(test_unconditionally_delete_waits_for_the_files),
+        T_TEST(test_wait_for_installs_by_source),
+        T_TEST(test_ways_are_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

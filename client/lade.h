@@ -49,6 +49,84 @@ lade_code_t lade_install(lade_t *self, const char *source, const char *config, d
                          char **record_p, lade_error_t *error);
 
 // ---------------------------------------------------------------------------------------------------
+// The installer
+//
+// The seed's methods. Jobs and records are JSON text that you free, as broker/README.md has them.
+// Paths are absolute, as the workers see them. Where there is a timeout_s, 0 waits for ever, and
+// after it the answer is LADE_TIMEOUT and the job goes on. An install that finds its content
+// installed already ends in LADE_DUPLICATE_MODEL: the message names the record, and so does `key`
+// in the job's result.
+
+// How to install. Begin with LADE_INSTALL_OPTIONS; NULL is that.
+typedef struct {
+    const char *config;       // JSON object of fields that win over what is found; NULL: none
+    const char *access_token; // for the source; NULL: what the settings have for it
+    const char *on_equal;     // equal content is there already: "refuse", "link" (the same bytes
+                              // under another name), "copy"; NULL: "refuse"
+    int64_t priority;         // lower goes first
+    bool inplace;             // of a path: the files stay where they are
+    bool move; // of a path: the files are taken away from there once they are installed
+} lade_install_options_t;
+#define LADE_INSTALL_OPTIONS                                                                       \
+    {                                                                                              \
+        .priority = 10                                                                             \
+    }
+
+// Submits an install. source is a path, a URL or a hub repository as a user types it; of
+// import_model a JSON object: {"type": "local" "url" "hf", "path" "url" "repo_id", "variant"?,
+// "subfolder"?}. *job_p is the job. LADE_VALUE_ERROR, LADE_INVALID_MODEL_CONFIG.
+lade_code_t lade_installer_heuristic_import(lade_t *self, const char *source,
+                                            const lade_install_options_t *options, char **job_p,
+                                            lade_error_t *error);
+lade_code_t lade_installer_import_model(lade_t *self, const char *source,
+                                        const lade_install_options_t *options, char **job_p,
+                                        lade_error_t *error);
+
+// Makes a record of a file or folder where it is, or of a copy of it in the models folder. *key_p
+// is the record's key.
+lade_code_t lade_installer_register_path(lade_t *self, const char *path, const char *config,
+                                         double timeout_s, char **key_p, lade_error_t *error);
+lade_code_t lade_installer_install_path(lade_t *self, const char *path, const char *config,
+                                        double timeout_s, char **key_p, lade_error_t *error);
+
+// Remove the record; its files too if they are inside the models folder; its files wherever they
+// are. LADE_UNKNOWN_MODEL.
+lade_code_t lade_installer_unregister(lade_t *self, const char *key, lade_error_t *error);
+lade_code_t lade_installer_delete(lade_t *self, const char *key, double timeout_s,
+                                  lade_error_t *error);
+lade_code_t lade_installer_unconditionally_delete(lade_t *self, const char *key, double timeout_s,
+                                                  lade_error_t *error);
+
+// Fetches a source into the cache, or finds it there; *path_p is where it is. It makes no record
+// and stays until the cache is full and others were asked for since (but for a minute at least).
+lade_code_t lade_installer_download_and_cache(lade_t *self, const char *source,
+                                              const char *access_token, double timeout_s,
+                                              char **path_p, lade_error_t *error);
+
+// All install jobs, ended ones too, as a JSON array; those of a source (its text); one.
+// LADE_UNKNOWN_JOB_ID.
+lade_code_t lade_installer_list_jobs(lade_t *self, char **jobs_p, lade_error_t *error);
+lade_code_t lade_installer_get_job_by_source(lade_t *self, const char *source, char **jobs_p,
+                                             lade_error_t *error);
+lade_code_t lade_installer_get_job_by_id(lade_t *self, int64_t id, char **job_p,
+                                         lade_error_t *error);
+
+// What has ended stays as it is.
+lade_code_t lade_installer_cancel_job(lade_t *self, int64_t id, lade_error_t *error);
+
+// Forgets the install jobs that have ended; *count_p (may be NULL) is how many.
+lade_code_t lade_installer_prune_jobs(lade_t *self, size_t *count_p, lade_error_t *error);
+
+// Waits until the job has ended, however: *job_p (may be NULL) says.
+lade_code_t lade_installer_wait_for_job(lade_t *self, int64_t id, double timeout_s, char **job_p,
+                                        lade_error_t *error);
+
+// Waits until no install job is live. *by_source_p is a JSON object {source: its newest job},
+// *jobs_p an array of all; each may be NULL.
+lade_code_t lade_installer_wait_for_installs(lade_t *self, double timeout_s, char **by_source_p,
+                                             char **jobs_p, lade_error_t *error);
+
+// ---------------------------------------------------------------------------------------------------
 // Events
 
 // Calls on_event with each event (its body as JSON text, in order of seq, none left out and none
