@@ -261,6 +261,7 @@ lade_records_add(lade_records_t *self, const json_t *record, json_t **stored_p, 
     json_t *copy = json_deep_copy(record);
     lade_record_canonical(copy);
     s_drop_nulls(copy);
+    lade_record_settle_bases(copy);
     if (!json_object_get(copy, "key")) {
         char key[33];
         lade_record_new_key(key);
@@ -297,7 +298,7 @@ s_check_version(const json_t *record, const json_t *changes, lade_error_t *error
     if (!wanted || json_is_null(wanted) ||
         json_equal((json_t *)wanted, json_object_get(record, "version")))
         return LADE_OK;
-    return lade_error_set(error, LADE_VALUE_ERROR,
+    return lade_error_set(error, LADE_STALE_RECORD,
                           "the record was changed meanwhile: its version is %" PRId64
                           ", the change is meant for another; read it again",
                           lade_json_int(record, "version", 0));

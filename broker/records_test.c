@@ -275,7 +275,7 @@ test_update_compares_the_version_it_is_told(void **state)
     PASS(s_add(place, "k", "m", "sd-1 main diffusers", "/m", NULL));
     PASS(s_update(place, "k", "{\"version\": 1, \"name\": \"n\"}", NULL));
     assert_int_equal(s_update(place, "k", "{\"version\": 1, \"name\": \"late\"}", NULL),
-                     LADE_VALUE_ERROR);
+                     LADE_STALE_RECORD);
     assert_non_null(strstr(place->error.message, "version is 2"));
     assert_int_equal(s_update(place, "k", "{\"key\": \"other\"}", NULL), LADE_INVALID_MODEL_CONFIG);
 

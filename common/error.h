@@ -61,6 +61,7 @@ typedef enum {
     LADE_IO_ERROR,
     LADE_NO_MEMORY,
     LADE_NO_VRAM,
+    LADE_STALE_RECORD,
     LADE_BUSY,
     LADE_CORRUPT,
     LADE_SCHEMA_TOO_NEW,

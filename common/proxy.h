@@ -1,6 +1,7 @@
 // Which proxy a URL is asked for through.
 //
-// Whoever uses libcurl sets CURLOPT_PROXY to the answer, also where it is "", and CURLOPT_NOPROXY to
+// Whoever uses libcurl sets CURLOPT_PROXY to the answer, also where it is "", and CURLOPT_NOPROXY
+// to
 // "": libcurl then looks at no variable itself, so that it is known whether the address that is
 // connected to is the target's (common/guard.h) or a proxy's.
 #ifndef LADE_PROXY_H

@@ -1,6 +1,9 @@
 // Model records: the taxonomy, the table of fields, and the one check that walks it.
 #include "common/record.h"
 
+#include "common/taxonomy.h"
+#include "common/wire.h"
+
 #include <assert.h>
 #include <ctype.h>
 #include <fnmatch.h>
@@ -12,126 +15,25 @@
 #include <sys/random.h>
 
 // ---------------------------------------------------------------------------------------------------
-// The taxonomy
-
-typedef const char *const s_values_t[];
-
-// clang-format off
-static s_values_t s_types = {
-    "onnx", "main", "vae", "lora", "control_lora", "controlnet", "embedding", "ip_adapter", "clip_vision",
-    "clip_embed", "t2i_adapter", "t5_encoder", "qwen3_encoder", "qwen_vl_encoder", "qwen3_vl_encoder",
-    "mistral_encoder", "wan_t5_encoder", "gemma2_encoder", "spandrel_image_to_image", "siglip", "flux_redux",
-    "llava_onevision", "prompt_enhancer", "text_llm", "pid_decoder", "external_image_generator", "unknown", NULL};
-static s_values_t s_bases = {
-    "any", "sd-1", "sd-2", "sd-3", "sdxl", "sdxl-refiner", "flux", "flux2", "cogview4", "z-image", "ernie-image",
-    "ideogram-4", "qwen-image", "anima", "krea-2", "wan", "external", "unknown", NULL};
-static s_values_t s_formats = {
-    "diffusers", "checkpoint", "lycoris", "onnx", "olive", "embedding_file", "embedding_folder", "invokeai",
-    "omi", "t5_encoder", "qwen3_encoder", "qwen_vl_encoder", "qwen3_vl_encoder", "mistral_encoder",
-    "wan_t5_encoder", "gemma2_encoder", "bnb_quantized_int8b", "bnb_quantized_nf4b", "gguf_quantized",
-    "sdnq_quantized", "external_api", "unknown", NULL};
-static s_values_t s_predictions = {"epsilon", "v_prediction", "sample", NULL};
-static s_values_t s_repo_variants = {"", "fp16", "fp32", "onnx", "openvino", "flax", NULL};
-static s_values_t s_source_types = {"path", "url", "hf_repo_id", "external", NULL};
-static s_values_t s_submodels = {
-    "unet", "transformer", "transformer_2", "text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer",
-    "tokenizer_2", "tokenizer_3", "vae", "vae_decoder", "vae_encoder", "scheduler", "safety_checker", "pe",
-    "pe_tokenizer", NULL};
-
-// Every class has variants of its own; s_variants is all of them.
-static s_values_t s_model_variants = {"normal", "inpaint", "depth", NULL};
-static s_values_t s_clip_variants = {"large", "gigantic", NULL};
-static s_values_t s_flux_variants = {"schnell", "dev", "dev_fill", NULL};
-static s_values_t s_flux2_variants = {
-    "klein_4b", "klein_4b_base", "klein_9b", "klein_9b_base", "dev", NULL};
-static s_values_t s_z_image_variants = {"turbo", "zbase", NULL};
-static s_values_t s_krea_variants = {"krea2_turbo", "krea2_base", NULL};
-static s_values_t s_qwen_variants = {"generate", "edit", NULL};
-static s_values_t s_wan_variants = {"t2v_a14b", "i2v_a14b", "ti2v_5b", NULL};
-static s_values_t s_wan_lora_variants = {"a14b", "5b", NULL};
-static s_values_t s_qwen3_variants = {"qwen3_4b", "qwen3_8b", "qwen3_06b", NULL};
-static s_values_t s_mistral_variants = {"cow_mistral3_small", "mistral3_24b", NULL};
-static s_values_t s_pid_variants = {"res2k_sr4x", "res2kto4k_sr4x", NULL};
-static s_values_t s_variants = {
-    "normal", "inpaint", "depth", "large", "gigantic", "schnell", "dev", "dev_fill", "klein_4b", "klein_4b_base",
-    "klein_9b", "klein_9b_base", "turbo", "zbase", "krea2_turbo", "krea2_base", "generate", "edit", "t2v_a14b",
-    "i2v_a14b", "ti2v_5b", "a14b", "5b", "qwen3_4b", "qwen3_8b", "qwen3_06b", "cow_mistral3_small",
-    "mistral3_24b", "res2k_sr4x", "res2kto4k_sr4x", NULL};
-
-static const char *const *const s_enums[] = {
-    [LADE_ENUM_TYPE]         = s_types,
-    [LADE_ENUM_BASE]         = s_bases,
-    [LADE_ENUM_FORMAT]       = s_formats,
-    [LADE_ENUM_VARIANT]      = s_variants,
-    [LADE_ENUM_PREDICTION]   = s_predictions,
-    [LADE_ENUM_REPO_VARIANT] = s_repo_variants,
-    [LADE_ENUM_SUBMODEL]     = s_submodels,
-    [LADE_ENUM_SOURCE_TYPE]  = s_source_types,
-};
-
-// Which class (TYPE.FORMAT) of which base has which variants; the first row that fits counts.
-static const struct {
-    const char *class;
-    const char *base; // NULL: any
-    const char *const *values;
-} s_variants_of[] = {
-    {"main.*",            "flux",       s_flux_variants},
-    {"main.*",            "flux2",      s_flux2_variants},
-    {"lora.*",            "flux2",      s_flux2_variants},
-    {"main.*",            "z-image",    s_z_image_variants},
-    {"main.*",            "krea-2",     s_krea_variants},
-    {"main.*",            "qwen-image", s_qwen_variants},
-    {"main.*",            "wan",        s_wan_variants},
-    {"lora.*",            "wan",        s_wan_lora_variants},
-    {"clip_embed.*",      NULL,         s_clip_variants},
-    {"qwen3_encoder.*",   NULL,         s_qwen3_variants},
-    {"mistral_encoder.*", NULL,         s_mistral_variants},
-    {"pid_decoder.*",     NULL,         s_pid_variants},
-    {"main.*",            NULL,         s_model_variants},
-    {"onnx.*",            NULL,         s_model_variants},
-};
-// clang-format on
-_Static_assert(sizeof s_enums / sizeof *s_enums == LADE_ENUM_COUNT, "an enumeration has no values");
-
-const char *const *
-lade_enum_values(lade_enum_t which)
-{
-    assert(which < LADE_ENUM_COUNT);
-    return s_enums[which];
-}
-
-static bool
-s_has(const char *const *values, const char *value)
-{
-    for (size_t i = 0; values && value && values[i]; i++)
-        if (strcmp(values[i], value) == 0)
-            return true;
-    return false;
-}
-
-bool
-lade_enum_has(lade_enum_t which, const char *value)
-{
-    return s_has(lade_enum_values(which), value);
-}
-
-// ---------------------------------------------------------------------------------------------------
 // The fields
 
 typedef enum {
-    S_KEY,      // text that can be part of a file name and of an index
-    S_TEXT,     // max: bytes
-    S_ENUM,     // one of values
-    S_ENUMS,    // an array of them
-    S_VARIANT,  // one of those its class has (s_variants_of)
-    S_TEXTS,    // an array of text, max: items
-    S_INTEGER,  // from min to max
-    S_NUMBER,   // the same, with fraction
-    S_EIGHTS,   // an integer that 8 divides
-    S_SWITCH,   // true or false
-    S_MAP,      // a map of anything
-    S_BLOB,     // text or a map
-    S_SETTINGS, // a map with fields of its own (s_settings)
+    S_KEY,       // text that can be part of a file name and of an index
+    S_TEXT,      // max: bytes
+    S_URL,       // the same, http or https
+    S_ENUM,      // one of values
+    S_ENUMS,     // an array of them, not empty
+    S_VARIANT,   // one of those its class has (lade_taxonomy_variants)
+    S_TEXTS,     // an array of text, max: items
+    S_INTEGER,   // from min to max
+    S_EITHER,    // an integer: min or max
+    S_NUMBER,    // from min to max, with fraction
+    S_EIGHTS,    // an integer that 8 divides
+    S_SWITCH,    // true or false
+    S_MAP,       // a map of anything
+    S_BLOB,      // text or a map
+    S_SUBMODELS, // a map of maps (s_submodel)
+    S_SETTINGS,  // a map with fields of its own (s_settings)
 } s_type_t;
 
 typedef struct {
@@ -139,11 +41,10 @@ typedef struct {
     s_type_t type;
     bool required;
     const char *classes; // space-separated patterns of TYPE.FORMAT that have it; NULL: all
-    const char *const *values;
+    const char *base;    // the only base that has it; NULL: all
+    lade_enum_t values;
     double min, max;
 } s_field_t;
-
-static s_values_t s_precisions = {"fp16", "fp32", NULL};
 
 enum {
     S_MAX_KEY = 64,
@@ -152,64 +53,92 @@ enum {
     S_MAX_TEXT = 64 << 10,
     S_MAX_BLOB = 4 << 20,
     S_MAX_TEXTS = 1000,
+    S_MAX_CHANNELS = 1 << 20,
 };
 #define S_MAX_INTEGER 9007199254740992.0 // above, a double no longer holds every integer
 #define S_BELOW_ONE 0x1.fffffffffffffp-1
 
 #define MAIN "main.* external_image_generator.*"
 #define CONTROL "controlnet.* t2i_adapter.* control_lora.*"
+#define FILES "*.checkpoint *_quantized *_nf4b *_int8b"
+#define FOLDERS "*.diffusers *.onnx *.olive *_encoder.*"
+#define ENCODERS                                                                                   \
+    "*_encoder.* clip_embed.* clip_vision.* siglip.* text_llm.* llava_onevision.* vae.*"
 // clang-format off
+// A field may have several rows for several classes; the first that fits counts.
 static const s_field_t s_fields[] = {
-    // field                   type        required classes        values           min  max
-    {"key",                    S_KEY,      false,   NULL,          NULL,            1,   S_MAX_KEY},
-    {"name",                   S_TEXT,     true,    NULL,          NULL,            1,   S_MAX_NAME},
-    {"type",                   S_ENUM,     true,    NULL,          s_types,         0,   0},
-    {"base",                   S_ENUM,     true,    NULL,          s_bases,         0,   0},
-    {"format",                 S_ENUM,     true,    NULL,          s_formats,       0,   0},
-    {"path",                   S_TEXT,     true,    NULL,          NULL,            1,   S_MAX_PATH},
-    {"hash",                   S_TEXT,     false,   NULL,          NULL,            0,   S_MAX_NAME},
-    {"description",            S_TEXT,     false,   NULL,          NULL,            0,   S_MAX_TEXT},
-    {"source",                 S_TEXT,     false,   NULL,          NULL,            0,   S_MAX_TEXT},
-    {"source_type",            S_ENUM,     false,   NULL,          s_source_types,  0,   0},
-    {"source_url",             S_TEXT,     false,   NULL,          NULL,            0,   S_MAX_TEXT},
-    {"source_api_response",    S_BLOB,     false,   NULL,          NULL,            0,   S_MAX_BLOB},
-    {"cover_image",            S_TEXT,     false,   NULL,          NULL,            0,   S_MAX_TEXT},
-    {"tags",                   S_TEXTS,    false,   NULL,          NULL,            0,   S_MAX_TEXTS},
-    {"bases",                  S_ENUMS,    false,   NULL,          s_bases,         0,   S_MAX_TEXTS},
-    {"file_size",              S_INTEGER,  false,   NULL,          NULL,            0,   S_MAX_INTEGER},
-    {"repo_variant",           S_ENUM,     false,   NULL,          s_repo_variants, 0,   0},
-    {"submodels",              S_MAP,      false,   NULL,          NULL,            0,   0},
-    {"variant",                S_VARIANT,  false,   NULL,          NULL,            0,   0},
-    {"prediction_type",        S_ENUM,     false,   "main.* onnx.*", s_predictions, 0,   0},
-    {"upcast_attention",       S_SWITCH,   false,   "main.* onnx.*", NULL,          0,   0},
-    {"vae",                    S_TEXT,     false,   "main.* onnx.*", NULL,          0,   S_MAX_PATH},
-    {"config_path",            S_TEXT,     false,   "*.checkpoint *_quantized *_nf4b *_int8b", NULL, 0, S_MAX_PATH},
-    {"trigger_phrases",        S_TEXTS,    false,   "main.* lora.* control_lora.* embedding.*", NULL, 0, S_MAX_TEXTS},
-    {"image_encoder_model_id", S_TEXT,     false,   "ip_adapter.*", NULL,           0,   S_MAX_NAME},
-    {"default_settings",       S_SETTINGS, false,   MAIN " lora.* " CONTROL, NULL,  0,   0},
-    {"created_at",             S_NUMBER,   false,   NULL,          NULL,            0,   S_MAX_INTEGER},
-    {"updated_at",             S_NUMBER,   false,   NULL,          NULL,            0,   S_MAX_INTEGER},
-    {"version",                S_INTEGER,  false,   NULL,          NULL,            1,   S_MAX_INTEGER},
+    // field                   type         required classes        base    values                   min  max
+    {"key",                    S_KEY,       false,   NULL,          NULL,   0,                       1,   S_MAX_KEY},
+    {"name",                   S_TEXT,      true,    NULL,          NULL,   0,                       1,   S_MAX_NAME},
+    {"type",                   S_ENUM,      true,    NULL,          NULL,   LADE_ENUM_TYPE,          0,   0},
+    {"base",                   S_ENUM,      true,    NULL,          NULL,   LADE_ENUM_BASE,          0,   0},
+    {"format",                 S_ENUM,      true,    NULL,          NULL,   LADE_ENUM_FORMAT,        0,   0},
+    {"bases",                  S_ENUMS,     false,   NULL,          NULL,   LADE_ENUM_BASE,          1,   S_MAX_TEXTS},
+    {"path",                   S_TEXT,      true,    NULL,          NULL,   0,                       1,   S_MAX_PATH},
+    {"hash",                   S_TEXT,      false,   NULL,          NULL,   0,                       0,   S_MAX_NAME},
+    {"description",            S_TEXT,      false,   NULL,          NULL,   0,                       0,   S_MAX_TEXT},
+    {"source",                 S_TEXT,      false,   NULL,          NULL,   0,                       0,   S_MAX_TEXT},
+    {"source_type",            S_ENUM,      false,   NULL,          NULL,   LADE_ENUM_SOURCE_TYPE,   0,   0},
+    {"source_url",             S_URL,       false,   NULL,          NULL,   0,                       0,   S_MAX_TEXT},
+    {"source_api_response",    S_BLOB,      false,   NULL,          NULL,   0,                       0,   S_MAX_BLOB},
+    {"cover_image",            S_TEXT,      false,   NULL,          NULL,   0,                       0,   S_MAX_TEXT},
+    {"tags",                   S_TEXTS,     false,   NULL,          NULL,   0,                       0,   S_MAX_TEXTS},
+    {"file_size",              S_INTEGER,   false,   NULL,          NULL,   0,                       0,   S_MAX_INTEGER},
+    {"repo_variant",           S_ENUM,      false,   FOLDERS,       NULL,   LADE_ENUM_REPO_VARIANT,  0,   0},
+    {"submodels",              S_SUBMODELS, false,   "main.* onnx.*", NULL, 0,                       0,   0},
+    {"variant",                S_VARIANT,   false,   NULL,          NULL,   0,                       0,   0},
+    {"prediction_type",        S_ENUM,      false,   "main.* onnx.*", NULL, LADE_ENUM_PREDICTION,    0,   0},
+    {"upcast_attention",       S_SWITCH,    false,   "main.* onnx.*", NULL, 0,                       0,   0},
+    {"vae",                    S_TEXT,      false,   "main.* onnx.*", NULL, 0,                       0,   S_MAX_PATH},
+    {"config_path",            S_TEXT,      false,   FILES,         NULL,   0,                       0,   S_MAX_PATH},
+    {"converted_at",           S_NUMBER,    false,   FILES,         NULL,   0,                       0,   S_MAX_INTEGER},
+    {"trigger_phrases",        S_TEXTS,     false,   "main.* lora.* control_lora.* embedding.*", NULL, 0, 0, S_MAX_TEXTS},
+    {"image_encoder_model_id", S_TEXT,      true,    "ip_adapter.invokeai", NULL, 0,                 1,   S_MAX_NAME},
+    {"expert",                 S_ENUM,      false,   "main.*",      "wan",  LADE_ENUM_EXPERT,        0,   0},
+    {"expert",                 S_ENUM,      false,   "lora.*",      "wan",  LADE_ENUM_LORA_EXPERT,   0,   0},
+    {"has_dual_expert",        S_SWITCH,    false,   "main.diffusers", "wan", 0,                     0,   0},
+    {"boundary_ratio",         S_NUMBER,    false,   "main.diffusers", "wan", 0,                     0,   1},
+    {"latent_channels",        S_EITHER,    false,   "vae.*",       "wan",  0,                       16,  48},
+    {"cond_in_channels",       S_EITHER,    false,   "controlnet.*", "anima", 0,                     3,   4},
+    {"cpu_only",               S_SWITCH,    false,   ENCODERS,      NULL,   0,                       0,   0},
+    {"provider_id",            S_TEXT,      false,   "external_image_generator.*", NULL, 0,          1,   S_MAX_NAME},
+    {"provider_model_id",      S_TEXT,      false,   "external_image_generator.*", NULL, 0,          1,   S_MAX_NAME},
+    {"capabilities",           S_MAP,       false,   "external_image_generator.*", NULL, 0,          0,   0},
+    {"default_settings",       S_SETTINGS,  false,   MAIN " lora.* " CONTROL, NULL, 0,               0,   0},
+    {"created_at",             S_NUMBER,    false,   NULL,          NULL,   0,                       0,   S_MAX_INTEGER},
+    {"updated_at",             S_NUMBER,    false,   NULL,          NULL,   0,                       0,   S_MAX_INTEGER},
+    {"version",                S_INTEGER,   false,   NULL,          NULL,   0,                       1,   S_MAX_INTEGER},
 };
 
-// What default_settings may hold; nothing else may be in it.
+// What default_settings may hold, by kind (s_kinds); nothing else may be in it.
 static const s_field_t s_settings[] = {
-    {"vae",                    S_TEXT,     false,   MAIN,          NULL,            1,   S_MAX_PATH},
-    {"vae_precision",          S_ENUM,     false,   MAIN,          s_precisions,    0,   0},
-    {"scheduler",              S_TEXT,     false,   MAIN,          NULL,            1,   S_MAX_NAME},
-    {"steps",                  S_INTEGER,  false,   MAIN,          NULL,            1,   100000},
-    {"cfg_scale",              S_NUMBER,   false,   MAIN,          NULL,            1,   100000},
-    {"cfg_rescale_multiplier", S_NUMBER,   false,   MAIN,          NULL,            0,   S_BELOW_ONE},
-    {"guidance",               S_NUMBER,   false,   MAIN,          NULL,            1,   100000},
-    {"width",                  S_EIGHTS,   false,   MAIN,          NULL,            64,  1 << 20},
-    {"height",                 S_EIGHTS,   false,   MAIN,          NULL,            64,  1 << 20},
-    {"cpu_only",               S_SWITCH,   false,   MAIN,          NULL,            0,   0},
-    {"fp8_storage",            S_SWITCH,   false,   MAIN " " CONTROL, NULL,         0,   0},
-    {"preprocessor",           S_TEXT,     false,   CONTROL,       NULL,            0,   S_MAX_NAME},
-    {"weight",                 S_NUMBER,   false,   "lora.*",      NULL,            -1000, 1000},
-    {"weight_min",             S_NUMBER,   false,   "lora.*",      NULL,            -1000, 1000},
-    {"weight_max",             S_NUMBER,   false,   "lora.*",      NULL,            -1000, 1000},
+    {"vae",                    S_TEXT,      false,   MAIN,          NULL,   0,                       1,   S_MAX_PATH},
+    {"vae_precision",          S_ENUM,      false,   MAIN,          NULL,   LADE_ENUM_PRECISION,     0,   0},
+    {"scheduler",              S_ENUM,      false,   MAIN,          NULL,   LADE_ENUM_SCHEDULER,     0,   0},
+    {"steps",                  S_INTEGER,   false,   MAIN,          NULL,   0,                       1,   100000},
+    {"cfg_scale",              S_NUMBER,    false,   MAIN,          NULL,   0,                       1,   100000},
+    {"cfg_rescale_multiplier", S_NUMBER,    false,   MAIN,          NULL,   0,                       0,   S_BELOW_ONE},
+    {"guidance",               S_NUMBER,    false,   MAIN,          NULL,   0,                       1,   100000},
+    {"width",                  S_EIGHTS,    false,   MAIN,          NULL,   0,                       64,  1 << 20},
+    {"height",                 S_EIGHTS,    false,   MAIN,          NULL,   0,                       64,  1 << 20},
+    {"cpu_only",               S_SWITCH,    false,   MAIN,          NULL,   0,                       0,   0},
+    {"fp8_storage",            S_SWITCH,    false,   MAIN " " CONTROL, NULL, 0,                      0,   0},
+    {"preprocessor",           S_TEXT,      true,    CONTROL,       NULL,   0,                       0,   S_MAX_NAME},
+    {"weight",                 S_NUMBER,    false,   "lora.*",      NULL,   0,                       -1000, 1000},
+    {"weight_min",             S_NUMBER,    false,   "lora.*",      NULL,   0,                       -1000, 1000},
+    {"weight_max",             S_NUMBER,    false,   "lora.*",      NULL,   0,                       -1000, 1000},
 };
+
+// What a submodel says of itself, besides what else was found out about it.
+static const s_field_t s_submodel[] = {
+    {"path_or_prefix",         S_TEXT,      false,   NULL,          NULL,   0,                       0,   S_MAX_PATH},
+    {"model_type",             S_ENUM,      false,   NULL,          NULL,   LADE_ENUM_TYPE,          0,   0},
+    {"variant",                S_ENUM,      false,   NULL,          NULL,   LADE_ENUM_VARIANT,       0,   0},
+};
+
+// A class of each kind of default settings (main, LoRA, control adapter), tried in this order while
+// the model's is not known.
+static const char *const s_kinds[] = {"main.diffusers", "lora.lycoris", "controlnet.diffusers"};
 
 static const struct {
     const char *alias, *field;
@@ -223,26 +152,19 @@ static const struct {
 enum {
     S_FIELDS = sizeof s_fields / sizeof *s_fields,
     S_SETTINGS_FIELDS = sizeof s_settings / sizeof *s_settings,
+    S_SUBMODEL_FIELDS = sizeof s_submodel / sizeof *s_submodel,
+    S_KINDS = sizeof s_kinds / sizeof *s_kinds,
     S_ALIASES = sizeof s_aliases / sizeof *s_aliases,
 };
 
-static const s_field_t *
-s_find(const s_field_t *table, size_t count, const char *name)
-{
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(table[i].name, name) == 0)
-            return &table[i];
-    return NULL;
-}
-
 // ---------------------------------------------------------------------------------------------------
-// Classes: what a record is, as far as the tables ask. text is NULL while that is not known (a
-// change set).
+// Classes: what a record is, as far as the tables ask
 
 typedef struct {
     char text[64]; // "TYPE.FORMAT"
     const char *base;
-    bool known;
+    bool known; // it is a whole record, no change set
+    bool open;  // has every field: a change set, or a model of unknown type or format
 } s_class_t;
 
 static s_class_t
@@ -252,6 +174,8 @@ s_class(const json_t *record)
     const char *type = json_string_value(json_object_get(record, "type"));
     const char *format = json_string_value(json_object_get(record, "format"));
     snprintf(class.text, sizeof class.text, "%s.%s", type ? type : "", format ? format : "");
+    class.open =
+        (type && strcmp(type, "unknown") == 0) || (format && strcmp(format, "unknown") == 0);
     return class;
 }
 
@@ -269,18 +193,12 @@ s_fits(const char *patterns, const char *class)
     return false;
 }
 
-// The variants a class has; all there are while the class is not known, NULL if it has none.
+// The variants a class has; all there are if it is open, NULL if it has none.
 static const char *const *
 s_class_variants(const s_class_t *class)
 {
-    if (!class->known)
-        return s_variants;
-    for (size_t i = 0; i < sizeof s_variants_of / sizeof *s_variants_of; i++)
-        if ((!s_variants_of[i].base ||
-             (class->base && strcmp(s_variants_of[i].base, class->base) == 0)) &&
-            fnmatch(s_variants_of[i].class, class->text, 0) == 0)
-            return s_variants_of[i].values;
-    return NULL;
+    return class->open ? lade_enum_values(LADE_ENUM_VARIANT)
+                       : lade_taxonomy_variants(class->text, class->base);
 }
 
 static bool
@@ -288,7 +206,26 @@ s_class_has(const s_class_t *class, const s_field_t *field)
 {
     if (field->type == S_VARIANT)
         return s_class_variants(class) != NULL;
-    return !field->classes || !class->known || s_fits(field->classes, class->text);
+    if (class->open)
+        return true;
+    return (!field->classes || s_fits(field->classes, class->text)) &&
+           (!field->base || (class->base && strcmp(field->base, class->base) == 0));
+}
+
+// The row that says what a field is in a class: the first that fits, but for the base at least;
+// else the first of that name.
+static const s_field_t *
+s_row(const s_class_t *class, const s_field_t *table, size_t count, const char *name)
+{
+    const s_field_t *found = NULL;
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(table[i].name, name) != 0)
+            continue;
+        if (!table[i].classes || class->open || s_fits(table[i].classes, class->text))
+            return &table[i];
+        found = found ? found : &table[i];
+    }
+    return found;
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -326,6 +263,14 @@ s_show(const json_t *value, char shown[61])
 }
 
 static void
+s_show_name(const char *name, char shown[61])
+{
+    json_t *text = json_string_nocheck(name);
+    s_show(text, shown);
+    json_decref(text);
+}
+
+static void
 s_say_values(char *takes, size_t size, const char *const *values)
 {
     size_t len = (size_t)snprintf(takes, size, "takes one of");
@@ -341,6 +286,11 @@ s_check_text(const s_field_t *field, const json_t *value, char *takes, size_t si
     double len = (double)json_string_length(value);
     if (!s_is_text(value) || len < field->min || len > field->max)
         return false;
+    if (field->type == S_URL) {
+        snprintf(takes, size, "takes a URL that begins with http:// or https://");
+        return fnmatch("http://?*", json_string_value(value), 0) == 0 ||
+               fnmatch("https://?*", json_string_value(value), 0) == 0;
+    }
     if (field->type != S_KEY)
         return true;
     snprintf(takes, size, "takes letters, digits and . _ - (at most %d, no dot first)", S_MAX_KEY);
@@ -350,18 +300,21 @@ s_check_text(const s_field_t *field, const json_t *value, char *takes, size_t si
 static bool
 s_check_texts(const s_field_t *field, const json_t *value, char *takes, size_t size)
 {
-    if (field->type == S_ENUMS)
-        s_say_values(takes, size, field->values);
-    else
+    if (field->type == S_ENUMS) {
+        size_t len = (size_t)snprintf(takes, size, "takes a list of one or more; each ");
+        s_say_values(takes + len, size - len, lade_enum_values(field->values));
+    } else {
         snprintf(takes, size, "takes a list of at most %.0f texts of 1 to %d bytes", field->max,
                  S_MAX_NAME);
-    if (!json_is_array(value) || (double)json_array_size(value) > field->max)
+    }
+    double count = (double)json_array_size(value);
+    if (!json_is_array(value) || count < field->min || count > field->max)
         return false;
     for (size_t i = 0; i < json_array_size(value); i++) {
         const json_t *item = json_array_get(value, i);
         if (!s_is_text(item) || !json_string_length(item) || json_string_length(item) > S_MAX_NAME)
             return false;
-        if (field->type == S_ENUMS && !s_has(field->values, json_string_value(item)))
+        if (field->type == S_ENUMS && !lade_enum_has(field->values, json_string_value(item)))
             return false;
     }
     return true;
@@ -373,12 +326,16 @@ s_check_number(const s_field_t *field, const json_t *value, char *takes, size_t 
     const char *what = field->type == S_NUMBER   ? "a number"
                        : field->type == S_EIGHTS ? "a multiple of 8"
                                                  : "an integer";
-    snprintf(takes, size, "takes %s from %.15g to %.15g", what, field->min, field->max);
+    snprintf(takes, size,
+             field->type == S_EITHER ? "takes %s: %.15g or %.15g" : "takes %s from %.15g to %.15g",
+             what, field->min, field->max);
     if (field->type == S_NUMBER ? !json_is_number(value) : !json_is_integer(value))
         return false;
     double number = json_number_value(value);
     if (!(number >= field->min && number <= field->max))
         return false;
+    if (field->type == S_EITHER)
+        return number <= field->min || number >= field->max;
     return field->type != S_EIGHTS || json_integer_value(value) % 8 == 0;
 }
 
@@ -392,23 +349,27 @@ s_check_blob(const s_field_t *field, const json_t *value, char *takes, size_t si
 
 static lade_code_t s_check_settings(const s_class_t *class, const json_t *settings,
                                     lade_error_t *error);
+static lade_code_t s_check_submodels(const s_class_t *class, const json_t *submodels,
+                                     lade_error_t *error);
 
 static lade_code_t
 s_check_value(const s_class_t *class, const s_field_t *field, const json_t *value,
               lade_error_t *error)
 {
-    char takes[400] = "";
+    char takes[600] = "";
     bool fine = false;
     switch (field->type) {
     case S_KEY:
     case S_TEXT:
+    case S_URL:
         fine = s_check_text(field, value, takes, sizeof takes);
         break;
     case S_ENUM:
     case S_VARIANT: {
-        const char *const *values = field->type == S_ENUM ? field->values : s_class_variants(class);
+        const char *const *values =
+            field->type == S_ENUM ? lade_enum_values(field->values) : s_class_variants(class);
         s_say_values(takes, sizeof takes, values);
-        fine = s_is_text(value) && s_has(values, json_string_value(value));
+        fine = s_is_text(value) && lade_taxonomy_has(values, json_string_value(value));
         break;
     }
     case S_ENUMS:
@@ -416,6 +377,7 @@ s_check_value(const s_class_t *class, const s_field_t *field, const json_t *valu
         fine = s_check_texts(field, value, takes, sizeof takes);
         break;
     case S_INTEGER:
+    case S_EITHER:
     case S_NUMBER:
     case S_EIGHTS:
         fine = s_check_number(field, value, takes, sizeof takes);
@@ -428,6 +390,7 @@ s_check_value(const s_class_t *class, const s_field_t *field, const json_t *valu
         fine = s_check_blob(field, value, takes, sizeof takes);
         break;
     case S_MAP:
+    case S_SUBMODELS:
     case S_SETTINGS:
         snprintf(takes, sizeof takes, "takes a map");
         fine = json_is_object(value);
@@ -439,46 +402,174 @@ s_check_value(const s_class_t *class, const s_field_t *field, const json_t *valu
         return lade_error_set(error, LADE_INVALID_MODEL_CONFIG, "%s: %s does not do; it %s",
                               field->name, shown, takes);
     }
+    if (field->type == S_SUBMODELS)
+        return s_check_submodels(class, value, error);
     return field->type == S_SETTINGS ? s_check_settings(class, value, error) : LADE_OK;
+}
+
+static lade_code_t
+s_refuse_foreign(const s_class_t *class, const s_field_t *field, lade_error_t *error)
+{
+    if (field->base && s_fits(field->classes, class->text))
+        return lade_error_set(error, LADE_INVALID_MODEL_CONFIG,
+                              "%s: only models of base %s have it, and this one is of base %s",
+                              field->name, field->base, class->base);
+    return lade_error_set(error, LADE_INVALID_MODEL_CONFIG,
+                          "%s: models of class %s (type.format) have no such field", field->name,
+                          class->text);
 }
 
 static lade_code_t
 s_check_field(const s_class_t *class, const s_field_t *field, const json_t *value,
               lade_error_t *error)
 {
-    if (!value || json_is_null(value)) {
-        if (!field->required || (!value && !class->known))
-            return LADE_OK;
+    bool has = s_class_has(class, field);
+    if (value && !json_is_null(value))
+        return has ? s_check_value(class, field, value, error)
+                   : s_refuse_foreign(class, field, error);
+    // A change set may leave out anything, but take away nothing that every record has.
+    bool needed = field->required && has && (!class->open || !field->classes);
+    if (!needed || (!class->known && !value))
+        return LADE_OK;
+    return lade_error_set(error, LADE_INVALID_MODEL_CONFIG,
+                          "%s: missing, and every record%s%s has it", field->name,
+                          field->classes ? " of class " : "", field->classes ? class->text : "");
+}
+
+// What is not in the table is somebody else's: kept, and not looked at.
+static lade_code_t
+s_check_submodels(const s_class_t *class, const json_t *submodels, lade_error_t *error)
+{
+    s_class_t open = {.base = class->base, .known = true, .open = true};
+    const char *name;
+    json_t *submodel;
+    json_object_foreach((json_t *)submodels, name, submodel)
+    {
+        char shown[61];
+        s_show_name(name, shown);
+        if (!json_is_object(submodel))
+            return lade_error_set(error, LADE_INVALID_MODEL_CONFIG, "submodels: %s takes a map",
+                                  shown);
+        for (size_t i = 0; i < S_SUBMODEL_FIELDS; i++)
+            if (s_check_field(&open, &s_submodel[i], json_object_get(submodel, s_submodel[i].name),
+                              error))
+                return lade_error_wrap(error, "submodels: %s", shown);
+    }
+    return LADE_OK;
+}
+
+// A LoRA's weight lies between its ends, which are -1 and 2 where they are not set.
+static lade_code_t
+s_check_weights(const json_t *settings, lade_error_t *error)
+{
+    double min = lade_json_real(settings, "weight_min", -1),
+           max = lade_json_real(settings, "weight_max", 2);
+    if (min >= max)
         return lade_error_set(error, LADE_INVALID_MODEL_CONFIG,
-                              "%s: missing, and every record has it", field->name);
+                              "weight_min: %.15g does not do; it takes a number below weight_max, "
+                              "which is %.15g",
+                              min, max);
+    double weight = lade_json_real(settings, "weight", min);
+    if (weight >= min && weight <= max)
+        return LADE_OK;
+    return lade_error_set(error, LADE_INVALID_MODEL_CONFIG,
+                          "weight: %.15g does not do; it takes a number from weight_min to "
+                          "weight_max, which are %.15g and %.15g",
+                          weight, min, max);
+}
+
+// A setting that is null is one that is not set.
+static lade_code_t
+s_check_setting(const s_class_t *class, const char *name, const json_t *value, lade_error_t *error)
+{
+    const s_field_t *field = s_row(class, s_settings, S_SETTINGS_FIELDS, name);
+    char shown[61];
+    if (!field) {
+        s_show_name(name, shown);
+        return lade_error_set(error, LADE_INVALID_MODEL_CONFIG, "there is no setting %s", shown);
     }
     if (!s_class_has(class, field))
-        return lade_error_set(error, LADE_INVALID_MODEL_CONFIG,
-                              "%s: models of class %s (type.format) have no such field",
-                              field->name, class->text);
-    return s_check_value(class, field, value, error);
+        return s_refuse_foreign(class, field, error);
+    return json_is_null(value) ? LADE_OK : s_check_value(class, field, value, error);
 }
 
 static lade_code_t
-s_check_settings(const s_class_t *class, const json_t *settings, lade_error_t *error)
+s_check_kind(const s_class_t *class, const json_t *settings, lade_error_t *error)
 {
     const char *name;
     json_t *value;
     json_object_foreach((json_t *)settings, name, value)
     {
-        const s_field_t *field = s_find(s_settings, S_SETTINGS_FIELDS, name);
-        if (!field) {
-            char shown[61];
-            json_t *text = json_string_nocheck(name);
-            s_show(text, shown);
-            json_decref(text);
-            return lade_error_set(error, LADE_INVALID_MODEL_CONFIG,
-                                  "default_settings: there is no setting %s", shown);
-        }
-        if (s_check_field(class, field, value, error))
-            return lade_error_wrap(error, "default_settings");
+        if (s_check_setting(class, name, value, error))
+            return LADE_INVALID_MODEL_CONFIG;
     }
-    return LADE_OK;
+    for (size_t i = 0; i < S_SETTINGS_FIELDS; i++)
+        if (s_settings[i].required && s_class_has(class, &s_settings[i]) &&
+            !json_object_get(settings, s_settings[i].name))
+            return lade_error_set(error, LADE_INVALID_MODEL_CONFIG,
+                                  "%s: missing; it is named, or said to be null",
+                                  s_settings[i].name);
+    return s_check_weights(settings, error);
+}
+
+// Which kind the settings of a change set are of: the first that takes them, else the first that
+// has all their names, else the first of all.
+static s_class_t
+s_kind_of(const json_t *settings)
+{
+    s_class_t kinds[S_KINDS] = {0};
+    size_t named = S_KINDS;
+    for (size_t i = 0; i < S_KINDS; i++) {
+        snprintf(kinds[i].text, sizeof kinds[i].text, "%s", s_kinds[i]);
+        if (s_check_kind(&kinds[i], settings, NULL) == LADE_OK)
+            return kinds[i];
+        const char *name;
+        json_t *value;
+        bool has = true;
+        json_object_foreach((json_t *)settings, name, value)
+        {
+            has = has && s_check_setting(&kinds[i], name, json_null(), NULL) == LADE_OK;
+        }
+        if (has && named == S_KINDS)
+            named = i;
+    }
+    return kinds[named < S_KINDS ? named : 0];
+}
+
+static lade_code_t
+s_check_settings(const s_class_t *class, const json_t *settings, lade_error_t *error)
+{
+    s_class_t kind = class->open ? s_kind_of(settings) : *class;
+    return s_check_kind(&kind, settings, error) ? lade_error_wrap(error, "default_settings")
+                                                : LADE_OK;
+}
+
+static lade_code_t
+s_check_class(const json_t *record, lade_error_t *error)
+{
+    const char *type = json_string_value(json_object_get(record, "type"));
+    const char *format = json_string_value(json_object_get(record, "format"));
+    if (!lade_enum_has(LADE_ENUM_TYPE, type) || !lade_enum_has(LADE_ENUM_FORMAT, format) ||
+        lade_taxonomy_is_class(type, format))
+        return LADE_OK;
+    char takes[300];
+    s_say_values(takes, sizeof takes, lade_taxonomy_formats(type));
+    return lade_error_set(error, LADE_INVALID_MODEL_CONFIG,
+                          "format: %s does not do for a model of type %s; it %s, or unknown",
+                          format, type, takes);
+}
+
+static lade_code_t
+s_check_bases(const json_t *record, lade_error_t *error)
+{
+    const json_t *bases = json_object_get(record, "bases"), *base = json_object_get(record, "base");
+    bool has = !json_array_size(bases);
+    for (size_t i = 0; i < json_array_size(bases) && !has; i++)
+        has = json_equal(json_array_get(bases, i), (json_t *)base);
+    return has ? LADE_OK
+               : lade_error_set(error, LADE_INVALID_MODEL_CONFIG,
+                                "bases: %s, the base, has to be among them",
+                                json_string_value(base));
 }
 
 static lade_code_t
@@ -488,13 +579,18 @@ s_check_all(const s_class_t *class, const json_t *record, lade_error_t *error)
         return lade_error_set(error, LADE_INVALID_MODEL_CONFIG, "a model record has to be a map");
     // Type, base and format decide about the others, so an error in them is the one to tell: they
     // come first.
+    if (s_check_class(record, error))
+        return LADE_INVALID_MODEL_CONFIG;
     for (size_t i = 0; i < S_FIELDS; i++) {
+        const s_field_t *field = s_row(class, s_fields, S_FIELDS, s_fields[i].name);
+        const json_t *value = json_object_get(record, field->name);
+        // One row of a name is enough.
         lade_code_t code =
-            s_check_field(class, &s_fields[i], json_object_get(record, s_fields[i].name), error);
+            field == &s_fields[i] ? s_check_field(class, field, value, error) : LADE_OK;
         if (code)
             return code;
     }
-    return LADE_OK;
+    return class->known ? s_check_bases(record, error) : LADE_OK;
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -509,6 +605,33 @@ lade_record_new_key(char key[33])
         snprintf(key + 2 * i, 3, "%02x", bytes[i]);
 }
 
+// Puts base first into bases if it is not in there.
+static void
+s_include(json_t *bases, json_t *base)
+{
+    for (size_t i = 0; i < json_array_size(bases); i++)
+        if (json_equal(json_array_get(bases, i), base))
+            return;
+    json_array_insert(bases, 0, base);
+}
+
+// Each base once.
+static void
+s_make_set(json_t *map)
+{
+    const json_t *bases = json_object_get(map, "bases");
+    json_t *set = json_array();
+    for (size_t i = json_array_size(bases); i-- > 0;) {
+        json_t *base = json_array_get(bases, i);
+        for (size_t j = 0; j < i && base; j++)
+            if (json_equal(base, json_array_get(bases, j)))
+                base = NULL;
+        if (base)
+            json_array_insert(set, 0, base);
+    }
+    json_object_set_new(map, "bases", set);
+}
+
 void
 lade_record_canonical(json_t *record)
 {
@@ -520,6 +643,24 @@ lade_record_canonical(json_t *record)
             json_object_set(record, s_aliases[i].field, value);
         json_object_del(record, s_aliases[i].alias);
     }
+    const json_t *url = json_object_get(record, "source_url");
+    if (json_is_string(url) && !json_string_length(url))
+        json_object_set_new(record, "source_url", json_null());
+    size_t bases = json_array_size(json_object_get(record, "bases"));
+    if (bases > 1 && bases <= S_MAX_TEXTS)
+        s_make_set(record);
+}
+
+void
+lade_record_settle_bases(json_t *record)
+{
+    json_t *bases = json_object_get(record, "bases"), *base = json_object_get(record, "base");
+    if (!json_array_size(bases) || json_array_size(bases) > S_MAX_TEXTS)
+        return;
+    if (json_is_string(base))
+        s_include(bases, base);
+    else if (!base || json_is_null(base))
+        json_object_set(record, "base", json_array_get(bases, 0));
 }
 
 lade_code_t
@@ -534,7 +675,7 @@ s_check_given(const json_t *given, lade_error_t *error)
 {
     json_t *copy = json_copy((json_t *)given); // shallow
     lade_record_canonical(copy);
-    s_class_t class = {0};
+    s_class_t class = {.open = true};
     lade_code_t code = s_check_all(&class, copy, error);
     json_decref(copy);
     return code;
@@ -565,9 +706,18 @@ static void
 s_drop_foreign(json_t *record, const json_t *changes)
 {
     s_class_t class = s_class(record);
-    for (size_t i = 0; i < S_FIELDS; i++)
-        if (!s_class_has(&class, &s_fields[i]) && !json_object_get(changes, s_fields[i].name))
-            json_object_del(record, s_fields[i].name);
+    for (size_t i = 0; i < S_FIELDS; i++) {
+        const char *name = s_fields[i].name;
+        const s_field_t *field = s_row(&class, s_fields, S_FIELDS, name);
+        const json_t *value = json_object_get(record, name);
+        if (!value || json_object_get(changes, name))
+            continue;
+        bool keeps = s_class_has(&class, field);
+        if (keeps && (field->type == S_VARIANT || field->type == S_SETTINGS || field->classes))
+            keeps = s_check_value(&class, field, value, NULL) == LADE_OK;
+        if (!keeps)
+            json_object_del(record, name);
+    }
 }
 
 static bool
@@ -575,6 +725,66 @@ s_changes_class(const json_t *changes)
 {
     return json_object_get(changes, "type") || json_object_get(changes, "base") ||
            json_object_get(changes, "format");
+}
+
+// Only a new type was given, and the format is none of it.
+static bool
+s_needs_format(const json_t *record, const json_t *changes)
+{
+    const char *type = lade_json_text(record, "type", "");
+    return json_object_get(changes, "type") && !json_object_get(changes, "format") &&
+           *lade_taxonomy_formats(type) &&
+           !lade_taxonomy_is_class(type, lade_json_text(record, "format", ""));
+}
+
+static lade_code_t
+s_settle(json_t *record, const json_t *changes, lade_error_t *error)
+{
+    if (s_changes_class(changes))
+        s_drop_foreign(record, changes);
+    return lade_record_check(record, error);
+}
+
+// The first format of the new type with which the record is whole.
+static lade_code_t
+s_settle_format(json_t **record_p, const json_t *changes, lade_error_t *error)
+{
+    const char *const *formats = lade_taxonomy_formats(lade_json_text(*record_p, "type", ""));
+    lade_code_t code = LADE_INVALID_MODEL_CONFIG;
+    for (size_t i = 0; formats[i] && code; i++) {
+        json_t *tried = json_deep_copy(*record_p);
+        json_object_set_new(tried, "format", json_string(formats[i]));
+        code = s_settle(tried, changes, error);
+        if (code) {
+            json_decref(tried);
+        } else {
+            json_decref(*record_p);
+            *record_p = tried;
+        }
+    }
+    return code;
+}
+
+// base and bases agree again after one of them was changed.
+static void
+s_step_bases(json_t *record, const json_t *before, const json_t *changes)
+{
+    json_t *bases = json_object_get(record, "bases"), *base = json_object_get(record, "base");
+    json_t *old = json_object_get(before, "base");
+    bool new_bases = json_object_get(changes, "bases"), new_base = json_object_get(changes, "base");
+    if (!json_array_size(bases) || json_array_size(bases) > S_MAX_TEXTS)
+        return;
+    for (size_t i = 0; i < json_array_size(bases); i++)
+        if (json_equal(json_array_get(bases, i), base))
+            return;
+    if (new_base && !new_bases)
+        for (size_t i = 0; i < json_array_size(bases); i++)
+            if (json_equal(json_array_get(bases, i), old))
+                json_array_remove(bases, i);
+    if (new_bases && !new_base)
+        json_object_set(record, "base", json_array_get(bases, 0));
+    else
+        lade_record_settle_bases(record);
 }
 
 lade_code_t
@@ -601,10 +811,10 @@ lade_record_apply(const json_t *record, const json_t *changes, json_t **result_p
         else
             json_object_set_nocheck(result, name, value);
     }
-    if (s_changes_class(given))
-        s_drop_foreign(result, given);
+    s_step_bases(result, record, given);
+    lade_code_t code = s_needs_format(result, given) ? s_settle_format(&result, given, error)
+                                                     : s_settle(result, given, error);
     json_decref(given);
-    lade_code_t code = lade_record_check(result, error);
     if (code)
         json_decref(result);
     else

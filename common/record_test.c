@@ -79,7 +79,24 @@ test_records_that_are_whole_pass(void **state)
         {s_main, "{\"default_settings\": {\"steps\": 20, \"cfg_scale\": 7.5, \"width\": 512, \"scheduler\": \"euler\"}}"},
         {s_main, "{\"default_settings\": null, \"something_newer\": [1, {\"x\": null}]}"},
         {s_main, "{\"name\": \"\\u00fcber/model \\ud83d\\ude80\"}"},
-        {s_embedding, "{\"repo_variant\": \"\"}"},
+        {s_main, "{\"repo_variant\": \"\"}"},
+        {s_main, "{\"base\": \"wan\", \"expert\": \"none\", \"has_dual_expert\": true, \"boundary_ratio\": 0.875}"},
+        {s_main, "{\"type\": \"lora\", \"base\": \"wan\", \"format\": \"lycoris\", \"expert\": \"high\", \"variant\": \"5b\"}"},
+        {s_main, "{\"type\": \"vae\", \"base\": \"wan\", \"latent_channels\": 48, \"cpu_only\": true}"},
+        {s_main, "{\"type\": \"controlnet\", \"base\": \"anima\", \"format\": \"checkpoint\", \"cond_in_channels\": 3}"},
+        {s_main, "{\"type\": \"qwen3_encoder\", \"format\": \"qwen3_encoder\", \"variant\": \"qwen3_4b\", \"cpu_only\": null}"},
+        {s_main, "{\"type\": \"external_image_generator\", \"base\": \"external\", \"format\": \"external_api\", "
+                 "\"provider_id\": \"p\", \"provider_model_id\": \"m\", \"capabilities\": {\"modes\": []}, "
+                 "\"default_settings\": {\"steps\": 3}}"},
+        {s_main, "{\"type\": \"onnx\", \"base\": \"sd-2\", \"format\": \"olive\", \"prediction_type\": \"v_prediction\", "
+                 "\"upcast_attention\": false}"},
+        {s_main, "{\"type\": \"unknown\", \"base\": \"unknown\", \"format\": \"unknown\", \"variant\": \"dev\", \"expert\": \"low\"}"},
+        {s_main, "{\"format\": \"unknown\", \"image_encoder_model_id\": \"x\"}"},
+        {s_main, "{\"format\": \"checkpoint\", \"converted_at\": 1700000000.5, \"source_url\": \"https://x.example/m\"}"},
+        {s_main, "{\"submodels\": {\"vae\": {\"path_or_prefix\": \"vae\", \"model_type\": \"vae\", \"variant\": null, \"new\": 1}}}"},
+        {s_main, "{\"bases\": [\"sd-2\", \"sd-1\"]}"},
+        {s_embedding, "{\"type\": \"lora\", \"format\": \"omi\", \"default_settings\": "
+                      "{\"weight\": 3, \"weight_min\": 0, \"weight_max\": 4}}"},
         {s_embedding, "{\"type\": \"lora\", \"format\": \"lycoris\", \"default_settings\": {\"weight\": 0.7}}"},
         {s_embedding, "{\"type\": \"controlnet\", \"format\": \"diffusers\", \"default_settings\": {\"preprocessor\": null}}"},
         {s_embedding, "{\"type\": \"ip_adapter\", \"format\": \"invokeai\", \"image_encoder_model_id\": \"x/y\"}"},
@@ -137,6 +154,30 @@ test_what_is_wrong_is_named_with_what_it_takes(void **state)
         {s_main, "{\"default_settings\": {\"cfg_rescale_multiplier\": 1}}", "cfg_rescale_multiplier: 1", "from 0"},
         {s_main, "{\"default_settings\": {\"cfg_scale\": 0.5}}", "cfg_scale: 0.5", "a number from 1"},
         {s_main, "{\"default_settings\": {\"vae_precision\": \"fp64\"}}", "vae_precision", "fp16, fp32"},
+        {s_main, "{\"bases\": []}", "bases: []", "one or more"},
+        {s_main, "{\"bases\": [\"sd-2\"]}", "bases: sd-1, the base,", "among them"},
+        {s_main, "{\"format\": \"lycoris\"}", "format: lycoris does not do for a model of type main; it takes one of diffusers, "
+                 "checkpoint, bnb_quantized_nf4b, gguf_quantized, sdnq_quantized, or unknown", ""},
+        {s_main, "{\"type\": \"clip_vision\", \"format\": \"checkpoint\"}", "format: checkpoint does not do", "takes one of diffusers,"},
+        {s_main, "{\"type\": \"ip_adapter\", \"format\": \"invokeai\"}", "image_encoder_model_id: missing", "of class ip_adapter.invokeai"},
+        {s_main, "{\"expert\": \"high\"}", "expert: only models of base wan", "of base sd-1"},
+        {s_main, "{\"base\": \"wan\", \"expert\": \"middle\"}", "expert: \"middle\"", "high, low, none"},
+        {s_main, "{\"type\": \"lora\", \"base\": \"wan\", \"format\": \"lycoris\", \"expert\": \"none\"}", "expert: \"none\"", "high, low"},
+        {s_main, "{\"base\": \"wan\", \"boundary_ratio\": 1.5}", "boundary_ratio: 1.5", "from 0 to 1"},
+        {s_main, "{\"type\": \"vae\", \"base\": \"wan\", \"latent_channels\": 17}", "latent_channels: 17", "16 or 48"},
+        {s_main, "{\"cpu_only\": true}", "cpu_only: models of class main", ""},
+        {s_main, "{\"capabilities\": {}}", "capabilities: models of class main", ""},
+        {s_main, "{\"source_url\": \"ftp://x\"}", "source_url: \"ftp://x\"", "http:// or https://"},
+        {s_main, "{\"submodels\": {\"vae\": 1}}", "submodels: \"vae\" takes a map", ""},
+        {s_main, "{\"submodels\": {\"vae\": {\"model_type\": \"v\"}}}", "submodels: \"vae\": model_type: \"v\"", "one of onnx"},
+        {s_main, "{\"default_settings\": {\"scheduler\": \"fast\"}}", "scheduler: \"fast\"", "euler_a"},
+        {s_embedding, "{\"type\": \"lora\", \"format\": \"lycoris\", \"default_settings\": {\"weight_min\": 2}}",
+            "default_settings: weight_min: 2", "below weight_max, which is 2"},
+        {s_embedding, "{\"type\": \"lora\", \"format\": \"lycoris\", \"default_settings\": {\"weight\": 2.5}}",
+            "default_settings: weight: 2.5", "are -1 and 2"},
+        {s_embedding, "{\"type\": \"t2i_adapter\", \"format\": \"diffusers\", \"default_settings\": {\"fp8_storage\": true}}",
+            "default_settings: preprocessor: missing", "null"},
+        {s_embedding, "{\"repo_variant\": \"\"}", "repo_variant: models of class embedding.embedding_file", ""},
         {s_main, "{\"config_path\": \"x.yaml\"}", "config_path: models of class main.diffusers", ""},
         // clang-format on
     };
@@ -277,6 +318,68 @@ test_another_class_drops_what_it_does_not_have(void **state)
 }
 
 static void
+test_a_new_type_takes_a_format_that_fits(void **state)
+{
+    (void)state;
+    static const char record[] =
+        "{\"name\": \"n\", \"type\": \"qwen3_encoder\", \"base\": \"any\", "
+        "\"format\": \"qwen3_encoder\", \"path\": \"p\", "
+        "\"variant\": \"qwen3_4b\", \"cpu_only\": true}";
+    s_apply(
+        record, "{\"type\": \"text_llm\"}", LADE_OK,
+        "{\"name\": \"n\", \"type\": \"text_llm\", \"base\": \"any\", \"format\": \"diffusers\", "
+        "\"path\": \"p\", \"cpu_only\": true}");
+    s_apply(record, "{\"type\": \"text_llm\", \"format\": \"checkpoint\"}",
+            LADE_INVALID_MODEL_CONFIG, "it takes one of diffusers, or unknown");
+    s_apply(record, "{\"type\": \"text_llm\", \"variant\": \"qwen3_8b\"}",
+            LADE_INVALID_MODEL_CONFIG, "variant: ");
+    s_apply(record, "{\"type\": \"ip_adapter\"}", LADE_OK,
+            "{\"name\": \"n\", \"type\": \"ip_adapter\", \"base\": \"any\", \"format\": "
+            "\"checkpoint\", \"path\": \"p\"}");
+    // A variant and settings that only the old class takes go, too.
+    s_apply("{\"name\": \"n\", \"type\": \"main\", \"base\": \"sd-1\", \"format\": \"diffusers\", "
+            "\"path\": \"p\", \"variant\": \"inpaint\", \"default_settings\": {\"steps\": 5}}",
+            "{\"base\": \"flux\"}", LADE_OK,
+            "{\"name\": \"n\", \"type\": \"main\", \"base\": \"flux\", \"format\": \"diffusers\", "
+            "\"path\": \"p\", \"default_settings\": {\"steps\": 5}}");
+}
+
+static void
+test_base_and_bases_stay_in_step(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *changes, *base, *bases;
+    } cases[] = {
+        {"{\"base\": \"sd-2\"}", "sd-2", "[\"sd-1\", \"sd-2\"]"},
+        {"{\"base_model\": \"sdxl\"}", "sdxl", "[\"sdxl\", \"sd-2\"]"},
+        {"{\"bases\": [\"sdxl\", \"sd-1\", \"sdxl\"]}", "sd-1", "[\"sdxl\", \"sd-1\"]"},
+        {"{\"bases\": [\"sd-2\", \"sdxl\"]}", "sd-2", "[\"sd-2\", \"sdxl\"]"},
+        {"{\"bases\": [\"sd-2\"], \"base\": \"sdxl\"}", "sdxl", "[\"sdxl\", \"sd-2\"]"},
+        {"{\"bases\": null}", "sd-1", NULL},
+        {"{\"bases\": [\"sd-9\"]}", NULL, NULL},
+        {"{\"bases\": []}", NULL, NULL},
+        {"{\"base\": \"sd-9\"}", NULL, NULL},
+    };
+    json_t *record = s_with(s_main, "{\"bases\": [\"sd-1\", \"sd-2\"]}");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        json_t *changes = s_json(cases[i].changes), *result;
+        lade_code_t code = lade_record_apply(record, changes, &result, NULL);
+        assert_int_equal(code, cases[i].base ? LADE_OK : LADE_INVALID_MODEL_CONFIG);
+        if (!code) {
+            json_t *bases = cases[i].bases ? s_json(cases[i].bases) : NULL;
+            assert_string_equal(json_string_value(json_object_get(result, "base")), cases[i].base);
+            assert_true(bases ? json_equal(bases, json_object_get(result, "bases"))
+                              : !json_object_get(result, "bases"));
+            json_decref(bases);
+        }
+        json_decref(result);
+        json_decref(changes);
+    }
+    json_decref(record);
+}
+
+static void
 test_changes_alone_are_checked_by_field(void **state)
 {
     (void)state;
@@ -293,6 +396,12 @@ test_changes_alone_are_checked_by_field(void **state)
         {"{\"model_type\": \"vae\"}", true, ""},
         {"{\"default_settings\": {\"preprocessor\": \"canny\"}}", true, ""},
         {"{\"default_settings\": {\"vae\": \"x\"}}", true, ""},
+        {"{\"default_settings\": {\"weight\": 0.5}}", true, ""},
+        {"{\"default_settings\": {\"weight\": 5}}", false, "weight: 5"},
+        {"{\"default_settings\": {\"weight\": 0.5, \"steps\": 3}}", false, "default_settings: "},
+        {"{\"default_settings\": {\"nothing\": 0.5}}", false, "no setting \"nothing\""},
+        {"{\"image_encoder_model_id\": null, \"expert\": \"low\"}", true, ""},
+        {"{\"type\": \"main\", \"format\": \"lycoris\"}", false, "format: lycoris"},
         {"{\"name\": null}", false, "name"},
         {"{\"variant\": \"huge\"}", false, "variant"},
         {"{\"model_type\": \"vaes\"}", false, "type: "},
@@ -323,6 +432,8 @@ main(void)
         cmocka_unit_test(test_aliases_become_the_fields_they_stand_for),
         cmocka_unit_test(test_changes_are_applied_to_a_copy),
         cmocka_unit_test(test_another_class_drops_what_it_does_not_have),
+        cmocka_unit_test(test_a_new_type_takes_a_format_that_fits),
+        cmocka_unit_test(test_base_and_bases_stay_in_step),
         cmocka_unit_test(test_changes_alone_are_checked_by_field),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

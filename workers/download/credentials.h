@@ -24,7 +24,7 @@ typedef struct {
     const char *url;    // of the request about to be made
     const char *source; // the URL the user named that led here: the mirror in turn. The same as url
                         // but after a redirect.
-    const char *token;     // given with the job; NULL or "": none
+    const char *token;  // given with the job; NULL or "": none
     const char *token_url; // the URL it was given for: the first of the job's. NULL: source.
 } lade_credentials_ask_t;
 

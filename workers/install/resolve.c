@@ -28,7 +28,8 @@ lade_resolve_download(const lade_stage_t *job, const json_t *file)
     const char *url = lade_json_text(file, "url", "");
     json_t *spec = json_object(), *download = json_object();
     json_object_update(spec, (json_t *)file);
-    // The one that came with the job; that of the hub the download worker finds in its own settings.
+    // The one that came with the job; that of the hub the download worker finds in its own
+    // settings.
     lade_stage_set_text(spec, "access_token", lade_json_text(job->spec, "access_token", NULL));
     lade_stage_set_text(download, "kind", "download");
     lade_stage_set_text(download, "source", url);
