@@ -17,6 +17,7 @@ typedef struct lade_events lade_events_t;
 typedef struct lade_waits lade_waits_t;
 typedef struct lade_outbox lade_outbox_t;
 typedef struct lade_secrets lade_secrets_t;
+typedef struct lade_chores lade_chores_t;
 
 // Counters of broker.metrics, in the order of the table in service_broker.c.
 typedef struct {
@@ -37,6 +38,7 @@ typedef struct {
     lade_waits_t *waits;
     lade_outbox_t *outbox;
     lade_secrets_t *secrets;
+    lade_chores_t *chores;
     double now;      // seconds since the epoch, taken once a turn
     int64_t mono_ms; // monotonic milliseconds, taken with it
     double started;

@@ -43,6 +43,7 @@ static const struct {
     {"ids", S_ARRAY},           {"inplace", S_BOOL},  {"job", S_MAP | S_INT},        {"key", S_TEXT},
     {"kind", S_TEXT},           {"lease", S_TEXT},    {"limit", S_INT},      {"lock", S_BOOL},
     {"model_format", S_TEXT},   {"model_type", S_TEXT}, {"name", S_TEXT},    {"offset", S_INT},
+    {"overwrite", S_BOOL},
     {"parent", S_INT},          {"partial", S_BOOL},  {"path", S_TEXT},      {"pid", S_INT},
     {"prefixes", S_ARRAY},      {"priority", S_INT},  {"requires", S_MAP},   {"seq", S_INT},
     {"sha256", S_TEXT},         {"size", S_INT},      {"source", S_TEXT | S_MAP | S_ARRAY},

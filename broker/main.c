@@ -1,7 +1,10 @@
 // lade-broker: settings, folders, keyspace, sockets, loop; torn down in reverse.
+#include "broker/backup.h"
 #include "broker/router.h"
 #include "common/config.h"
 #include "common/log.h"
+
+#include <string.h>
 
 int
 main(int argc, char **argv)
@@ -10,6 +13,8 @@ main(int argc, char **argv)
     lade_router_t *router = NULL;
     lade_error_t error = {0};
     int exit_status = 0;
+    if (argc > 2 && strcmp(argv[1], "restore") == 0)
+        return lade_backup_main(argc, argv);
     if (!lade_config_from_args(
             &config, "lade-broker",
             "Takes requests, keeps jobs and models, hands jobs to workers, tells events.", argc,

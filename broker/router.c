@@ -5,6 +5,7 @@
 #include "broker/router.h"
 
 #include "broker/call.h"
+#include "broker/chores.h"
 #include "broker/events.h"
 #include "broker/gates.h"
 #include "broker/outbox.h"
@@ -98,6 +99,7 @@ s_open(lade_router_t *self, lade_error_t *error)
     broker->jobs = lade_jobs_new(broker);
     broker->waits = lade_waits_new(broker);
     broker->shares = lade_shares_new(broker);
+    broker->chores = lade_chores_new(broker);
     return s_take_up(broker, error);
 }
 
@@ -136,6 +138,7 @@ lade_router_close(lade_router_t **self_p)
     zsock_destroy(&self->events);
     if (self->signals >= 0)
         close(self->signals);
+    lade_chores_destroy(&broker->chores);
     lade_waits_destroy(&broker->waits);
     lade_jobs_destroy(&broker->jobs);
     lade_secrets_close(&broker->secrets);
@@ -251,6 +254,7 @@ s_give_up(lade_router_t *self, const lade_error_t *why)
     lade_log(LADE_LOG_ERROR, "keyspace", "nothing of this turn is kept: %s", why->message);
     lade_outbox_fail(broker->outbox, why);
     lade_waits_fail(broker->waits, why);
+    lade_chores_fail(broker->chores, why);
     lade_reports_forget(broker);
     lade_events_turn(broker->events, false);
     s_send_all(self);
@@ -272,6 +276,7 @@ s_end_turn(lade_router_t *self)
     lade_broker_t *broker = &self->broker;
     lade_error_t error;
     broker->metrics.turns++;
+    lade_chores_take(broker->chores);
     lade_jobs_tick(broker->jobs);
     lade_jobs_dispatch(broker->jobs);
     if (s_commit(self, &error)) {
@@ -281,6 +286,7 @@ s_end_turn(lade_router_t *self)
     lade_jobs_turn(broker->jobs, s_on_ended, broker->waits);
     lade_secrets_turn(broker->secrets, broker->mono_ms);
     lade_waits_turn(broker->waits);
+    lade_chores_begin(broker->chores);
     s_send_all(self);
     lade_events_turn(broker->events, true);
 }
@@ -317,6 +323,7 @@ s_beat(lade_router_t *self)
     self->next_beat_ms = broker->mono_ms + broker->config->beat_ms;
     lade_reports_beat(broker);
     lade_shares_beat(broker->shares);
+    lade_chores_beat(broker->chores);
     s_tell_beat(broker);
 }
 
@@ -507,6 +514,14 @@ s_on_subscription(zloop_t *loop, zsock_t *socket, void *arg)
 }
 
 static int
+s_on_chore(zloop_t *loop, zmq_pollitem_t *item, void *arg)
+{
+    (void)loop;
+    (void)item;
+    return s_turn(arg, true);
+}
+
+static int
 s_on_signal(zloop_t *loop, zmq_pollitem_t *item, void *arg)
 {
     (void)loop;
@@ -578,6 +593,9 @@ lade_router_serve(lade_router_t *self, lade_error_t *error)
         zloop_set_nonstop(self->loop, true);
         zmq_pollitem_t signals = {.fd = self->signals, .events = ZMQ_POLLIN};
         zloop_poller(self->loop, &signals, s_on_signal, self);
+        zmq_pollitem_t chores = {.fd = lade_chores_descriptor(self->broker.chores),
+                                 .events = ZMQ_POLLIN};
+        zloop_poller(self->loop, &chores, s_on_chore, self);
         zloop_reader(self->loop, self->workers, s_on_readable, self);
         zloop_reader(self->loop, self->clients, s_on_readable, self);
         zloop_reader(self->loop, self->events, s_on_subscription, self);

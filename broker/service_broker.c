@@ -1,4 +1,5 @@
 // broker: how it is, who works for it, its counters and its gates.
+#include "broker/backup.h"
 #include "broker/call.h"
 #include "broker/events.h"
 #include "broker/gates.h"
@@ -282,6 +283,7 @@ static const lade_op_t s_ops[] = {
     {"metrics", s_metrics_of},
     {"gates",   s_gates},
     {"set",     s_set},
+    {"backup",  lade_backup_call},
     {NULL,      NULL},
     // clang-format on
 };

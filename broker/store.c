@@ -21,6 +21,9 @@
 #include <inttypes.h>
 #include <lmdb.h>
 #include <openssl/evp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +48,12 @@ struct lade_store {
     bool grow;            // the last batch found the map full
     lade_error_t spoiled; // why the open batch cannot be committed
     lade_error_t broken;  // why nothing can be done any more
+    lade_store_t *of;     // of a view: the store it looks at, whose env and tables it borrows
+    // Views that are open. The map must not move under them.
+    pthread_mutex_t views_lock;
+    pthread_cond_t views_gone;
+    unsigned views;
+    atomic_bool wanted; // the map has to grow: views are to be closed
 };
 
 // An operation of a batch in the log; key and value follow. Numbers as the machine has them: a log
@@ -188,6 +197,23 @@ s_used_bytes(const lade_store_t *self, size_t *map_p)
     return (info.me_last_pgno + 1) * stat.ms_psize;
 }
 
+// Whether no view is open. Those that are keep the map where it is as long as there is room; then
+// they have to go, which takes them no longer than a few hundred entries.
+static bool
+s_nobody_looks(lade_store_t *self, bool urgent)
+{
+    pthread_mutex_lock(&self->views_lock);
+    if (self->views && urgent) {
+        atomic_store(&self->wanted, true);
+        while (self->views)
+            pthread_cond_wait(&self->views_gone, &self->views_lock);
+        atomic_store(&self->wanted, false);
+    }
+    bool nobody = self->views == 0;
+    pthread_mutex_unlock(&self->views_lock);
+    return nobody;
+}
+
 // Doubles the map when half of it is used. No transaction may be open. LMDB gives the old map up
 // before it asks for the new one, so the address space is tried out first; without it the map stays
 // as it is.
@@ -199,7 +225,7 @@ s_grow(lade_store_t *self)
     size_t wanted = map;
     while (used > wanted / 2 || (self->grow && wanted == map))
         wanted *= 2;
-    if (wanted == map)
+    if (wanted == map || !s_nobody_looks(self, self->grow || used > map - map / 4))
         return;
     void *room = mmap(NULL, wanted, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (room == MAP_FAILED)
@@ -213,6 +239,7 @@ s_grow(lade_store_t *self)
 static lade_code_t
 s_begin(lade_store_t *self, lade_error_t *error)
 {
+    assert(!self->of); // a view is for reading
     lade_code_t code = s_check_spoiled(self, error);
     if (self->write || code)
         return code;
@@ -230,6 +257,10 @@ s_view(lade_store_t *self, MDB_txn **txn_p, lade_error_t *error)
 {
     *txn_p = self->write;
     lade_code_t code = s_check_spoiled(self, error);
+    if (!code && lade_store_wanted(self))
+        code = lade_error_set(error, LADE_BUSY,
+                              "keyspace %s: its map has to grow, who reads it has to begin again",
+                              self->folder);
     if (self->write || code)
         return code;
     int rc = 0;
@@ -477,6 +508,10 @@ lade_store_scan(lade_store_t *self, lade_db_t db, const void *from, size_t len, 
     while (rc == 0 && s_not_below(&key, from, len)) {
         bool inside = key.mv_size >= prefix_len &&
                       (!prefix_len || memcmp(key.mv_data, from, prefix_len) == 0);
+        if (lade_store_wanted(self)) {
+            mdb_cursor_close(cursor);
+            return s_view(self, &txn, error);
+        }
         if (!inside || !each(arg, (lade_bytes_t){key.mv_data, key.mv_size},
                              (lade_bytes_t){value.mv_data, value.mv_size}))
             break;
@@ -550,6 +585,161 @@ lade_store_key(const void *text, size_t len, size_t max, char *key)
     for (size_t i = 0; i < 2 * S_DIGEST; i++)
         key[max - 2 * S_DIGEST + i] = "0123456789abcdef"[digest[i / 2] >> (i % 2 ? 0 : 4) & 15];
     return max;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Views and copies: for other threads, without the loop
+
+lade_code_t
+lade_store_checkpoint(lade_store_t *self, lade_error_t *error)
+{
+    if (lade_store_dirty(self))
+        return lade_error_set(error, LADE_BUSY, "keyspace %s: a batch is open", self->folder);
+    if (!lade_wal_count(self->wal))
+        return LADE_OK;
+    lade_code_t code = s_checkpoint(self, error);
+    if (code)
+        lade_store_abort(self);
+    return code;
+}
+
+lade_code_t
+lade_store_view(lade_store_t *self, lade_store_t **view_p, lade_error_t *error)
+{
+    *view_p = NULL;
+    lade_store_t *view = calloc(1, sizeof *view);
+    if (!view)
+        return lade_error_set(error, LADE_NO_MEMORY, "no memory for a view of the keyspace");
+    *view = (lade_store_t){.of = self, .env = self->env, .folder = self->folder, .lock_fd = -1};
+    memcpy(view->tables, self->tables, sizeof view->tables);
+    int rc = mdb_txn_begin(self->env, NULL, MDB_RDONLY, &view->read);
+    if (rc) {
+        free(view);
+        return s_error(self, rc, "beginning to read", error);
+    }
+    view->reading = true;
+    pthread_mutex_lock(&self->views_lock);
+    self->views++;
+    pthread_mutex_unlock(&self->views_lock);
+    *view_p = view;
+    return LADE_OK;
+}
+
+bool
+lade_store_wanted(const lade_store_t *view)
+{
+    return view->of && atomic_load(&view->of->wanted);
+}
+
+static void
+s_close_view(lade_store_t *view)
+{
+    lade_store_t *self = view->of;
+    mdb_txn_abort(view->read);
+    free(view);
+    pthread_mutex_lock(&self->views_lock);
+    if (--self->views == 0)
+        pthread_cond_broadcast(&self->views_gone);
+    pthread_mutex_unlock(&self->views_lock);
+}
+
+uint64_t
+lade_store_copy_bytes(lade_store_t *view)
+{
+    enum { S_FREE_PAGES = 0 }; // LMDB's own table: lists of pages, each begun by its length
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    size_t pages = 0, count;
+    MDB_stat stat;
+    mdb_env_stat(view->env, &stat);
+    if (mdb_cursor_open(view->read, S_FREE_PAGES, &cursor) == 0) {
+        while (mdb_cursor_get(cursor, &key, &value, MDB_NEXT) == 0) {
+            memcpy(&count, value.mv_data, sizeof count);
+            pages += count;
+        }
+        mdb_cursor_close(cursor);
+    }
+    uint64_t used = s_used_bytes(view, NULL), unused = (uint64_t)pages * stat.ms_psize;
+    return used > unused ? used - unused : used;
+}
+
+// LMDB writes its copy to a descriptor and cannot be stopped there; so it writes to a pipe from a
+// thread of its own, and the pipe can be closed.
+typedef struct {
+    MDB_env *env;
+    int fd;
+    int rc;
+} s_copy_t;
+
+static void *
+s_write_copy(void *arg)
+{
+    s_copy_t *copy = arg;
+    copy->rc = mdb_env_copyfd2(copy->env, copy->fd, MDB_CP_COMPACT);
+    close(copy->fd);
+    return NULL;
+}
+
+static lade_code_t
+s_pump(lade_store_t *view, int fd, bool (*take)(void *arg, const void *bytes, size_t len),
+       void *arg, lade_error_t *error)
+{
+    enum { S_PIECE = 256 << 10 };
+    char *piece = malloc(S_PIECE);
+    lade_code_t code =
+        piece ? LADE_OK : lade_error_set(error, LADE_NO_MEMORY, "no memory to copy the keyspace");
+    for (ssize_t len = 1; !code && len > 0;) {
+        len = read(fd, piece, S_PIECE);
+        if (len < 0 && errno == EINTR)
+            len = 1;
+        else if (len < 0)
+            code = lade_error_errno(error, errno, "keyspace %s: copying it", view->folder);
+        else if (lade_store_wanted(view))
+            code = lade_error_set(error, LADE_BUSY,
+                                  "keyspace %s: its map had to grow while it was copied: try again",
+                                  view->folder);
+        else if (len > 0 && !take(arg, piece, (size_t)len))
+            code = lade_error_set(error, LADE_CANCELLED, "copying the keyspace was stopped");
+    }
+    free(piece);
+    return code;
+}
+
+lade_code_t
+lade_store_copy(lade_store_t *view, bool (*take)(void *arg, const void *bytes, size_t len),
+                void *arg, lade_error_t *error)
+{
+    int ends[2];
+    pthread_t thread;
+    sigset_t all, before;
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return lade_error_errno(error, errno, "no pipe to copy the keyspace through");
+    fcntl(ends[1], F_SETPIPE_SZ, 1 << 20);
+    s_copy_t copy = {.env = view->env, .fd = ends[1]};
+    sigfillset(&all); // also SIGPIPE, which is what a closed pipe says
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = pthread_create(&thread, NULL, s_write_copy, &copy);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failed) {
+        close(ends[0]);
+        close(ends[1]);
+        return lade_error_errno(error, failed, "no thread to copy the keyspace");
+    }
+    lade_code_t code = s_pump(view, ends[0], take, arg, error);
+    close(ends[0]);
+    pthread_join(thread, NULL);
+    return code || !copy.rc ? code : s_error(view, copy.rc, "copying", error);
+}
+
+void
+lade_store_use(lade_store_t *self, lade_store_use_t *use)
+{
+    size_t map;
+    MDB_envinfo info;
+    mdb_env_info(self->env, &info);
+    *use =
+        (lade_store_use_t){.used_bytes = s_used_bytes(self, &map), .readers = info.me_numreaders};
+    use->map_bytes = map;
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -702,6 +892,8 @@ lade_store_open_with(const char *folder, const lade_store_options_t *options, la
     self->folder = name;
     self->lock_fd = -1;
     self->batch = LADE_BUF(SIZE_MAX / 2);
+    pthread_mutex_init(&self->views_lock, NULL);
+    pthread_cond_init(&self->views_gone, NULL);
     code = s_lock(self, error);
     if (!code)
         code = s_open_env(self, options, error);
@@ -732,8 +924,13 @@ void
 lade_store_close(lade_store_t **self_p)
 {
     lade_store_t *self = *self_p;
+    *self_p = NULL;
     if (!self)
         return;
+    if (self->of) {
+        s_close_view(self);
+        return;
+    }
     if (self->logging) {
         lade_store_abort(self);
         if (lade_wal_count(self->wal))
@@ -749,7 +946,8 @@ lade_store_close(lade_store_t **self_p)
         mdb_env_close(self->env);
     if (self->lock_fd >= 0)
         close(self->lock_fd);
+    pthread_mutex_destroy(&self->views_lock);
+    pthread_cond_destroy(&self->views_gone);
     free(self->folder);
     free(self);
-    *self_p = NULL;
 }

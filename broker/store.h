@@ -107,6 +107,35 @@ uint64_t lade_store_bytes(lade_store_t *self);
 // has room for max bytes; returns its length.
 size_t lade_store_key(const void *text, size_t len, size_t max, char *key);
 
+// Brings LMDB's file up to everything that is committed, as a view and a copy want it. Blocks for
+// the disk, as a commit does; between batches only (LADE_BUSY in one). After a failure the keyspace
+// is as it was.
+lade_code_t lade_store_checkpoint(lade_store_t *self, lade_error_t *error);
+
+// A view: the keyspace as its last checkpoint left it, for one other thread to read with
+// lade_store_get, _scan, _count and _get_number. It holds old pages back while it is there, so it
+// is closed soon; before the store.
+lade_code_t lade_store_view(lade_store_t *self, lade_store_t **view_p, lade_error_t *error);
+
+// True once the store waits for the view to be closed, as its map has to grow: a reader stops then,
+// at the latest after some hundred entries. What reads a view answers LADE_BUSY from then on.
+bool lade_store_wanted(const lade_store_t *view);
+
+// Gives a compact copy of the whole keyspace to take, piece by piece, as a file that LMDB opens;
+// take may end it by returning false (LADE_CANCELLED). In the view's thread. total_bytes of
+// lade_store_copy_bytes is what it will come to, but for a few pages.
+lade_code_t lade_store_copy(lade_store_t *view,
+                            bool (*take)(void *arg, const void *bytes, size_t len), void *arg,
+                            lade_error_t *error);
+uint64_t lade_store_copy_bytes(lade_store_t *view);
+
+// How the map is used, for those who look after it.
+typedef struct {
+    uint64_t used_bytes, map_bytes;
+    uint32_t readers;
+} lade_store_use_t;
+void lade_store_use(lade_store_t *self, lade_store_use_t *use);
+
 void lade_store_close(lade_store_t **self_p);
 
 #endif

@@ -4,6 +4,7 @@
 #include "common/path.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -650,6 +651,143 @@ test_killed_process_loses_nothing_it_committed(void **state)
     }
 }
 
+// ---------------------------------------------------------------------------------------------------
+// Views and copies
+
+static bool
+s_count_entry(void *arg, lade_bytes_t key, lade_bytes_t value)
+{
+    (void)key;
+    (void)value;
+    return ++*(int *)arg, true;
+}
+
+static void
+test_view_stays_as_it_was(void **state)
+{
+    s_place_t *place = *state;
+    lade_store_t *view;
+    int count = 0;
+    PASS(s_put(place, LADE_DB_JOBS, "a", "1"));
+    assert_int_equal(lade_store_checkpoint(place->store, &place->error),
+                     LADE_BUSY); // a batch is open
+    PASS(lade_store_commit(place->store, &place->error));
+    PASS(lade_store_checkpoint(place->store, &place->error));
+    PASS(lade_store_view(place->store, &view, &place->error));
+    PASS(s_put(place, LADE_DB_JOBS, "a", "2"));
+    PASS(s_put(place, LADE_DB_JOBS, "b", "1"));
+    PASS(lade_store_commit(place->store, &place->error));
+    PASS(lade_store_checkpoint(place->store, &place->error));
+    lade_bytes_t found;
+    PASS(lade_store_get(view, LADE_DB_JOBS, "a", 1, &found, &place->error));
+    assert_memory_equal(found.data, "1", 1);
+    assert_int_equal(lade_store_get(view, LADE_DB_JOBS, "b", 1, &found, NULL), LADE_NOT_FOUND);
+    PASS(lade_store_scan(view, LADE_DB_JOBS, NULL, 0, 0, false, s_count_entry, &count,
+                         &place->error));
+    assert_int_equal(count, 1);
+    assert_int_equal(lade_store_count(view, LADE_DB_JOBS), 1);
+    assert_false(lade_store_wanted(view));
+    lade_store_close(&view);
+    s_expect(place, LADE_DB_JOBS, "a", "2");
+}
+
+// Reads over and over until it is told that the store wants its view back.
+static void *
+s_look(void *arg)
+{
+    lade_store_t *view = arg;
+    lade_code_t code = LADE_OK;
+    int count = 0;
+    while (!code)
+        code =
+            lade_store_scan(view, LADE_DB_EVENTS, NULL, 0, 0, false, s_count_entry, &count, NULL);
+    lade_store_close(&view);
+    return (void *)(intptr_t)code;
+}
+
+static void
+test_map_that_has_to_grow_sends_readers_away(void **state)
+{
+    s_place_t *place = *state;
+    char value[4000] = {1};
+    lade_store_t *view;
+    pthread_t thread;
+    void *ended;
+    s_open_small(place, 16 << 20); // a quarter of it is more than the log holds
+    PASS(s_put(place, LADE_DB_EVENTS, "0", "first"));
+    PASS(lade_store_commit(place->store, &place->error));
+    PASS(lade_store_checkpoint(place->store, &place->error));
+    PASS(lade_store_view(place->store, &view, &place->error));
+    assert_int_equal(pthread_create(&thread, NULL, s_look, view), 0);
+    for (uint32_t i = 0; i < 12000; i++) { // several times the map
+        char key[16];
+        int len = snprintf(key, sizeof key, "%08u", i);
+        PASS(lade_store_put(place->store, LADE_DB_EVENTS, key, (size_t)len, value, sizeof value,
+                            false, &place->error));
+        if (i % 20 == 19)
+            PASS(lade_store_commit(place->store, &place->error));
+    }
+    assert_int_equal(pthread_join(thread, &ended), 0);
+    assert_int_equal((intptr_t)ended, LADE_BUSY);
+    assert_int_equal(lade_store_count(place->store, LADE_DB_EVENTS), 12001);
+}
+
+static bool
+s_take_copy(void *arg, const void *bytes, size_t len)
+{
+    return fwrite(bytes, 1, len, arg) == len;
+}
+
+static bool
+s_take_nothing(void *arg, const void *bytes, size_t len)
+{
+    (void)bytes;
+    *(size_t *)arg += len;
+    return false;
+}
+
+static void
+test_copy_is_a_keyspace_of_its_own(void **state)
+{
+    s_place_t *place = *state;
+    char value[4000] = {1}, *other = lade_path_join(place->root, "other");
+    lade_store_t *view;
+    size_t taken = 0;
+    for (uint32_t i = 0; i < 3000; i++) {
+        char key[16];
+        int len = snprintf(key, sizeof key, "%08u", i);
+        PASS(lade_store_put(place->store, LADE_DB_EVENTS, key, (size_t)len, value, sizeof value,
+                            true, &place->error));
+        if (i % 100 == 99)
+            PASS(lade_store_commit(place->store, &place->error));
+    }
+    for (uint32_t i = 0; i < 2000; i++) {
+        char key[16];
+        int len = snprintf(key, sizeof key, "%08u", i);
+        PASS(lade_store_del(place->store, LADE_DB_EVENTS, key, (size_t)len, &place->error));
+    }
+    PASS(lade_store_commit(place->store, &place->error));
+    PASS(lade_store_checkpoint(place->store, &place->error));
+    PASS(lade_store_view(place->store, &view, &place->error));
+    uint64_t expected = lade_store_copy_bytes(view);
+    assert_int_equal(lade_store_copy(view, s_take_nothing, &taken, &place->error), LADE_CANCELLED);
+    assert_true(taken > 0 && taken < expected);
+    PASS(lade_path_mkdirs(other, 0700, &place->error));
+    char *file = lade_path_join(other, "data.mdb");
+    FILE *out = fopen(file, "wb");
+    PASS(lade_store_copy(view, s_take_copy, out, &place->error));
+    fclose(out);
+    lade_store_close(&view);
+    int64_t size = lade_path_size(file);
+    assert_true(size <= (int64_t)expected && size > 1000 * (int64_t)sizeof value);
+    assert_true(size < (int64_t)lade_store_bytes(place->store) / 2); // no free pages in it
+    lade_store_close(&place->store);
+    PASS(lade_store_open(other, &place->store, &place->error));
+    assert_int_equal(lade_store_count(place->store, LADE_DB_EVENTS), 1000);
+    free(file);
+    free(other);
+}
+
 int
 main(void)
 {
@@ -677,6 +815,9 @@ main(void)
         TEST(test_file_that_was_cut_is_corrupt_and_no_crash),
         TEST(test_file_of_something_else_is_corrupt),
         TEST(test_killed_process_loses_nothing_it_committed),
+        TEST(test_view_stays_as_it_was),
+        TEST(test_map_that_has_to_grow_sends_readers_away),
+        TEST(test_copy_is_a_keyspace_of_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

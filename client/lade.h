@@ -125,6 +125,25 @@ lade_code_t lade_installer_wait_for_job(lade_t *self, int64_t id, double timeout
 // *jobs_p an array of all; each may be NULL.
 lade_code_t lade_installer_wait_for_installs(lade_t *self, double timeout_s, char **by_source_p,
                                              char **jobs_p, lade_error_t *error);
+// ---------------------------------------------------------------------------------------------------
+// The keyspace: backup and check
+
+// Writes a backup of everything the broker knows (records, jobs, events; no secrets) into a file on
+// the broker's host: consistent, while it goes on; everything that was acknowledged before is in
+// it. path is absolute. The file appears when it is whole and on disk. progress (may be NULL) is
+// told bytes written and expected; false gives up waiting (LADE_CANCELLED; the backup goes on).
+// *result_p (may be NULL) is {"path", "bytes", "models", "schema", "sha256", "seconds"}, yours.
+// LADE_EXISTS unless overwrite, LADE_BUSY while another is under way, LADE_NO_SPACE.
+lade_code_t lade_backup(lade_t *self, const char *path, bool overwrite,
+                        bool (*progress)(void *arg, int64_t done, int64_t total), void *arg,
+                        char **result_p, lade_error_t *error);
+
+// Looks whether indexes, records and files agree; with fix it makes good what can be made good
+// without losing anything (indexes from records, leftovers of jobs that are gone). *result_p is
+// {"findings": [{"check", "severity", "where", "what", "todo"}…], "fixed": [text…], …}, yours.
+lade_code_t lade_check(lade_t *self, bool fix,
+                       bool (*progress)(void *arg, int64_t done, int64_t total), void *arg,
+                       char **result_p, lade_error_t *error);
 
 // ---------------------------------------------------------------------------------------------------
 // Events

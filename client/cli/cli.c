@@ -5,6 +5,7 @@
 #include "client/cli/show.h"
 #include "common/buf.h"
 #include "common/log.h"
+#include "common/path.h"
 #include "common/wire.h"
 
 #include <ctype.h>
@@ -297,6 +298,33 @@ lade_cli_key(lade_cli_t *cli, const char *text, char key[33], lade_error_t *erro
         code = s_one_of(found, text, what, key, error);
     json_decref(found);
     return code;
+}
+
+char *
+lade_cli_program(const char *name)
+{
+    char self[4096], *path = NULL;
+    ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[len > 0 ? len : 0] = '\0';
+    char *folder = lade_path_folder(self);
+    if (asprintf(&path, "%s/lade-%s", folder, name) < 0)
+        abort();
+    free(folder);
+    if (access(path, X_OK) == 0)
+        return path;
+    free(path);
+    char *places = strdup(getenv("PATH") ? getenv("PATH") : "/usr/bin:/bin"), *rest = places;
+    for (const char *place = strsep(&rest, ":"); place; place = strsep(&rest, ":")) {
+        if (asprintf(&path, "%s/lade-%s", *place ? place : ".", name) < 0)
+            abort();
+        if (access(path, X_OK) == 0) {
+            free(places);
+            return path;
+        }
+        free(path);
+    }
+    free(places);
+    return NULL;
 }
 
 // ---------------------------------------------------------------------------------------------------

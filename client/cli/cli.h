@@ -78,4 +78,7 @@ void lade_cli_print_members(const lade_cli_t *cli, const json_t *map, const char
 // record has.
 lade_code_t lade_cli_key(lade_cli_t *cli, const char *text, char key[33], lade_error_t *error);
 
+// The program lade-NAME: beside this one, else in PATH; NULL if there is none. You free it.
+char *lade_cli_program(const char *name);
+
 #endif

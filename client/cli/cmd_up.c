@@ -163,34 +163,6 @@ s_take_lock(s_up_t *self, lade_error_t *error)
     return code;
 }
 
-// The program beside this one, else in PATH; NULL if there is none. You free it.
-static char *
-s_program(const char *name)
-{
-    char self[4096], *path = NULL;
-    ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
-    self[len > 0 ? len : 0] = '\0';
-    char *folder = lade_path_folder(self);
-    if (asprintf(&path, "%s/lade-%s", folder, name) < 0)
-        abort();
-    free(folder);
-    if (access(path, X_OK) == 0)
-        return path;
-    free(path);
-    char *places = strdup(getenv("PATH") ? getenv("PATH") : "/usr/bin:/bin"), *rest = places;
-    for (const char *place = strsep(&rest, ":"); place; place = strsep(&rest, ":")) {
-        if (asprintf(&path, "%s/lade-%s", *place ? place : ".", name) < 0)
-            abort();
-        if (access(path, X_OK) == 0) {
-            free(places);
-            return path;
-        }
-        free(path);
-    }
-    free(places);
-    return NULL;
-}
-
 static bool
 s_in_list(const char *list, const char *name)
 {
@@ -231,7 +203,7 @@ s_find_programs(s_up_t *self, lade_error_t *error)
             without = without || s_in_list(list, s_names[c]);
         if (without)
             continue;
-        self->children[c] = (s_child_t){.name = s_names[c], .path = s_program(s_names[c])};
+        self->children[c] = (s_child_t){.name = s_names[c], .path = lade_cli_program(s_names[c])};
         if (!self->children[c].path)
             code = lade_error_set(
                 error, LADE_NOT_FOUND, "lade-%s is neither beside this program nor in PATH%s%s",

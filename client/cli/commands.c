@@ -113,6 +113,14 @@ static const lade_option_t s_config[] = {
     {"--presets", NULL, LADE_ARG_FLAG, false, 0, 0, "print a lade.yaml of the presets, with explanations", 0},
     {0},
 };
+static const lade_option_t s_backup[] = {
+    {"--overwrite", NULL, LADE_ARG_FLAG, false, 0, 0, "a file of that name is replaced, once the new one is whole", 0},
+    {0},
+};
+static const lade_option_t s_restore[] = {
+    {"--force", NULL, LADE_ARG_FLAG, false, 0, 0, "a keyspace that is there is kept aside", 0},
+    {0},
+};
 static const lade_option_t s_keys[] = {
     {"--dest", "DIR", LADE_ARG_TEXT, false, 0, 0, "the folder they go into (DATA/keys)", 0},
     {0},
@@ -155,6 +163,10 @@ static const lade_command_t s_commands[] = {
     {"top", "", "status, workers and jobs, refreshed", 0, 0, s_top, lade_cmd_status_top, NULL},
     {"gates", "", "list the gates that hold jobs back", 0, 0, s_none, lade_cmd_status_gates, NULL},
     {"set", "GATE --limit N|--close-for SECONDS | [--job ID] --rate BYTES", "limit a gate, such as host:example.org, or bytes per second", 0, 1, s_set, lade_cmd_status_set, NULL},
+    {"backup", "FILE", "write a backup of all records, jobs and events, while the broker goes on", 1, 1, s_backup, lade_cmd_backup_run,
+        "FILE is on the broker's host. Secrets (tokens of jobs that are under way) and model files are not in it."},
+    {"restore", "FILE", "put a backup in the place of the keyspace; no broker may run", 1, 1, s_restore, lade_cmd_backup_restore,
+        "Nothing is touched before FILE was found whole. Jobs that needed a token ask for it again."},
     {"config", "", "print the settings in force", 0, 0, s_config, lade_cmd_config_run, NULL},
     {"keys", "NAME", "make a pair of CURVE keys for tcp endpoints", 1, 1, s_keys, lade_cmd_config_keys, NULL},
     {"completion", "bash", "print a completion script: eval \"$(lade completion bash)\"", 1, 1, s_none, s_completion, NULL},
