@@ -86,16 +86,19 @@ s_source_text(const msgpack_object *source, char **text_p, lade_error_t *error)
     char *repo = lade_wire_strdup(source, "repo_id"),
          *variant = lade_wire_strdup(source, "variant");
     char *subfolder = lade_wire_strdup(source, "subfolder");
+    char *revision = lade_wire_strdup(source, "revision");
     *text_p = lade_wire_strdup(source, "path");
     if (!*text_p)
         *text_p = lade_wire_strdup(source, "url");
     if (!*text_p && repo &&
-        asprintf(text_p, "%s%s%s%s%s", repo, variant || subfolder ? ":" : "",
-                 variant ? variant : "", subfolder ? ":" : "", subfolder ? subfolder : "") < 0)
+        asprintf(text_p, "%s%s%s%s%s%s%s", repo, revision ? "@" : "", revision ? revision : "",
+                 variant || subfolder ? ":" : "", variant ? variant : "", subfolder ? ":" : "",
+                 subfolder ? subfolder : "") < 0)
         abort();
     free(repo);
     free(variant);
     free(subfolder);
+    free(revision);
     if (*text_p && **text_p)
         return LADE_OK;
     free(*text_p);

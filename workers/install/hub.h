@@ -13,19 +13,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Before and after everything else; not thread-safe (they set up libcurl).
-void lade_hub_open(void);
-void lade_hub_close(void);
-
 typedef struct {
     const char *path;   // in the repository, not checked
     int64_t size;       // -1: not told
     const char *sha256; // 64 lower-case hex digits, "" if the hub has none
+    const char *git;    // of a file without a sha256: its git object, 40 hex digits; else ""
 } lade_hub_file_t;
 
 typedef struct {
     json_t *info;      // the whole answer; the texts of files lie in it
-    char revision[72]; // what file URLs name: the commit, else the revision asked for, else "main"
+    char revision[256]; // what file URLs name: the commit, else the revision asked for, else "main"
+    bool pinned;        // it is a commit: what it names never changes
     lade_hub_file_t *files;
     size_t count;
 } lade_hub_repo_t;
@@ -38,14 +36,14 @@ typedef struct {
     double retry_after_s; // set when the hub says when to come back
 } lade_hub_request_t;
 
-// Asks for a repository. revision NULL is the default one; a revision that does not exist is asked
-// for again without. LADE_UNKNOWN_METADATA: no such repository; LADE_AUTH_REQUIRED,
+// Asks for a repository. revision NULL is the default one; one that does not exist is
+// LADE_UNKNOWN_REVISION if it is required, else it is asked again without. LADE_UNKNOWN_METADATA: no such repository; LADE_AUTH_REQUIRED,
 // LADE_AUTH_DENIED, LADE_LICENSE_GATE, LADE_RATE_LIMITED, LADE_OFFLINE, LADE_NETWORK,
 // LADE_UNSAFE_URL (only hub.endpoint itself may be inside a network, common/guard.h),
 // LADE_HTTP_ERROR, LADE_CORRUPT (no answer of a hub), LADE_TOO_LARGE, LADE_CANCELLED (stop said
 // so). *repo_p is set only on success; free it with lade_hub_repo_free.
 lade_code_t lade_hub_fetch(lade_hub_request_t *request, const char *repo, const char *revision,
-                           lade_hub_repo_t **repo_p, lade_error_t *error);
+                           bool required, lade_hub_repo_t **repo_p, lade_error_t *error);
 void lade_hub_repo_free(lade_hub_repo_t **repo_p);
 
 // The answer as JSON text of at most max_bytes: whole, else without what is long (the list of

@@ -73,7 +73,7 @@ test_the_list_of_files_is_read(void **state)
     lade_hub_request_t request = {.config = &config, .token = "hf_secret"};
     lade_hub_repo_t *repo;
     lade_error_t error = {0};
-    assert_int_equal(lade_hub_fetch(&request, "o/r", NULL, &repo, &error), LADE_OK);
+    assert_int_equal(lade_hub_fetch(&request, "o/r", NULL, false, &repo, &error), LADE_OK);
     assert_non_null(strstr(server->last, "Authorization: Bearer hf_secret\r\n"));
     assert_non_null(strstr(server->last, "User-Agent: lade/test\r\n"));
     assert_string_equal(repo->revision, SHA);
@@ -109,11 +109,11 @@ test_a_revision_that_is_missing_falls_back(void **state)
     lade_config_t config = s_config(server->endpoint);
     lade_hub_request_t request = {.config = &config};
     lade_hub_repo_t *repo;
-    assert_int_equal(lade_hub_fetch(&request, "o/r", "fp16", &repo, NULL), LADE_OK);
+    assert_int_equal(lade_hub_fetch(&request, "o/r", "fp16", false, &repo, NULL), LADE_OK);
     assert_int_equal(atomic_load(&server->count), 2);
     assert_string_equal(repo->revision, SHA);
     lade_hub_repo_free(&repo);
-    assert_int_equal(lade_hub_fetch(&request, "o/branch", "fp16", &repo, NULL), LADE_OK);
+    assert_int_equal(lade_hub_fetch(&request, "o/branch", "fp16", false, &repo, NULL), LADE_OK);
     assert_string_equal(repo->revision, "fp16");
     lade_hub_repo_free(&repo);
     test_server_end(server);
@@ -158,7 +158,7 @@ test_each_refusal_has_its_own_code(void **state)
         lade_hub_request_t request = {.config = &config, .token = rows[i].token};
         lade_hub_repo_t *repo;
         lade_error_t error = {0};
-        lade_code_t code = lade_hub_fetch(&request, rows[i].repo, NULL, &repo, &error);
+        lade_code_t code = lade_hub_fetch(&request, rows[i].repo, NULL, false, &repo, &error);
         print_message("%s: %s: %s\n", rows[i].repo, lade_code_name(code), error.message);
         assert_int_equal(code, rows[i].code);
         assert_non_null(strcasestr(error.message, rows[i].words));
@@ -178,7 +178,7 @@ test_a_token_that_the_hub_repeats_is_hidden(void **state)
     lade_hub_request_t request = {.config = &config, .token = "hf_s3cretX9"};
     lade_hub_repo_t *repo = NULL;
     lade_error_t error = {0};
-    assert_int_equal(lade_hub_fetch(&request, "o/echo", NULL, &repo, &error), LADE_AUTH_DENIED);
+    assert_int_equal(lade_hub_fetch(&request, "o/echo", NULL, false, &repo, &error), LADE_AUTH_DENIED);
     assert_null(strstr(error.message, "hf_s3cret"));
     assert_non_null(strstr(error.message, "no token *"));
     test_server_end(server);
@@ -198,7 +198,7 @@ test_a_token_does_not_follow_to_another_origin(void **state)
     config.allow_addresses = "127.0.0.1";
     lade_hub_request_t request = {.config = &config, .token = "hf_secret"};
     lade_hub_repo_t *repo;
-    assert_int_equal(lade_hub_fetch(&request, "o/away", NULL, &repo, NULL), LADE_OK);
+    assert_int_equal(lade_hub_fetch(&request, "o/away", NULL, false, &repo, NULL), LADE_OK);
     assert_non_null(strstr(server->last, "hf_secret"));
     assert_null(strstr(other->last, "hf_secret"));
     lade_hub_repo_free(&repo);
@@ -235,11 +235,11 @@ test_a_name_that_leads_inside_is_refused_when_it_is_connected_to(void **state)
     lade_hub_request_t request = {.config = &config};
     lade_hub_repo_t *repo;
     lade_error_t error = {0};
-    assert_int_equal(lade_hub_fetch(&request, "o/away", NULL, &repo, &error), LADE_UNSAFE_URL);
+    assert_int_equal(lade_hub_fetch(&request, "o/away", NULL, false, &repo, &error), LADE_UNSAFE_URL);
     assert_int_equal(atomic_load(&inside->count), 0);
     assert_non_null(strstr(error.message, name));
     config.allow_addresses = name;
-    assert_int_not_equal(lade_hub_fetch(&request, "o/away", NULL, &repo, &error), LADE_UNSAFE_URL);
+    assert_int_not_equal(lade_hub_fetch(&request, "o/away", NULL, false, &repo, &error), LADE_UNSAFE_URL);
     lade_hub_repo_free(&repo);
     test_server_end(inside);
     test_server_end(hub);
@@ -260,7 +260,7 @@ test_a_silent_hub_can_be_left(void **state)
     int asked = 0;
     lade_hub_request_t request = {.config = &config, .stop = s_stop_later, .arg = &asked};
     lade_hub_repo_t *repo;
-    assert_int_equal(lade_hub_fetch(&request, "o/r", NULL, &repo, NULL), LADE_CANCELLED);
+    assert_int_equal(lade_hub_fetch(&request, "o/r", NULL, false, &repo, NULL), LADE_CANCELLED);
     assert_null(repo);
     test_server_end(server);
 }
@@ -273,9 +273,9 @@ test_offline_asks_nobody(void **state)
     config.hub_offline = true;
     lade_hub_request_t request = {.config = &config};
     lade_hub_repo_t *repo;
-    assert_int_equal(lade_hub_fetch(&request, "o/r", NULL, &repo, NULL), LADE_OFFLINE);
+    assert_int_equal(lade_hub_fetch(&request, "o/r", NULL, false, &repo, NULL), LADE_OFFLINE);
     config.hub_offline = false; // nobody listens there
-    assert_int_equal(lade_hub_fetch(&request, "o/r", NULL, &repo, NULL), LADE_NETWORK);
+    assert_int_equal(lade_hub_fetch(&request, "o/r", NULL, false, &repo, NULL), LADE_NETWORK);
 }
 
 static void
@@ -339,7 +339,7 @@ s_open(void **state)
     unsetenv("http_proxy");
     unsetenv("all_proxy");
     unsetenv("ALL_PROXY");
-    lade_hub_open();
+    lade_api_open();
     return 0;
 }
 
@@ -347,7 +347,7 @@ static int
 s_close(void **state)
 {
     (void)state;
-    lade_hub_close();
+    lade_api_close();
     return 0;
 }
 

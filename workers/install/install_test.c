@@ -740,7 +740,7 @@ test_refusals_of_a_hub_reach_the_job(void **state)
         lade_code_t code;
     } rows[] = {
         {"org/missing", LADE_UNKNOWN_METADATA},    {"org/evil", LADE_CORRUPT},
-        {"org/none", LADE_INVALID_MODEL_CONFIG},   {"org/R::nothing", LADE_UNKNOWN_METADATA},
+        {"org/none", LADE_INVALID_MODEL_CONFIG},   {"org/R::nothing", LADE_NOT_FOUND},
         {"org/R:onnx", LADE_INVALID_MODEL_CONFIG}, {"org/busy", LADE_RATE_LIMITED}};
     test_server_t *server = test_server_new(s_replies, false);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -777,7 +777,7 @@ s_open(void **state)
     unsetenv("http_proxy");
     unsetenv("all_proxy");
     unsetenv("ALL_PROXY");
-    lade_hub_open();
+    lade_api_open();
     return 0;
 }
 
@@ -785,7 +785,7 @@ static int
 s_close(void **state)
 {
     (void)state;
-    lade_hub_close();
+    lade_api_close();
     return 0;
 }
 

@@ -3,7 +3,7 @@
 
 #include "common/identify/identify.h"
 #include "common/log.h"
-#include "workers/install/hub.h"
+#include "workers/install/api.h"
 #include "workers/install/install.h"
 #include "workers/install/place.h"
 #include "workers/install/remove.h"
@@ -126,7 +126,7 @@ lade_installer_new(const lade_config_t *config, lade_installer_t **self_p, lade_
         lade_installer_destroy(&self);
         return code;
     }
-    lade_hub_open();
+    lade_api_open();
     lade_place_sweep(config->models_dir);
     self->pool = lade_pool_new((size_t)config->install_slots, s_run, self);
     *self_p = self;
@@ -153,7 +153,7 @@ lade_installer_destroy(lade_installer_t **self_p)
         return;
     if (self->pool) {
         lade_pool_destroy(&self->pool);
-        lade_hub_close();
+        lade_api_close();
     }
     lade_identify_destroy(&self->identify);
     free(self);

@@ -357,7 +357,7 @@ s_nothing(const s_select_t *self, const char *repo, const char *subfolder, lade_
                                 file->path);
     }
     return lade_error_set(
-        error, there ? LADE_INVALID_MODEL_CONFIG : LADE_UNKNOWN_METADATA,
+        error, there ? LADE_INVALID_MODEL_CONFIG : LADE_NOT_FOUND,
         "%s%s%.80s: No downloadable files found%s%s%s; %s%s%s", repo, subfolder ? "::" : "",
         subfolder ? subfolder : "",
         there ? " for the " : ", the repository has no such file or folder",

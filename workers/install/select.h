@@ -25,7 +25,7 @@ typedef struct {
 // openvino, flax. subfolder may be NULL, one folder, one file, or several folders joined by '+'.
 // Paths come from the hub and are checked: LADE_CORRUPT for one that leaves the folder.
 // LADE_INVALID_MODEL_CONFIG "No downloadable files found" with what to name instead,
-// LADE_UNKNOWN_METADATA if the subfolder is not there at all. Free with lade_select_free whatever
+// LADE_NOT_FOUND if the subfolder is not there at all. Free with lade_select_free whatever
 // is returned.
 lade_code_t lade_select_files(const char *const *paths, size_t count, const char *repo,
                               const char *variant, const char *subfolder,

@@ -44,7 +44,7 @@ s_expect(const char *repo_files, const char *repo, const char *variant, const ch
     if (wanted_count == 0) {
         print_message("  %s\n", error.message);
         bool missing = strstr(error.message, "no such file or folder") != NULL;
-        assert_int_equal(code, missing ? LADE_UNKNOWN_METADATA : LADE_INVALID_MODEL_CONFIG);
+        assert_int_equal(code, missing ? LADE_NOT_FOUND : LADE_INVALID_MODEL_CONFIG);
         assert_true(!missing || subfolder);
         assert_non_null(strstr(error.message, "No downloadable files found"));
     } else {

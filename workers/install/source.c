@@ -11,10 +11,12 @@
 #include <strings.h>
 #include <unistd.h>
 
+enum { S_MAX_REVISION = 200 };
+
 static const char *const s_variants[] = {"", "fp16", "fp32", "onnx", "openvino", "flax", NULL};
 static const char s_hub_page[] = "huggingface.co";
 static const char s_forms[] =
-    "a source is a path that exists, ORG/REPO[:VARIANT][:SUBFOLDER] with the variant "
+    "a source is a path that exists, ORG/REPO[@REVISION][:VARIANT][:SUBFOLDER] with the variant "
     "fp16, fp32, onnx, openvino, flax or none, or an http(s) URL";
 
 static lade_code_t
@@ -135,12 +137,41 @@ s_take_subfolder(const char *subfolder, lade_source_t *self, lade_error_t *error
     return code;
 }
 
-// True if the text has the shape of a repository: ORG/REPO, then nothing or a colon.
+// A branch, a tag, a commit or a ref of the hub (refs/pr/7). What git allows beyond that would have
+// to be told apart from the rest of the source.
+static bool
+s_is_revision(const char *text, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        bool twice = i + 1 < len && text[i] == text[i + 1];
+        if (!isalnum((unsigned char)text[i]) && !strchr("._-+/", text[i]))
+            return false;
+        if (twice && strchr("./", text[i]))
+            return false;
+    }
+    return len > 0 && len <= S_MAX_REVISION && !strchr("-/.", text[0]) && text[len - 1] != '/';
+}
+
+static lade_code_t
+s_take_revision(const char *text, size_t len, lade_source_t *self, lade_error_t *error)
+{
+    if (!s_is_revision(text, len))
+        return lade_error_set(error, LADE_VALUE_ERROR,
+                              "'%.*s' is no revision: name a branch, a tag, a commit or refs/pr/N",
+                              (int)(len > 100 ? 100 : len), text);
+    self->revision = strndup(text, len);
+    return LADE_OK;
+}
+
+// True if the text has the shape of a repository: ORG/REPO, then nothing, a colon or an @.
 static bool
 s_looks_like_repo(const char *text, size_t *len_p)
 {
     size_t len = strcspn(text, ":");
     const char *slash = memchr(text, '/', len);
+    const char *at = slash ? memchr(slash, '@', len - (size_t)(slash - text)) : NULL;
+    if (at)
+        len = (size_t)(at - text);
     *len_p = len;
     return slash && slash > text && slash + 1 < text + len &&
            !memchr(slash + 1, '/', len - (size_t)(slash + 1 - text));
@@ -155,6 +186,12 @@ s_take_repo(const char *text, size_t len, lade_source_t *self, lade_error_t *err
     self->kind = LADE_SOURCE_HUB;
     self->repo = strndup(text, len);
     const char *at = text + len;
+    if (*at == '@') {
+        size_t revision = strcspn(++at, ":");
+        if (s_take_revision(at, revision, self, error))
+            return LADE_VALUE_ERROR;
+        at += revision;
+    }
     if (!*at)
         return LADE_OK;
     size_t word = strcspn(++at, ":");
@@ -227,6 +264,7 @@ s_from_hub_map(const json_t *map, lade_source_t *self, lade_error_t *error)
     const char *repo = lade_json_text(map, "repo_id", "");
     const char *variant = lade_json_text(map, "variant", NULL);
     const char *subfolder = lade_json_text(map, "subfolder", NULL);
+    const char *revision = lade_json_text(map, "revision", NULL);
     if (variant && strcmp(variant, "default") == 0)
         variant = "";
     if (!s_is_repo(repo, strlen(repo)))
@@ -238,9 +276,13 @@ s_from_hub_map(const json_t *map, lade_source_t *self, lade_error_t *error)
     self->variant = variant ? strdup(variant) : NULL;
     if (subfolder && *subfolder && s_take_subfolder(subfolder, self, error))
         return error ? error->code : LADE_VALUE_ERROR;
+    if (revision && *revision && s_take_revision(revision, strlen(revision), self, error))
+        return LADE_VALUE_ERROR;
     bool more = self->subfolder || (variant && *variant);
-    if (asprintf(&self->text, "%s%s%s%s%s", repo, more ? ":" : "", more && variant ? variant : "",
-                 self->subfolder ? ":" : "", self->subfolder ? self->subfolder : "") < 0)
+    if (asprintf(&self->text, "%s%s%s%s%s%s%s", repo, self->revision ? "@" : "",
+                 self->revision ? self->revision : "", more ? ":" : "",
+                 more && variant ? variant : "", self->subfolder ? ":" : "",
+                 self->subfolder ? self->subfolder : "") < 0)
         return lade_error_set(error, LADE_NO_MEMORY, "no memory for the source");
     return LADE_OK;
 }
@@ -319,6 +361,65 @@ s_is_file_name(const char *path, size_t len)
     return false;
 }
 
+// The URL's %XX decoded; NULL if they are none or stand for a NUL. You free it.
+static char *
+s_decode(const char *text, size_t len)
+{
+    char *out = malloc(len + 1), *to = out;
+    for (size_t i = 0; i < len; i++, to++) {
+        *to = text[i];
+        if (text[i] != '%')
+            continue;
+        const char hex[] = {i + 1 < len ? text[i + 1] : '\0', i + 2 < len ? text[i + 2] : '\0', '\0'};
+        *to = strspn(hex, "0123456789abcdefABCDEF") == 2 ? (char)strtoul(hex, NULL, 16) : '\0';
+        i += 2;
+        if (!*to) {
+            free(out);
+            return NULL;
+        }
+    }
+    *to = '\0';
+    return out;
+}
+
+// Bytes of the revision at the beginning of what follows /tree/: one part, or a ref's three.
+static size_t
+s_revision_len(const char *rest)
+{
+    size_t len = strcspn(rest, "/");
+    if (strncmp(rest, "refs/", 5) != 0)
+        return len;
+    size_t kind = 5 + strcspn(rest + 5, "/");
+    return rest[kind] ? kind + 1 + strcspn(rest + kind + 1, "/") : kind;
+}
+
+// rest: REVISION[/FOLDER], still encoded.
+static lade_code_t
+s_take_tree(lade_source_t *self, const char *rest, size_t len, lade_error_t *error)
+{
+    char *words = s_decode(rest, len);
+    if (!words)
+        return s_refuse(self->text, "the URL has a % that two hex digits do not follow", error);
+    size_t revision = s_revision_len(words), end = strlen(words);
+    while (end > revision && words[end - 1] == '/')
+        words[--end] = '\0';
+    lade_code_t code = s_take_revision(words, revision, self, error);
+    if (!code && words[revision])
+        code = s_take_subfolder(words + revision + 1, self, error);
+    free(words);
+    return code;
+}
+
+static void
+s_become_repo(lade_source_t *self, const char *repo, size_t len)
+{
+    self->kind = LADE_SOURCE_HUB;
+    self->repo = strndup(repo, len);
+    self->variant = strdup(""); // a page shows the default files
+    free(self->url);
+    self->url = NULL;
+}
+
 lade_code_t
 lade_source_resolve_page(lade_source_t *self, const char *endpoint, lade_error_t *error)
 {
@@ -328,15 +429,18 @@ lade_source_resolve_page(lade_source_t *self, const char *endpoint, lade_error_t
     size_t len = strcspn(below, "?#");
     size_t repo = len > 0 && below[len - 1] == '/' ? len - 1 : len;
     if (s_is_repo(below, repo) && !s_is_file_name(below, repo)) {
-        self->kind = LADE_SOURCE_HUB;
-        self->repo = strndup(below, repo);
-        self->variant = strdup(""); // a page shows the default files
-        free(self->url);
-        self->url = NULL;
+        s_become_repo(self, below, repo);
         return LADE_OK;
     }
     const char *name = memchr(below, '/', len);
     const char *after = name ? memchr(name + 1, '/', len - (size_t)(name + 1 - below)) : NULL;
+    if (after && strncmp(after, "/tree/", 6) == 0 && s_is_repo(below, (size_t)(after - below))) {
+        lade_code_t code =
+            s_take_tree(self, after + 6, len - (size_t)(after + 6 - below), error);
+        if (!code)
+            s_become_repo(self, below, (size_t)(after - below));
+        return code;
+    }
     if (!after || strncmp(after, "/blob/", 6) != 0)
         return LADE_OK;
     char *url = NULL;
@@ -360,7 +464,8 @@ lade_source_type(const lade_source_t *self)
 void
 lade_source_free(lade_source_t *self)
 {
-    char *parts[] = {self->text, self->path, self->repo, self->variant, self->subfolder, self->url};
+    char *parts[] = {self->text, self->path, self->repo, self->revision, self->variant,
+                     self->subfolder, self->url};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         free(parts[i]);
     *self = (lade_source_t){0};

@@ -1,9 +1,10 @@
 // What a user may name as the source of a model: a path, a hub repository, an URL.
 //
 //   /models/foo.safetensors, ./folder      a file or folder that exists on this machine
-//   org/repo[:variant][:[/]subfolder]      a hub repository; variant is fp16 fp32 onnx openvino
-//   flax or nothing;
-//                                          several subfolders are joined by '+', a subfolder may be
+//   org/repo[@revision][:variant][:[/]subfolder]
+//                                          a hub repository; revision is a branch, tag, commit or
+//                                          refs/pr/N; variant is fp16 fp32 onnx openvino flax or
+//                                          nothing; several subfolders are joined by '+', a subfolder may be
 //                                          one file
 //   http://… https://…                     one file; a hub's repository page means the repository
 //
@@ -24,6 +25,7 @@ typedef struct {
     char *text;      // as the record's `source` shows it
     char *path;      // local: absolute, symbolic links in it kept
     char *repo;      // hub: "org/repo"
+    char *revision;  // hub: as written; NULL when none was
     char *variant;   // hub: as written; NULL when none was, "" for the default one by name
     char *subfolder; // hub: as written, without a slash at its start
     char *url;
@@ -35,11 +37,11 @@ typedef struct {
 lade_code_t lade_source_parse(const char *text, lade_source_t *self, lade_error_t *error);
 
 // Reads the map form of `import_model`: {"type": "local" "url" "hf", "path" "url" "repo_id",
-// "variant"?, "subfolder"?}.
+// "revision"?, "variant"?, "subfolder"?}.
 lade_code_t lade_source_from_map(const json_t *map, lade_source_t *self, lade_error_t *error);
 
-// An URL of a hub's repository page (https://HOST/org/repo) becomes a hub source, one of a file's
-// page (…/blob/…) the URL of the file itself. HOST is huggingface.co or the endpoint's. Others stay
+// An URL of a hub's repository page (https://HOST/org/repo, …/tree/REVISION[/FOLDER]) becomes a hub
+// source, one of a file's page (…/blob/…) the URL of the file itself. HOST is huggingface.co or the endpoint's. Others stay
 // as they are.
 lade_code_t lade_source_resolve_page(lade_source_t *self, const char *endpoint,
                                      lade_error_t *error);
