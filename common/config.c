@@ -76,7 +76,12 @@ static const s_row_t s_rows[] = {
     {"hub.endpoint",        S_TEXT,   AT(hub_endpoint),      0, 0, "https://huggingface.co", "HF_ENDPOINT", "the model hub"},
     {"hub.token",           S_TEXT,   AT(hub_token),         0, 0, "", "HF_TOKEN", "access token for the hub (better: hub.token_file)"},
     {"hub.token_file",      S_TEXT,   AT(hub_token_file),    0, 0, "", "HF_TOKEN_PATH", "file with the token; empty: HF_HOME/token"},
-    {"hub.offline",         S_SWITCH, AT(hub_offline),       0, 0, "false", "HF_HUB_OFFLINE", "never ask the hub"},
+    {"hub.offline",         S_SWITCH, AT(hub_offline),       0, 0, "false", "HF_HUB_OFFLINE", "never ask a hub; what its cache has can be installed"},
+    {"hub.cache",           S_TEXT,   AT(hub_cache),         0, 0, "", "HF_HUB_CACHE", "the hub library's cache, whose files are copied instead of fetched; empty: HF_HOME/hub; none: not looked at"},
+
+    {"civitai.endpoint",    S_TEXT,   AT(civitai_endpoint),  0, 0, "https://civitai.com", NULL, "Civitai, or a mirror of its API"},
+    {"civitai.token",       S_TEXT,   AT(civitai_token),     0, 0, "", "CIVITAI_API_TOKEN", "API key for Civitai (better: civitai.token_file)"},
+    {"civitai.token_file",  S_TEXT,   AT(civitai_token_file), 0, 0, "", NULL, "file with the API key for Civitai"},
 
     {"remote_api_tokens",   S_TOKENS, AT(remote_tokens),     0, 0, "[]", NULL, "list of {url_regex, token or token_file}: the first that is found in a URL goes with it"},
 
@@ -487,7 +492,7 @@ s_apply_set(lade_config_t *self, const char *set, lade_error_t *error)
 static void
 s_blot_out(char *set)
 {
-    static const char *const keys[] = {"hub.token=", "download.proxy="};
+    static const char *const keys[] = {"hub.token=", "civitai.token=", "download.proxy="};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (strncmp(set, keys[i], strlen(keys[i])) == 0)
             explicit_bzero(set + strlen(keys[i]), strlen(set + strlen(keys[i])));

@@ -43,7 +43,8 @@ typedef struct {
     int64_t install_slots;
     char *hash; // imohash, sha256, none
     char *families_dir;
-    char *hub_endpoint, *hub_token, *hub_token_file;
+    char *hub_endpoint, *hub_token, *hub_token_file, *hub_cache;
+    char *civitai_endpoint, *civitai_token, *civitai_token_file;
     bool hub_offline;
     char *precision; // float16, float32: which hub variant is meant when none is named
 
@@ -51,7 +52,8 @@ typedef struct {
 } lade_config_t;
 
 // Fills *self. file and data may be NULL (not given as flags). Creates nothing on disk. The
-// ecosystem's own variables (HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE) count as environment.
+// ecosystem's own variables (HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE,
+// CIVITAI_API_TOKEN) count as environment.
 // LADE_CONFIG_ERROR with "FILE:LINE: …" for an unknown key, a value of the wrong type or out of its
 // range. Free with lade_config_free whatever is returned.
 lade_code_t lade_config_load(lade_config_t *self, const char *file, const char *data,

@@ -11,7 +11,7 @@
 static bool
 s_secret(const char *key, const char *value)
 {
-    return strcmp(key, "hub.token") == 0 ||
+    return strcmp(key, "hub.token") == 0 || strcmp(key, "civitai.token") == 0 ||
            (strcmp(key, "download.proxy") == 0 && strchr(value, '@')); // USER:PASSWORD@HOST
 }
 

@@ -3,6 +3,8 @@
 #include "client/cli/follow.h"
 #include "client/cli/show.h"
 #include "client/cli/submit.h"
+#include "client/outcome.h"
+#include "client/request.h"
 #include "common/identify/identify.h"
 #include "common/path.h"
 #include "common/wire.h"
@@ -84,18 +86,11 @@ s_print_installed(const lade_follow_t *follow, size_t i, lade_buf_t *text)
     free(name);
 }
 
-// What an install would do, as far as it can be known without fetching anything.
+// What an install of a path would do. Needs no broker.
 static lade_code_t
-s_plan(const lade_cli_t *cli, const lade_identify_t *rules, const char *source, const json_t *args,
-       json_t **plan_p, lade_error_t *error)
+s_local_plan(const lade_cli_t *cli, const lade_identify_t *rules, const char *source,
+             const json_t *args, json_t **plan_p, lade_error_t *error)
 {
-    bool local = *source == '/';
-    const char *kind = local                                                          ? "local"
-                       : strncasecmp(source, "http", 4) == 0 && strstr(source, "://") ? "url"
-                                                                                      : "hf";
-    *plan_p = json_pack("{s:o, s:s}", "source", s_text(source), "kind", kind);
-    if (!local)
-        return LADE_OK;
     json_t *found = NULL;
     lade_code_t code =
         lade_identify_path(rules, source, json_object_get(args, "config"), &found, error);
@@ -107,12 +102,59 @@ s_plan(const lade_cli_t *cli, const lade_identify_t *rules, const char *source, 
     else if (asprintf(&place, "%s/%s/%s/%s", cli->config->models_dir,
                       lade_json_text(found, "base", "any"), lade_json_text(found, "type", "main"),
                       strrchr(source, '/') + 1) < 0)
-        place = NULL;
-    json_object_set_new(*plan_p, "path", place ? s_text(place) : json_null());
-    json_object_set_new(*plan_p, "bytes", json_integer(lade_path_size(source)));
-    json_object_set_new(*plan_p, "config", found);
+        abort();
+    json_int_t bytes = lade_path_size(source);
+    *plan_p =
+        json_pack("{s:o, s:s, s:o, s:[{s:o, s:n, s:I, s:n}], s:I, s:o}", "source", s_text(source),
+                  "kind", "local", "path", s_text(place), "files", "path", s_text(source), "url",
+                  "size", bytes, "sha256", "bytes", bytes, "config", found);
     free(place);
     return LADE_OK;
+}
+
+// What an install of a repository or URL would fetch: the worker's answer.
+static lade_code_t
+s_remote_plan(lade_cli_t *cli, const char *source, const json_t *args, json_t **plan_p,
+              lade_error_t *error)
+{
+    bool url = strncasecmp(source, "http", 4) == 0 && strstr(source, "://");
+    json_t *job = NULL, *ended = NULL, *asked = json_copy((json_t *)args);
+    json_object_set_new(asked, "source", s_text(source));
+    json_object_set_new(asked, "dry_run", json_true());
+    lade_t *client = cli->client;
+    lade_code_t code =
+        lade_request_json(client, "install", "heuristic_import", asked, NULL, NULL, &job, error);
+    if (!code) {
+        asked = json_pack("{s:I}", "id", (json_int_t)lade_json_int(job, "id", -1));
+        code =
+            lade_request_json(client, "install", "wait_for_job", asked, NULL, NULL, &ended, error);
+    }
+    if (!code)
+        code = lade_outcome_error(ended, error);
+    if (!code) {
+        *plan_p = json_pack("{s:o, s:s}", "source", s_text(source), "kind", url ? "url" : "hf");
+        json_object_update(*plan_p, json_object_get(ended, "result"));
+    }
+    json_decref(job);
+    json_decref(ended);
+    return code;
+}
+
+static void
+s_print_files(const json_t *plan)
+{
+    const json_t *files = json_object_get(plan, "files");
+    char size[LADE_SHOW_SIZE];
+    for (size_t i = 0; i < json_array_size(files); i++) {
+        const json_t *file = json_array_get(files, i);
+        char *path = lade_show_clean(lade_json_text(file, "path", lade_json_text(file, "url", "-")),
+                                     0, false);
+        int64_t bytes = lade_json_int(file, "size", -1);
+        printf("%10s  %s\n", bytes < 0 ? "?" : lade_show_bytes(bytes, size), path);
+        free(path);
+    }
+    printf("%10s  in %zu file%s\n", lade_show_bytes(lade_json_int(plan, "bytes", 0), size),
+           json_array_size(files), json_array_size(files) == 1 ? "" : "s");
 }
 
 static void
@@ -121,34 +163,48 @@ s_print_plan(const json_t *plan)
     const json_t *found = json_object_get(plan, "config");
     char *source = lade_show_clean(lade_json_text(plan, "source", ""), 0, false),
          size[LADE_SHOW_SIZE];
-    if (found)
+    if (found) {
         printf("%s  %s/%s/%s  %s  to %s\n", source, lade_json_text(found, "type", "-"),
                lade_json_text(found, "base", "-"), lade_json_text(found, "format", "-"),
                lade_show_bytes(lade_json_int(plan, "bytes", 0), size),
                lade_json_text(plan, "path", "-"));
-    else
-        printf("%s  would be fetched (%s) and then identified\n", source,
-               strcmp(lade_json_text(plan, "kind", ""), "url") == 0 ? "a URL" : "a hub repository");
+    } else {
+        printf("%s  would fetch\n", source);
+        s_print_files(plan);
+    }
     free(source);
 }
 
 static lade_code_t
+s_plan(lade_cli_t *cli, lade_identify_t **rules_p, const char *source, const json_t *args,
+       json_t **plan_p, lade_error_t *error)
+{
+    if (*source != '/')
+        return s_remote_plan(cli, source, args, plan_p, error);
+    lade_code_t code =
+        *rules_p ? LADE_OK : lade_identify_new(cli->config->families_dir, rules_p, error);
+    return code ? code : s_local_plan(cli, *rules_p, source, args, plan_p, error);
+}
+
+// One source is shown as its plan, several as an array of them.
+static lade_code_t
 s_dry_run(lade_cli_t *cli, const json_t *args, lade_error_t *error)
 {
     lade_identify_t *rules = NULL;
-    lade_code_t code = lade_identify_new(cli->config->families_dir, &rules, error);
+    lade_code_t code = LADE_OK;
     json_t *plans = json_array();
     for (size_t i = 0; i < cli->word_count && !code; i++) {
         json_t *plan = NULL;
         char *source = s_source(cli->words[i], error);
-        code = source ? s_plan(cli, rules, source, args, &plan, error) : error->code;
+        code = source ? s_plan(cli, &rules, source, args, &plan, error) : error->code;
         if (!code && !cli->json)
             s_print_plan(plan);
-        json_array_append_new(plans, plan ? plan : json_null());
+        if (plan)
+            json_array_append_new(plans, plan);
         free(source);
     }
     if (cli->json && !code)
-        lade_cli_print_json(json_incref(plans));
+        lade_cli_print_json(json_incref(cli->word_count == 1 ? json_array_get(plans, 0) : plans));
     json_decref(plans);
     lade_identify_destroy(&rules);
     return code;

@@ -31,7 +31,7 @@ static const lade_option_t s_install[] = {
     {"--inplace", NULL,          LADE_ARG_FLAG, false, 0, 0, "leave local files where they are", 0},
     {"--token",   "TEXT|@FILE",  LADE_ARG_SECRET, false, 0, 0, "access token for the source", 0},
     PRIORITY,
-    {"--dry-run", NULL,          LADE_ARG_FLAG, false, 0, 0, "say what would be installed; needs no broker", 0},
+    {"--dry-run", NULL,          LADE_ARG_FLAG, false, 0, 0, "say what would be fetched or copied; a path needs no broker", 0},
     NO_WAIT,
     {0},
 };
@@ -134,7 +134,8 @@ static const lade_command_t s_commands[] = {
     {"up", "", "run a broker and one worker of each kind in the foreground", 0, 0, s_up, lade_cmd_up_run,
         "Everything lives in the data folder. Ctrl-C ends it; unfinished jobs go on at the next start."},
     {"install", "SOURCE…", "install models: files, folders, URLs, hub repositories", 1, S_MANY, s_install, lade_cmd_install_run,
-        "SOURCE is a path, a URL, or OWNER/REPO[:VARIANT[:FOLDER]] of the hub (OWNER/REPO::FILE for one file).\n"
+        "SOURCE is a path, a URL, or OWNER/REPO[@REVISION][:VARIANT[:FOLDER]] of the hub (OWNER/REPO::FILE for one file).\n"
+        "REVISION is a branch, tag, commit or refs/pr/N. A URL may be a page of the hub or of Civitai, too.\n"
         "VARIANT is fp16, fp32, onnx, openvino or flax."},
     {"download", "SOURCE… --dest DIR", "download files", 0, S_MANY, s_download, lade_cmd_download_run,
         "SOURCE is a URL, a file:// URL (which is copied) or the path of a file or folder (which is moved).\n"

@@ -44,6 +44,7 @@ ELSEWHERE = {
     "NotImplemented": "broker/call_test.c::test_load_answers_what_the_worker_did",
     "Timeout": "tests/e2e/test_error_codes.py::test_codes_of_calls",
     "UnknownMetadata": "workers/install/hub_test.c::test_each_refusal_has_its_own_code",
+    "unknown_revision": "tests/e2e/test_hub.py::test_each_refusal_says_what_to_do",
     "bad_request": "common/wire_test.c::test_what_is_not_one_whole_value_is_refused",
     "unknown_service": "tests/faults/test_frames.py::test_unknown_services_and_ops_are_answered",
     "unknown_op": "tests/faults/test_frames.py::test_unknown_services_and_ops_are_answered",

@@ -7,7 +7,7 @@ It prints "listening on PORT PORT2" and serves until it is ended. PORT is the hu
 a second origin that large files are redirected to. DIR holds
 
     repos/ORG/NAME/...        the files of a repository, revision main
-    repos/ORG/NAME@REV/...    another revision
+    repos/ORG/NAME@REV/...    another revision (refs%2Fpr%2F1 for refs/pr/1)
     repos/ORG/NAME.json       {"gated": "auto", "private": true, "tags": [...], "author": "..."}, each optional
     files/...                 plain files, served below /files/ of the hub
 
@@ -138,9 +138,12 @@ class Hub:
         if not os.path.isdir(base):
             raise Refused(404, "RepoNotFound", "Repository not found")
         if revision == "main":
-            return base
-        if "/" not in revision and os.path.isdir(f"{base}@{revision}"):
-            return f"{base}@{revision}"
+            revision = self.repo_info(repo).get("main")
+            if not revision:
+                return base
+        for name in (revision, urllib.parse.quote(revision, safe="")):
+            if "/" not in name and os.path.isdir(f"{base}@{name}"):
+                return f"{base}@{name}"
         for folder in self.revisions(repo):
             if self.commit(folder) == revision:
                 return folder

@@ -194,22 +194,23 @@ s_failed(const lade_api_answer_t *answer, CURLcode result, const char *words, la
         return lade_error_set(error, answer->refused.code, "asking %s: %s", endpoint,
                               answer->refused.message);
     if (answer->too_large)
-        return lade_error_set(error, LADE_TOO_LARGE, "the answer of %s is longer than %d MiB", endpoint,
-                              S_MAX_BODY >> 20);
+        return lade_error_set(error, LADE_TOO_LARGE, "the answer of %s is longer than %d MiB",
+                              endpoint, S_MAX_BODY >> 20);
     if (result == CURLE_ABORTED_BY_CALLBACK)
         return lade_error_set(error, LADE_CANCELLED, "stopped while asking %s", endpoint);
     for (size_t i = 0; i < sizeof s_final / sizeof *s_final; i++)
         if (s_final[i].result == result)
-            return lade_error_set(error, s_final[i].code, "%s could not be asked: %s", endpoint, s_final[i].words);
-    return lade_error_set(
-        error, LADE_NETWORK,
-        "%s could not be asked: %s (is %s right, is the network up?)", endpoint,
-        *words ? words : curl_easy_strerror(result), answer->request->setting);
+            return lade_error_set(error, s_final[i].code, "%s could not be asked: %s", endpoint,
+                                  s_final[i].words);
+    return lade_error_set(error, LADE_NETWORK,
+                          "%s could not be asked: %s (is %s right, is the network up?)", endpoint,
+                          *words ? words : curl_easy_strerror(result), answer->request->setting);
 }
 
 // One request; *next_p is where the answer leads, NULL if it is the last one. Yours to free.
 static lade_code_t
-s_get_once(lade_api_answer_t *answer, CURL *curl, const char *url, char **next_p, lade_error_t *error)
+s_get_once(lade_api_answer_t *answer, CURL *curl, const char *url, char **next_p,
+           lade_error_t *error)
 {
     char words[CURL_ERROR_SIZE] = "", *next = NULL;
     if (lade_guard_check_url(answer->guard, url, error) ||
@@ -264,7 +265,8 @@ lade_api_get(lade_api_request_t *request, const char *url, lade_api_answer_t *an
     request->retry_after_s = 0;
     CURL *curl = curl_easy_init();
     if (!curl)
-        return lade_error_set(error, LADE_NO_MEMORY, "no memory for a request to %s", answer->request->endpoint);
+        return lade_error_set(error, LADE_NO_MEMORY, "no memory for a request to %s",
+                              answer->request->endpoint);
     s_set_options(curl, answer);
     lade_code_t code =
         lade_guard_new(&answer->guard, request->config->allow_addresses, request->endpoint, error);
@@ -279,4 +281,12 @@ void
 lade_api_answer_free(lade_api_answer_t *self)
 {
     lade_buf_free(&self->body);
+}
+
+json_t *
+lade_api_json(const lade_api_answer_t *self)
+{
+    // jansson bounds the depth itself (JSON_PARSER_MAX_DEPTH); the length was bounded while it
+    // came.
+    return self->body.len ? json_loadb(self->body.data, self->body.len, 0, NULL) : NULL;
 }

@@ -11,6 +11,7 @@
 #include "common/error.h"
 #include "common/guard.h"
 
+#include <jansson.h>
 #include <stdbool.h>
 
 // Before and after everything else; not thread-safe (they set up libcurl).
@@ -47,6 +48,9 @@ typedef struct {
 lade_code_t lade_api_get(lade_api_request_t *request, const char *url, lade_api_answer_t *answer,
                          lade_error_t *error);
 void lade_api_answer_free(lade_api_answer_t *self);
+
+// The body as JSON, NULL if it is none. Yours.
+json_t *lade_api_json(const lade_api_answer_t *self);
 
 // ENDPOINT and what follows it, a slash at the endpoint's end or not.
 lade_buf_t lade_api_url(const char *endpoint, const char *below);

@@ -177,21 +177,10 @@ s_read_files(lade_hub_repo_t *repo, const char *name, lade_error_t *error)
     return LADE_OK;
 }
 
-static lade_code_t
-s_read_info(const lade_api_answer_t *answer, const char *name, const char *revision,
-            lade_hub_repo_t **repo_p, lade_error_t *error)
+lade_code_t
+lade_hub_read(json_t *info, const char *name, const char *revision, lade_hub_repo_t **repo_p,
+              lade_error_t *error)
 {
-    json_error_t wrong;
-    // jansson bounds the depth itself (JSON_PARSER_MAX_DEPTH); the length was bounded while it
-    // came.
-    json_t *info =
-        answer->body.len ? json_loadb(answer->body.data, answer->body.len, 0, &wrong) : NULL;
-    if (!json_is_object(info)) {
-        json_decref(info);
-        return lade_error_set(
-            error, LADE_CORRUPT, "%s did not answer with JSON for %s%s; is hub.endpoint a hub?",
-            answer->request->endpoint, name, answer->html ? " but with a page" : "");
-    }
     lade_hub_repo_t *repo = calloc(1, sizeof *repo);
     repo->info = info;
     const char *sha = lade_json_text(info, "sha", "");
@@ -205,6 +194,19 @@ s_read_info(const lade_api_answer_t *answer, const char *name, const char *revis
         lade_hub_repo_free(&repo);
     *repo_p = repo;
     return code;
+}
+
+static lade_code_t
+s_read_info(const lade_api_answer_t *answer, const char *name, const char *revision,
+            lade_hub_repo_t **repo_p, lade_error_t *error)
+{
+    json_t *info = lade_api_json(answer);
+    if (json_is_object(info))
+        return lade_hub_read(info, name, revision, repo_p, error);
+    json_decref(info);
+    return lade_error_set(error, LADE_CORRUPT,
+                          "%s did not answer with JSON for %s%s; is hub.endpoint a hub?",
+                          answer->request->endpoint, name, answer->html ? " but with a page" : "");
 }
 
 // *no_revision_p: the repository may be there, the revision is not.

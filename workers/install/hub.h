@@ -21,9 +21,10 @@ typedef struct {
 } lade_hub_file_t;
 
 typedef struct {
-    json_t *info;      // the whole answer; the texts of files lie in it
+    json_t *info;       // the whole answer; the texts of files lie in it
     char revision[256]; // what file URLs name: the commit, else the revision asked for, else "main"
     bool pinned;        // it is a commit: what it names never changes
+    bool cached;        // listed from the cache (hubcache.h); info is no answer of a hub
     lade_hub_file_t *files;
     size_t count;
 } lade_hub_repo_t;
@@ -37,14 +38,18 @@ typedef struct {
 } lade_hub_request_t;
 
 // Asks for a repository. revision NULL is the default one; one that does not exist is
-// LADE_UNKNOWN_REVISION if it is required, else it is asked again without. LADE_UNKNOWN_METADATA: no such repository; LADE_AUTH_REQUIRED,
-// LADE_AUTH_DENIED, LADE_LICENSE_GATE, LADE_RATE_LIMITED, LADE_OFFLINE, LADE_NETWORK,
-// LADE_UNSAFE_URL (only hub.endpoint itself may be inside a network, common/guard.h),
-// LADE_HTTP_ERROR, LADE_CORRUPT (no answer of a hub), LADE_TOO_LARGE, LADE_CANCELLED (stop said
-// so). *repo_p is set only on success; free it with lade_hub_repo_free.
+// LADE_UNKNOWN_REVISION if it is required, else it is asked again without. LADE_UNKNOWN_METADATA:
+// no such repository; LADE_AUTH_REQUIRED, LADE_AUTH_DENIED, LADE_LICENSE_GATE, LADE_RATE_LIMITED,
+// LADE_OFFLINE, LADE_NETWORK, LADE_UNSAFE_URL (only hub.endpoint itself may be inside a network,
+// common/guard.h), LADE_HTTP_ERROR, LADE_CORRUPT (no answer of a hub), LADE_TOO_LARGE,
+// LADE_CANCELLED (stop said so). *repo_p is set only on success; free it with lade_hub_repo_free.
 lade_code_t lade_hub_fetch(lade_hub_request_t *request, const char *repo, const char *revision,
                            bool required, lade_hub_repo_t **repo_p, lade_error_t *error);
 void lade_hub_repo_free(lade_hub_repo_t **repo_p);
+
+// Reads an answer of the hub, which is taken whatever is returned.
+lade_code_t lade_hub_read(json_t *info, const char *name, const char *revision,
+                          lade_hub_repo_t **repo_p, lade_error_t *error);
 
 // The answer as JSON text of at most max_bytes: whole, else without what is long (the list of
 // files, …).

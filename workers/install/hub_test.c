@@ -1,4 +1,5 @@
 // The hub's API against a server that says what the test wants.
+#include "workers/install/api.h"
 #include "workers/install/hub.h"
 
 #include "workers/install/test_folder.h"
@@ -25,6 +26,8 @@ static const test_reply_t s_replies[] = {
     // clang-format off
     {API "o/r" Q,               "200 OK\r\nContent-Type: application/json\r\n", s_info},
     {API "o/r/revision/fp16" Q, "404 Not Found\r\nX-Error-Code: RevisionNotFound\r\n", "{}"},
+    {API "o/r/revision/refs%2Fpr%2F1" Q, "404 Not Found\r\nX-Error-Code: RevisionNotFound\r\n", "{}"},
+    {API "o/missing/revision/v1" Q, "404 Not Found\r\nX-Error-Code: RepoNotFound\r\n", "{}"},
     {API "o/branch/revision/fp16" Q, "200 OK\r\n", "{\"siblings\":[{\"rfilename\":\"x.bin\"}]}"},
     {API "o/missing" Q,         "404 Not Found\r\nX-Error-Code: RepoNotFound\r\n", "{}"},
     {API "o/hidden" Q,          "401 Unauthorized\r\nX-Error-Code: RepoNotFound\r\n", "{}"},
@@ -62,6 +65,24 @@ s_config(const char *endpoint)
                            .ca_file = "",
                            .connect_timeout_s = 5,
                            .stall_s = 5};
+}
+
+static void
+test_a_revision_that_was_asked_for_has_to_be_there(void **state)
+{
+    (void)state;
+    test_server_t *server = test_server_new(s_replies, false);
+    lade_config_t config = s_config(server->endpoint);
+    lade_hub_request_t request = {.config = &config};
+    lade_hub_repo_t *repo;
+    lade_error_t error = {0};
+    assert_int_equal(lade_hub_fetch(&request, "o/r", "refs/pr/1", true, &repo, &error),
+                     LADE_UNKNOWN_REVISION);
+    assert_non_null(strstr(error.message, "no revision 'refs/pr/1'"));
+    assert_null(repo);
+    assert_int_equal(lade_hub_fetch(&request, "o/missing", "v1", true, &repo, &error),
+                     LADE_UNKNOWN_METADATA);
+    test_server_end(server);
 }
 
 static void
@@ -178,7 +199,8 @@ test_a_token_that_the_hub_repeats_is_hidden(void **state)
     lade_hub_request_t request = {.config = &config, .token = "hf_s3cretX9"};
     lade_hub_repo_t *repo = NULL;
     lade_error_t error = {0};
-    assert_int_equal(lade_hub_fetch(&request, "o/echo", NULL, false, &repo, &error), LADE_AUTH_DENIED);
+    assert_int_equal(lade_hub_fetch(&request, "o/echo", NULL, false, &repo, &error),
+                     LADE_AUTH_DENIED);
     assert_null(strstr(error.message, "hf_s3cret"));
     assert_non_null(strstr(error.message, "no token *"));
     test_server_end(server);
@@ -235,11 +257,13 @@ test_a_name_that_leads_inside_is_refused_when_it_is_connected_to(void **state)
     lade_hub_request_t request = {.config = &config};
     lade_hub_repo_t *repo;
     lade_error_t error = {0};
-    assert_int_equal(lade_hub_fetch(&request, "o/away", NULL, false, &repo, &error), LADE_UNSAFE_URL);
+    assert_int_equal(lade_hub_fetch(&request, "o/away", NULL, false, &repo, &error),
+                     LADE_UNSAFE_URL);
     assert_int_equal(atomic_load(&inside->count), 0);
     assert_non_null(strstr(error.message, name));
     config.allow_addresses = name;
-    assert_int_not_equal(lade_hub_fetch(&request, "o/away", NULL, false, &repo, &error), LADE_UNSAFE_URL);
+    assert_int_not_equal(lade_hub_fetch(&request, "o/away", NULL, false, &repo, &error),
+                         LADE_UNSAFE_URL);
     lade_hub_repo_free(&repo);
     test_server_end(inside);
     test_server_end(hub);
@@ -356,6 +380,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_list_of_files_is_read),
+        cmocka_unit_test(test_a_revision_that_was_asked_for_has_to_be_there),
         cmocka_unit_test(test_a_revision_that_is_missing_falls_back),
         cmocka_unit_test(test_each_refusal_has_its_own_code),
         cmocka_unit_test(test_a_token_that_the_hub_repeats_is_hidden),

@@ -79,8 +79,8 @@ static lade_code_t
 s_describe(const lade_stage_t *job, const char *path, const json_t *state, json_t **record_p,
            lade_error_t *error)
 {
-    static const char *const copied[] = {"source", "source_type", "source_api_response", "tags",
-                                         "description"};
+    static const char *const copied[] = {
+        "source", "source_type", "source_revision", "source_api_response", "tags", "description"};
     json_t *overrides = NULL, *record = NULL;
     *record_p = NULL;
     lade_code_t code = lade_stage_overrides(job, &overrides, error);
@@ -362,25 +362,40 @@ s_child_failed(const json_t *child, lade_answer_t *answer, lade_error_t *error)
                           lade_json_text(child, "error", "a file could not be downloaded"));
 }
 
-// Fetches what is missing: after a retry, or when the files were removed under the job.
+// Fetches what is missing: after a retry, or when the files were removed under the job. state is
+// taken.
 static lade_code_t
-s_fetch_again(const lade_stage_t *job, const json_t *missing, lade_answer_t *answer,
+s_fetch_again(const lade_stage_t *job, json_t *state, const json_t *missing, lade_answer_t *answer,
               lade_error_t *error)
 {
-    int64_t round = lade_json_int(job->state, "rounds", 1) + 1;
+    answer->state = state;
+    int64_t round = lade_json_int(state, "rounds", 1) + 1;
     if (round > S_MAX_FETCH_ROUNDS)
         return lade_error_set(error, LADE_IO_ERROR,
                               "%zu files are missing after %d downloads; does something clean %s?",
                               json_array_size(missing), S_MAX_FETCH_ROUNDS,
                               job->config->models_dir);
-    json_t *state = json_deep_copy(job->state);
     json_object_set_new(state, "rounds", json_integer(round));
     answer->jobs = json_array();
     for (size_t i = 0; i < json_array_size(missing); i++)
         json_array_append_new(answer->jobs, lade_resolve_download(job, json_array_get(missing, i)));
     answer->waits = true;
-    answer->state = state;
     return LADE_OK;
+}
+
+// What the cache of the hub could not give is fetched. A file that is missing although its download
+// completed went while nobody looked, or with the failure that a retry makes good: it is asked for
+// again.
+static lade_code_t
+s_missing(const lade_stage_t *job, json_t *missing, lade_answer_t *answer, lade_error_t *error)
+{
+    json_t *state = json_deep_copy(job->state);
+    bool left = lade_resolve_leave_cache(job, state, missing) > 0;
+    const json_t *why = s_why_missing(job, missing);
+    if (left || !why)
+        return s_fetch_again(job, state, missing, answer, error);
+    json_decref(state);
+    return s_child_failed(why, answer, error);
 }
 
 static lade_code_t
@@ -396,16 +411,11 @@ s_fetched(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
             json_array_append(missing, json_array_get(files, i));
     }
     const char *from = lade_json_text(job->state, "from", path);
-    const json_t *why = s_why_missing(job, missing);
-    // A file that is missing although its download completed went while nobody looked, or with the
-    // failure that a retry makes good: it is asked for again.
     lade_code_t code;
     if (json_array_size(missing) == 0 && from)
         code = s_prepare(job, from, job->state, job->state, answer, error);
-    else if (why)
-        code = s_child_failed(why, answer, error);
     else
-        code = s_fetch_again(job, missing, answer, error);
+        code = s_missing(job, missing, answer, error);
     json_decref(missing);
     free(path);
     return code;

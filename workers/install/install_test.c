@@ -4,6 +4,7 @@
 
 #include "common/record.h"
 #include "common/wire.h"
+#include "workers/install/api.h"
 #include "workers/install/hub.h"
 #include "workers/install/place.h"
 #include "workers/install/test_folder.h"
@@ -738,10 +739,9 @@ test_refusals_of_a_hub_reach_the_job(void **state)
     static const struct {
         const char *source;
         lade_code_t code;
-    } rows[] = {
-        {"org/missing", LADE_UNKNOWN_METADATA},    {"org/evil", LADE_CORRUPT},
-        {"org/none", LADE_INVALID_MODEL_CONFIG},   {"org/R::nothing", LADE_NOT_FOUND},
-        {"org/R:onnx", LADE_INVALID_MODEL_CONFIG}, {"org/busy", LADE_RATE_LIMITED}};
+    } rows[] = {{"org/missing", LADE_UNKNOWN_METADATA},    {"org/evil", LADE_CORRUPT},
+                {"org/none", LADE_INVALID_MODEL_CONFIG},   {"org/R::nothing", LADE_NOT_FOUND},
+                {"org/R:onnx", LADE_INVALID_MODEL_CONFIG}, {"org/busy", LADE_RATE_LIMITED}};
     test_server_t *server = test_server_new(s_replies, false);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         s_world_t *world = s_begin(rows[i].source, "{}");

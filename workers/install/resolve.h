@@ -18,4 +18,8 @@ lade_code_t lade_resolve_remote(const lade_stage_t *job, const lade_source_t *so
 // The download job of one entry of state.files.
 json_t *lade_resolve_download(const lade_stage_t *job, const json_t *file);
 
+// The missing entries of state.files that were to come from the hub library's cache get the hub's
+// URL instead, in both; how many. None if the hub is not to be asked.
+size_t lade_resolve_leave_cache(const lade_stage_t *job, json_t *state, json_t *missing);
+
 #endif

@@ -370,7 +370,8 @@ s_decode(const char *text, size_t len)
         *to = text[i];
         if (text[i] != '%')
             continue;
-        const char hex[] = {i + 1 < len ? text[i + 1] : '\0', i + 2 < len ? text[i + 2] : '\0', '\0'};
+        const char hex[] = {i + 1 < len ? text[i + 1] : '\0', i + 2 < len ? text[i + 2] : '\0',
+                            '\0'};
         *to = strspn(hex, "0123456789abcdefABCDEF") == 2 ? (char)strtoul(hex, NULL, 16) : '\0';
         i += 2;
         if (!*to) {
@@ -435,8 +436,7 @@ lade_source_resolve_page(lade_source_t *self, const char *endpoint, lade_error_t
     const char *name = memchr(below, '/', len);
     const char *after = name ? memchr(name + 1, '/', len - (size_t)(name + 1 - below)) : NULL;
     if (after && strncmp(after, "/tree/", 6) == 0 && s_is_repo(below, (size_t)(after - below))) {
-        lade_code_t code =
-            s_take_tree(self, after + 6, len - (size_t)(after + 6 - below), error);
+        lade_code_t code = s_take_tree(self, after + 6, len - (size_t)(after + 6 - below), error);
         if (!code)
             s_become_repo(self, below, (size_t)(after - below));
         return code;
@@ -464,8 +464,8 @@ lade_source_type(const lade_source_t *self)
 void
 lade_source_free(lade_source_t *self)
 {
-    char *parts[] = {self->text, self->path, self->repo, self->revision, self->variant,
-                     self->subfolder, self->url};
+    char *parts[] = {self->text,    self->path,      self->repo, self->revision,
+                     self->variant, self->subfolder, self->url};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         free(parts[i]);
     *self = (lade_source_t){0};

@@ -4,8 +4,8 @@
 //   org/repo[@revision][:variant][:[/]subfolder]
 //                                          a hub repository; revision is a branch, tag, commit or
 //                                          refs/pr/N; variant is fp16 fp32 onnx openvino flax or
-//                                          nothing; several subfolders are joined by '+', a subfolder may be
-//                                          one file
+//                                          nothing; several subfolders are joined by '+', a
+//                                          subfolder may be one file
 //   http://… https://…                     one file; a hub's repository page means the repository
 //
 // The first form that fits counts.
@@ -41,8 +41,8 @@ lade_code_t lade_source_parse(const char *text, lade_source_t *self, lade_error_
 lade_code_t lade_source_from_map(const json_t *map, lade_source_t *self, lade_error_t *error);
 
 // An URL of a hub's repository page (https://HOST/org/repo, …/tree/REVISION[/FOLDER]) becomes a hub
-// source, one of a file's page (…/blob/…) the URL of the file itself. HOST is huggingface.co or the endpoint's. Others stay
-// as they are.
+// source, one of a file's page (…/blob/…) the URL of the file itself. HOST is huggingface.co or the
+// endpoint's. Others stay as they are.
 lade_code_t lade_source_resolve_page(lade_source_t *self, const char *endpoint,
                                      lade_error_t *error);
 

@@ -122,6 +122,91 @@ test_a_path_that_exists_comes_first(void **state)
 }
 
 static void
+test_revisions_are_told_from_the_rest(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *revision, *variant, *subfolder; // revision NULL: refused
+    } rows[] = {
+        // clang-format off
+        {"a/b@main",                 "main",            NULL,   NULL},
+        {"a/b@v1.0:fp16",            "v1.0",            "fp16", NULL},
+        {"a/b@v1.0:fp16:vae",        "v1.0",            "fp16", "vae"},
+        {"a/b@v1.0::x@y.bin",        "v1.0",            NULL,   "x@y.bin"},
+        {"a/b@refs/pr/7::vae",       "refs/pr/7",       NULL,   "vae"},
+        {"a/b@feature/x-1_2",        "feature/x-1_2",   NULL,   NULL},
+        {"a/b@",                     NULL, NULL, NULL},
+        {"a/b@:fp16",                NULL, NULL, NULL},
+        {"a/b@main:fp8",             NULL, NULL, NULL},
+        {"a/b@/main",                NULL, NULL, NULL},
+        {"a/b@main/",                NULL, NULL, NULL},
+        {"a/b@..",                   NULL, NULL, NULL},
+        {"a/b@a/../../api",          NULL, NULL, NULL},
+        {"a/b@a//b",                 NULL, NULL, NULL},
+        {"a/b@-x",                   NULL, NULL, NULL},
+        {"a/b@x?y=1",                NULL, NULL, NULL},
+        {"a/b@x@y",                  NULL, NULL, NULL},
+        {"a@v1/b",                   NULL, NULL, NULL},
+        // clang-format on
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        lade_source_t source;
+        lade_error_t error = {0};
+        lade_code_t code = lade_source_parse(rows[i].text, &source, &error);
+        print_message("%s: %s\n", rows[i].text, error.message);
+        assert_int_equal(code, rows[i].revision ? LADE_OK : LADE_VALUE_ERROR);
+        if (rows[i].revision) {
+            assert_string_equal(source.repo, "a/b");
+            assert_string_equal(source.text, rows[i].text);
+            assert_string_equal(source.revision, rows[i].revision);
+            assert_string_equal(source.variant ? source.variant : "-",
+                                rows[i].variant ? rows[i].variant : "-");
+            assert_string_equal(source.subfolder ? source.subfolder : "-",
+                                rows[i].subfolder ? rows[i].subfolder : "-");
+        }
+        lade_source_free(&source);
+    }
+}
+
+static void
+test_a_page_of_a_branch_is_that_revision(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *url, *revision, *subfolder; // revision NULL: refused
+    } rows[] = {
+        // clang-format off
+        {"http://hub/a/b/tree/main",              "main",      NULL},
+        {"http://hub/a/b/tree/main/",             "main",      NULL},
+        {"http://hub/a/b/tree/v1.0/unet/x?y=1",   "v1.0",      "unet/x"},
+        {"http://hub/a/b/tree/refs%2Fpr%2F3",     "refs/pr/3", NULL},
+        {"http://hub/a/b/tree/refs/pr/3/vae",     "refs/pr/3", "vae"},
+        {"http://hub/a/b/tree/main/a%20b",        "main",      "a b"},
+        {"http://hub/a/b/tree/main%2",            NULL,        NULL},
+        {"http://hub/a/b/tree/main%00",           NULL,        NULL},
+        {"http://hub/a/b/tree/main/%2e%2e/x",     NULL,        NULL},
+        {"http://hub/a/b/tree/%2e%2e",            NULL,        NULL},
+        // clang-format on
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        lade_source_t source;
+        lade_error_t error = {0};
+        assert_int_equal(lade_source_parse(rows[i].url, &source, NULL), LADE_OK);
+        lade_code_t code = lade_source_resolve_page(&source, "http://hub", &error);
+        print_message("%s: %s\n", rows[i].url, error.message);
+        assert_int_equal(code, rows[i].revision ? LADE_OK : LADE_VALUE_ERROR);
+        if (rows[i].revision) {
+            assert_int_equal(source.kind, LADE_SOURCE_HUB);
+            assert_string_equal(source.repo, "a/b");
+            assert_string_equal(source.revision, rows[i].revision);
+            assert_string_equal(source.subfolder ? source.subfolder : "-",
+                                rows[i].subfolder ? rows[i].subfolder : "-");
+        }
+        lade_source_free(&source);
+    }
+}
+
+static void
 test_pages_of_a_hub_mean_what_they_show(void **state)
 {
     (void)state;
@@ -185,6 +270,9 @@ test_the_map_form_is_the_same_source(void **state)
         {"{\"type\":\"url\",\"url\":\"http://h/x\"}", "http://h/x", NULL},
         {"{\"type\":\"local\",\"path\":\"/tmp\"}", "/tmp", NULL},
         {"{\"type\":\"local\",\"path\":\"/no/such/path\"}", NULL, NULL},
+        {"{\"type\":\"hf\",\"repo_id\":\"a/b\",\"revision\":\"v1\",\"subfolder\":\"vae\"}",
+         "a/b@v1::vae", NULL},
+        {"{\"type\":\"hf\",\"repo_id\":\"a/b\",\"revision\":\"v 1\"}", NULL, NULL},
         {"{\"type\":\"hf\",\"repo_id\":\"a\"}", NULL, NULL},
         {"{\"type\":\"hf\",\"repo_id\":\"a/b\",\"variant\":\"fp8\"}", NULL, NULL},
         {"{\"type\":\"hf\",\"repo_id\":\"a/b\",\"subfolder\":\"../x\"}", NULL, NULL},
@@ -214,6 +302,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_repository_forms_are_read_as_the_grammar_says),
         cmocka_unit_test(test_a_path_that_exists_comes_first),
+        cmocka_unit_test(test_revisions_are_told_from_the_rest),
+        cmocka_unit_test(test_a_page_of_a_branch_is_that_revision),
         cmocka_unit_test(test_pages_of_a_hub_mean_what_they_show),
         cmocka_unit_test(test_the_map_form_is_the_same_source),
     };
