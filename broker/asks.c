@@ -1,9 +1,10 @@
-// Asks: a table of questions about records.
+// Asks: a table of questions about records and jobs.
 //
 // A scan of thousands of models asks for all their paths at once, so paths are looked up in the
 // index alone and records are copied as they are stored.
 #include "broker/asks.h"
 
+#include "broker/jobs.h"
 #include "broker/packer.h"
 #include "broker/secrets.h"
 #include "common/wire.h"
@@ -194,22 +195,72 @@ s_records(const s_ask_t *self, lade_error_t *error)
 
 // ---------------------------------------------------------------------------------------------------
 
+typedef lade_code_t(s_key_of_t)(lade_records_t *records, const char *text, char *key,
+                                lade_error_t *error);
+
+static lade_code_t
+s_key_of_source(lade_records_t *records, const char *source, char *key, lade_error_t *error)
+{
+    json_t *keys;
+    lade_code_t code = lade_records_keys_by_source(records, source, &keys, error);
+    const char *first = json_string_value(json_array_get(keys, 0));
+    snprintf(key, LADE_STORE_MAX_KEY + 1, "%s", first ? first : "");
+    json_decref(keys);
+    return code;
+}
+
+static lade_code_t
+s_known(const s_ask_t *self, const char *name, s_key_of_t *key_of, lade_error_t *error)
+{
+    const msgpack_object_array *texts;
+    lade_code_t code = s_texts(self, name, S_PATHS, true, &texts, error);
+    if (code)
+        return code;
+    lade_put_array(self->buf, texts->size);
+    for (uint32_t i = 0; i < texts->size && !code; i++) {
+        char key[LADE_STORE_MAX_KEY + 1] = "";
+        char *text = strndup(texts->ptr[i].via.str.ptr, texts->ptr[i].via.str.size);
+        code = key_of(self->broker->records, text ? text : "", key, error);
+        lade_put_str(self->buf, *key ? key : NULL);
+        free(text);
+    }
+    return code;
+}
+
 static lade_code_t
 s_known_paths(const s_ask_t *self, lade_error_t *error)
 {
-    const msgpack_object_array *paths;
-    lade_code_t code = s_texts(self, "paths", S_PATHS, true, &paths, error);
-    if (code)
-        return code;
-    lade_put_array(self->buf, paths->size);
-    for (uint32_t i = 0; i < paths->size && !code; i++) {
-        char key[LADE_STORE_MAX_KEY + 1];
-        char *path = strndup(paths->ptr[i].via.str.ptr, paths->ptr[i].via.str.size);
-        code = lade_records_key_of_path(self->broker->records, path ? path : "", key, error);
-        lade_put_str(self->buf, *key ? key : NULL);
-        free(path);
+    return s_known(self, "paths", lade_records_key_of_path, error);
+}
+
+static lade_code_t
+s_known_sources(const s_ask_t *self, lade_error_t *error)
+{
+    return s_known(self, "sources", s_key_of_source, error);
+}
+
+// How many jobs of a kind have begun and not ended, and when the first of them began: files that
+// came to be since then may be theirs.
+static lade_code_t
+s_live_jobs(const s_ask_t *self, lade_error_t *error)
+{
+    const char *name;
+    size_t len = 0, count = 0, at = 0;
+    double since = 0;
+    if (!lade_wire_text(self->ask, "kind", &name, &len))
+        return lade_error_set(error, LADE_BAD_REQUEST, "live_jobs: needs a text `kind`");
+    for (const lade_job_t *job; (job = lade_jobs_next_live(self->broker->jobs, &at));) {
+        if (lade_job_ended(job) || !(job->started > 0) || strlen(job->kind->name) != len ||
+            memcmp(job->kind->name, name, len) != 0)
+            continue;
+        since = count++ && since < job->started ? since : job->started;
     }
-    return code;
+    lade_put_map(self->buf, 2);
+    LADE_PUT_KEY(self->buf, "count");
+    lade_put_uint(self->buf, count);
+    LADE_PUT_KEY(self->buf, "since");
+    lade_put_time(self->buf, since);
+    return LADE_OK;
 }
 
 static lade_code_t
@@ -245,9 +296,8 @@ static const struct {
     const char *op;
     lade_code_t (*answer)(const s_ask_t *self, lade_error_t *error);
 } s_asks[] = {
-    {"known_paths", s_known_paths},
-    {"records", s_records},
-    {"by_hash", s_by_hash},
+    {"known_paths", s_known_paths}, {"known_sources", s_known_sources}, {"records", s_records},
+    {"by_hash", s_by_hash},         {"live_jobs", s_live_jobs},
 };
 enum { S_ASKS = sizeof s_asks / sizeof *s_asks };
 

@@ -99,6 +99,9 @@ lade_wait_answer_fn lade_call_ended_job, lade_call_ended_jobs, lade_call_ended_k
 // The op that removes the record named by `key`, and no file: store.del_model, install.unregister.
 lade_code_t lade_call_del_model(lade_call_t *call, lade_error_t *error);
 
+// Ops of install over many models (service_scan.c).
+lade_call_fn lade_call_scan_directory, lade_call_sync_to_config;
+
 // ---------------------------------------------------------------------------------------------------
 // Arguments. Wrong ones are LADE_VALUE_ERROR that names them.
 

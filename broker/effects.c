@@ -54,7 +54,16 @@ enum { S_EFFECTS = sizeof s_effects / sizeof *s_effects, S_MOST = 10000 };
 typedef struct {
     const char *event;
     json_t *record;
+    lade_error_t refused; // code 0: it was applied
 } s_applied_t;
+
+// What is refused before anything is written, so that the batch is as it was.
+static bool
+s_may_be_passed_over(lade_code_t code)
+{
+    return code == LADE_DUPLICATE_MODEL || code == LADE_INVALID_MODEL_CONFIG ||
+           code == LADE_UNKNOWN_MODEL || code == LADE_VALUE_ERROR || code == LADE_STALE_RECORD;
+}
 
 static lade_code_t
 s_apply(lade_broker_t *broker, const msgpack_object *object, s_applied_t *applied,
@@ -69,6 +78,10 @@ s_apply(lade_broker_t *broker, const msgpack_object *object, s_applied_t *applie
                            ? s_effects[at].apply(broker, effect, &applied->record, error)
                            : lade_error_set(error, LADE_BAD_REQUEST, "there is no effect '%s'", op);
     applied->event = at < S_EFFECTS ? s_effects[at].event : NULL;
+    if (s_may_be_passed_over(code) && lade_json_bool(effect, "tolerant", false)) {
+        applied->refused = *error;
+        code = LADE_OK;
+    }
     json_decref(effect);
     return code;
 }
@@ -94,11 +107,34 @@ lade_effects_tell(lade_broker_t *broker, const char *event, const json_t *record
     lade_events_end(broker->events);
 }
 
+// Tells what was applied; notes what was refused.
+static void
+s_finish(lade_broker_t *broker, const s_applied_t *applied, uint32_t at, lade_effects_done_t *done,
+         size_t *added)
+{
+    if (applied->refused.code) {
+        if (!done->refused)
+            done->refused = json_array();
+        json_array_append_new(done->refused,
+                              json_pack("{s:I, s:s, s:o}", "at", (json_int_t)at, "error_type",
+                                        lade_code_name(applied->refused.code), "error",
+                                        json_stringn_nocheck(applied->refused.message,
+                                                             strlen(applied->refused.message))));
+        return;
+    }
+    if (applied->record)
+        lade_effects_tell(broker, applied->event, applied->record);
+    if (strcmp(applied->event, "model_record_added") != 0)
+        return;
+    json_decref(done->added);
+    done->added = ++*added == 1 ? json_incref(applied->record) : NULL;
+}
+
 lade_code_t
-lade_effects_apply(lade_broker_t *broker, const msgpack_object *effects, json_t **added_p,
+lade_effects_apply(lade_broker_t *broker, const msgpack_object *effects, lade_effects_done_t *done,
                    lade_error_t *error)
 {
-    *added_p = NULL;
+    *done = (lade_effects_done_t){0};
     if (!effects || effects->type == MSGPACK_OBJECT_NIL)
         return LADE_OK;
     if (effects->type != MSGPACK_OBJECT_ARRAY || effects->via.array.size > S_MOST)
@@ -107,16 +143,15 @@ lade_effects_apply(lade_broker_t *broker, const msgpack_object *effects, json_t 
     uint32_t count = effects->via.array.size;
     s_applied_t *applied = zmalloc((count + 1) * sizeof *applied);
     lade_code_t code = LADE_OK;
+    size_t added = 0;
     assert(count < 2 || !lade_store_dirty(broker->store));
     for (uint32_t i = 0; i < count && !code; i++)
         code = s_apply(broker, &effects->via.array.ptr[i], &applied[i], error);
     if (code && count > 1)
         lade_store_abort(broker->store);
     for (uint32_t i = 0; i < count; i++) {
-        if (!code && applied[i].record)
-            lade_effects_tell(broker, applied[i].event, applied[i].record);
-        if (!code && !*added_p && strcmp(applied[i].event, "model_record_added") == 0)
-            *added_p = json_incref(applied[i].record);
+        if (!code)
+            s_finish(broker, &applied[i], i, done, &added);
         json_decref(applied[i].record);
     }
     free(applied);

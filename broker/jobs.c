@@ -567,6 +567,12 @@ lade_jobs_get(lade_jobs_t *self, uint64_t id, lade_job_t **job_p, lade_error_t *
     return code;
 }
 
+const lade_job_t *
+lade_jobs_next_live(const lade_jobs_t *self, size_t *at)
+{
+    return lade_map_next(self->live, at);
+}
+
 size_t
 lade_jobs_count(const lade_jobs_t *self)
 {

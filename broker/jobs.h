@@ -65,6 +65,10 @@ lade_code_t lade_jobs_each(lade_jobs_t *self, const lade_job_filter_t *filter,
 // Number of jobs that are not ended.
 size_t lade_jobs_count(const lade_jobs_t *self);
 
+// The jobs that are not ended (and those that ended in this turn), in no order: *at begins at 0;
+// NULL past the last.
+const lade_job_t *lade_jobs_next_live(const lade_jobs_t *self, size_t *at);
+
 // A kind, NULL if no job ever had it; or made if there is none; and all of them in no order.
 lade_kind_t *lade_jobs_kind(const lade_jobs_t *self, const char *name, size_t len);
 lade_kind_t *lade_jobs_need_kind(lade_jobs_t *self, const char *name, size_t len);

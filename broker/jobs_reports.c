@@ -145,21 +145,24 @@ s_end_in_error(lade_jobs_t *self, lade_job_t *job, const lade_error_t *error)
     lade_jobs_move(self, job, LADE_JOB_FAIL, NULL);
 }
 
-// The result, and what the added record tells besides: its key, and for an install the record as it
-// is stored, which has fields more than the one the worker made.
+// The result, and what the effects tell besides: which were refused, the key of the added record,
+// and for an install that record as it is stored, which has fields more than the one the worker
+// made.
 static void
-s_set_result(lade_job_t *job, const msgpack_object *result, const json_t *added)
+s_set_result(lade_job_t *job, const msgpack_object *result, const lade_effects_done_t *done)
 {
+    const json_t *added = done->added, *refused = done->refused;
     bool map = result && result->type == MSGPACK_OBJECT_MAP;
     bool key = added && !lade_wire_find(result, "key");
     bool config = added && strcmp(job->kind->name, "install") == 0;
     const msgpack_object *replaced = config ? lade_wire_find(result, "config_out") : NULL;
-    if (!map && !added) {
+    if (!map && !added && !refused) {
         lade_blob_free(&job->result);
         return;
     }
     lade_buf_t buf = LADE_BUF(SIZE_MAX / 2);
-    lade_put_map(&buf, (map ? result->via.map.size : 0) + key + (config && !replaced));
+    lade_put_map(&buf, (map ? result->via.map.size : 0) + key + (config && !replaced) +
+                           (refused != NULL));
     for (uint32_t i = 0; map && i < result->via.map.size; i++) {
         lade_put_object(&buf, &result->via.map.ptr[i].key);
         if (replaced && &result->via.map.ptr[i].val == replaced)
@@ -174,6 +177,10 @@ s_set_result(lade_job_t *job, const msgpack_object *result, const json_t *added)
     if (config && !replaced) {
         LADE_PUT_KEY(&buf, "config_out");
         lade_wire_from_json(added, &buf, NULL);
+    }
+    if (refused) {
+        LADE_PUT_KEY(&buf, "refused");
+        lade_wire_from_json(refused, &buf, NULL);
     }
     lade_blob_free(&job->result);
     job->result = (lade_blob_t){buf.data, buf.len};
@@ -199,17 +206,18 @@ lade_jobs_done(lade_jobs_t *self, lade_worker_t *worker, uint64_t id, int64_t at
     if (!hold)
         return false;
     const msgpack_object *result = lade_wire_find(body, "result");
-    json_t *added = NULL;
+    lade_effects_done_t applied;
     lade_error_t error;
     lade_code_t code =
-        lade_effects_apply(self->broker, lade_wire_find(body, "effects"), &added, &error);
+        lade_effects_apply(self->broker, lade_wire_find(body, "effects"), &applied, &error);
     lade_jobs_let_go(self, worker, hold);
     if (code) {
         s_end_in_error(self, job, &error);
         return true;
     }
-    s_set_result(job, result, added);
-    json_decref(added);
+    s_set_result(job, result, &applied);
+    json_decref(applied.added);
+    json_decref(applied.refused);
     s_hide_secrets(self, job);
     s_finish_progress(job, result);
     lade_job_set_text(&job->error_type, NULL, 0); // of an earlier attempt

@@ -624,6 +624,83 @@ test_await_asks_and_the_next_stage_is_answered(void **state)
 }
 
 static void
+test_sources_and_live_jobs_can_be_asked_for(void **state)
+{
+    t_broker_t *t = *state;
+    t_call(t, "store", "add_model",
+           json_pack("{s:s, s:{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}}", "key",
+                     "0123456789abcdef0123456789abcdef", "config", "name", "a", "type", "lora",
+                     "base", "sd-1", "format", "lycoris", "path", "sd-1/lora/a.safetensors", "hash",
+                     "none", "source", "/from/a", "source_type", "path"));
+    int64_t id = t_submit_kind(t, "k");
+    t_submit_kind(t, "other"); // has not begun
+    t_hello(t, "w", "k", 1);
+    json_t *ask = json_pack("[{s:s, s:[s, s]}, {s:s, s:s}, {s:s, s:s}]", "op", "known_sources",
+                            "sources", "/from/b", "/from/a", "op", "live_jobs", "kind", "other",
+                            "op", "live_jobs", "kind", "k");
+    t_report(t, "w", LADE_W_AWAIT, id, 1, json_pack("{s:O}", "ask", ask));
+    json_t *answers = json_object_get(t_told(t, "w", LADE_W_JOB), "answers");
+    assert_true(json_is_null(json_array_get(json_array_get(answers, 0), 0)));
+    assert_true(json_is_string(json_array_get(json_array_get(answers, 0), 1)));
+    assert_int_equal(lade_json_int(json_array_get(answers, 1), "count", -1), 0);
+    assert_true(json_is_null(json_object_get(json_array_get(answers, 1), "since")));
+    assert_int_equal(lade_json_int(json_array_get(answers, 2), "count", -1), 1);
+    assert_true(lade_json_real(json_array_get(answers, 2), "since", 0) > 0);
+    t_hello(t, "x", "other", 1);
+    t_report(t, "w", LADE_W_AWAIT, id, 2, json_pack("{s:o}", "ask", ask));
+    answers = json_object_get(t_told(t, "w", LADE_W_JOB), "answers");
+    assert_int_equal(lade_json_int(json_array_get(answers, 1), "count", -1), 1);
+}
+
+// One that is refused for what it says leaves the others; one that is not tolerant takes all along.
+static void
+test_tolerant_effects_are_refused_one_by_one(void **state)
+{
+    t_broker_t *t = *state;
+    t_hello(t, "w", "k", 1);
+    static const char good[] = "{s:s, s:{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}, s:b}";
+    for (int tolerant = 1; tolerant >= 0; tolerant--) {
+        char path[32];
+        json_t *effects = json_array();
+        for (int i = 0; i < 3; i++) { // the second has the path of the first
+            snprintf(path, sizeof path, "x%d/%d.bin", tolerant, i == 2);
+            json_array_append_new(
+                effects, json_pack(good, "op", "put_model", "model", "name", "a", "type", "lora",
+                                   "base", "sd-1", "format", "lycoris", "path", path, "hash", "h",
+                                   "source", "x", "source_type", "path", "tolerant", tolerant));
+        }
+        json_array_append_new(effects, json_pack("{s:s, s:{s:s}, s:b}", "op", "put_model", "model",
+                                                 "name", "nothing else", "tolerant", tolerant));
+        json_array_append_new(effects,
+                              json_pack("{s:s, s:s, s:{s:s}, s:b}", "op", "update_model", "key",
+                                        "none", "changes", "name", "b", "tolerant", tolerant));
+        size_t events = t_events(t, "model_record_added/", NULL);
+        int64_t id = t_submit_kind(t, "k");
+        t_report(t, "w", LADE_W_DONE, id, 1,
+                 json_pack("{s:{}, s:o}", "result", "effects", effects));
+        assert_string_equal(t_status(t, id), tolerant ? "completed" : "error");
+        assert_int_equal(t_events(t, "model_record_added/", NULL) - events, tolerant ? 2 : 0);
+        if (!tolerant) {
+            assert_string_equal(lade_json_text(t_job(t, id), "error_type", ""), "DuplicateModel");
+            continue;
+        }
+        static const char *const types[] = {"DuplicateModel", "InvalidModelConfig", "UnknownModel"};
+        static const int64_t at[] = {1, 3, 4};
+        const json_t *result = json_object_get(t_job(t, id), "result");
+        const json_t *refused = json_object_get(result, "refused");
+        assert_null(json_object_get(result, "key")); // of which one?
+        assert_int_equal(json_array_size(refused), 3);
+        for (size_t i = 0; i < 3; i++) {
+            const json_t *one = json_array_get(refused, i);
+            assert_int_equal(lade_json_int(one, "at", -1), at[i]);
+            assert_string_equal(lade_json_text(one, "error_type", ""), types[i]);
+            assert_true(*lade_json_text(one, "error", ""));
+        }
+    }
+    assert_int_equal(json_array_size(t_call(t, "store", "all_models", NULL)), 2);
+}
+
+static void
 test_asked_records_come_in_pages(void **state)
 {
     t_broker_t *t = *state;
@@ -1034,6 +1111,8 @@ main(void)
         T_TEST(test_waiting_for_a_rate_limit_uses_up_no_attempt),
         T_TEST(test_await_without_children_is_a_checkpoint),
         T_TEST(test_await_asks_and_the_next_stage_is_answered),
+        T_TEST(test_sources_and_live_jobs_can_be_asked_for),
+        T_TEST(test_tolerant_effects_are_refused_one_by_one),
         T_TEST(test_asked_records_come_in_pages),
         T_TEST(test_malformed_asks_end_in_error),
         T_TEST(test_cancelling_a_parent_cancels_the_tree),

@@ -389,6 +389,8 @@ static const lade_op_t s_ops[] = {
     {"unregister",             lade_call_del_model},
     {"delete",                 s_delete},
     {"unconditionally_delete", s_unconditionally_delete},
+    {"scan_directory",         lade_call_scan_directory},
+    {"sync_to_config",         lade_call_sync_to_config},
     {NULL,                     NULL},
     // clang-format on
 };

@@ -103,6 +103,19 @@ lade_code_t lade_installer_download_and_cache(lade_t *self, const char *source,
                                               const char *access_token, double timeout_s,
                                               char **path_p, lade_error_t *error);
 
+// Makes records of the models below a folder that have none, where they lie or (install) of copies
+// in the models folder; *keys_p is a JSON array of their keys. What is no model lade knows stops
+// nothing: jobs.get on the job tells of it.
+lade_code_t lade_installer_scan_directory(lade_t *self, const char *scan_dir, bool install,
+                                          double timeout_s, char **keys_p, lade_error_t *error);
+
+// Brings records and files into agreement: new models in the models folder and in
+// install.autoimport_dir are registered, files that turned up elsewhere are found by their hash,
+// records without files are told; unregister removes those of them that are missing, never those
+// whose drive is away. *result_p is a JSON object (broker/README.md).
+lade_code_t lade_installer_sync_to_config(lade_t *self, bool unregister, bool dry_run,
+                                          double timeout_s, char **result_p, lade_error_t *error);
+
 // All install jobs, ended ones too, as a JSON array; those of a source (its text); one.
 // LADE_UNKNOWN_JOB_ID.
 lade_code_t lade_installer_list_jobs(lade_t *self, char **jobs_p, lade_error_t *error);

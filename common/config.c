@@ -72,6 +72,7 @@ static const s_row_t s_rows[] = {
     {"install.slots",       S_NUMBER, AT(install_slots),     1, 64, "2", NULL, "installs placed at once"},
     {"install.hash",        S_TEXT,   AT(hash),              0, 0, "imohash", NULL, "imohash (samples), sha256 (all bytes) or none"},
     {"install.precision",   S_TEXT,   AT(precision),         0, 0, "float16", NULL, "float16 or float32: the hub variant taken when none is named"},
+    {"install.autoimport_dir", S_TEXT, AT(autoimport_dir),   0, 0, "", NULL, "a folder whose models `lade sync` registers where they lie; empty: none"},
     {"families_dir",        S_TEXT,   AT(families_dir),      0, 0, "", NULL, "a folder of your own family files, asked before the shipped ones"},
     {"hub.endpoint",        S_TEXT,   AT(hub_endpoint),      0, 0, "https://huggingface.co", "HF_ENDPOINT", "the model hub"},
     {"hub.token",           S_TEXT,   AT(hub_token),         0, 0, "", "HF_TOKEN", "access token for the hub (better: hub.token_file)"},
@@ -391,9 +392,14 @@ s_derive(lade_config_t *self)
         free(*derived[i].where);
         *derived[i].where = text;
     }
-    char *whole = s_absolute(self->models_dir);
-    free(self->models_dir);
-    self->models_dir = whole;
+    char **folders[] = {&self->models_dir, &self->autoimport_dir};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        char *whole = **folders[i] ? s_absolute(*folders[i]) : NULL;
+        if (!whole)
+            continue;
+        free(*folders[i]);
+        *folders[i] = whole;
+    }
 }
 
 lade_code_t

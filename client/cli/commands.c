@@ -35,6 +35,20 @@ static const lade_option_t s_install[] = {
     NO_WAIT,
     {0},
 };
+static const lade_option_t s_scan[] = {
+    {"--install", NULL, LADE_ARG_FLAG, false, 0, 0, "copy the models into the models folder (else they stay where they are)", 0},
+    {"--dry-run", NULL, LADE_ARG_FLAG, false, 0, 0, "say what would be added", 0},
+    PRIORITY,
+    NO_WAIT,
+    {0},
+};
+static const lade_option_t s_sync[] = {
+    {"--unregister", NULL, LADE_ARG_FLAG, false, 0, 0, "remove the records of what is missing (never of what is unavailable)", 0},
+    {"--dry-run",    NULL, LADE_ARG_FLAG, false, 0, 0, "say what would be done", 0},
+    PRIORITY,
+    NO_WAIT,
+    {0},
+};
 static const lade_option_t s_download[] = {
     {"--dest",     "DIR",        LADE_ARG_TEXT,   false, 0, 0, "the folder the files go into", 0},
     {"--filename", "FILE",       LADE_ARG_TEXT,   false, 0, 0, "its name there (else the server's); one source only", 0},
@@ -137,6 +151,11 @@ static const lade_command_t s_commands[] = {
         "SOURCE is a path, a URL, or OWNER/REPO[@REVISION][:VARIANT[:FOLDER]] of the hub (OWNER/REPO::FILE for one file).\n"
         "REVISION is a branch, tag, commit or refs/pr/N. A URL may be a page of the hub or of Civitai, too.\n"
         "VARIANT is fp16, fp32, onnx, openvino or flax."},
+    {"scan", "DIR", "register the models below a folder", 1, 1, s_scan, lade_cmd_scan_run,
+        "Hidden names and system folders are passed over; what is no model is told and stops nothing."},
+    {"sync", "", "bring records and files into agreement", 0, 0, s_sync, lade_cmd_scan_sync,
+        "New models in the models folder and in install.autoimport_dir are registered. Records whose files are gone are told:\n"
+        "missing, or unavailable if their drive may be away. A file that turned up elsewhere is found by its hash."},
     {"download", "SOURCE… --dest DIR", "download files", 0, S_MANY, s_download, lade_cmd_download_run,
         "SOURCE is a URL, a file:// URL (which is copied) or the path of a file or folder (which is moved).\n"
         "With --json the events of the jobs are printed as they come, one a line, and at last the jobs in one array."},

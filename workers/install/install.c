@@ -460,6 +460,22 @@ s_stored_path(const lade_stage_t *job, const char *path)
                                                                                : path;
 }
 
+lade_code_t
+lade_install_describe(const lade_stage_t *job, const char *path, json_t **record_p,
+                      lade_error_t *error)
+{
+    lade_source_t source = {.text = (char *)path};
+    json_t *state = s_local_state(&source);
+    *record_p = NULL;
+    lade_code_t code = s_check_local(job, path, error);
+    if (!code)
+        code = s_describe(job, path, state, record_p, error);
+    if (!code)
+        lade_stage_set_text(*record_p, "path", s_stored_path(job, path));
+    json_decref(state);
+    return code;
+}
+
 static lade_code_t
 s_register(const lade_stage_t *job, const lade_source_t *source, lade_answer_t *answer,
            lade_error_t *error)

@@ -17,4 +17,9 @@
 // cleaned as the error asks for (kept for a retry or a resume, removed for good else).
 lade_code_t lade_install_step(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error);
 
+// What registering the model at path in place makes of it: its record, yours; nothing is moved or
+// stored. The job is only asked for its overrides and whether to stop.
+lade_code_t lade_install_describe(const lade_stage_t *job, const char *path, json_t **record_p,
+                                  lade_error_t *error);
+
 #endif

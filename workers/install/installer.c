@@ -7,6 +7,7 @@
 #include "workers/install/install.h"
 #include "workers/install/place.h"
 #include "workers/install/remove.h"
+#include "workers/install/scan.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -25,8 +26,9 @@ static const struct {
 } s_kinds[] = {
     {"install", lade_install_step},
     {"delete", lade_remove_step},
+    {"scan", lade_scan_step},
 };
-static const char *const s_kind_names[] = {"install", "delete", NULL};
+static const char *const s_kind_names[] = {"install", "delete", "scan", NULL};
 _Static_assert(sizeof s_kinds / sizeof *s_kinds + 1 == sizeof s_kind_names / sizeof *s_kind_names,
                "each kind is told to the broker");
 

@@ -1,0 +1,163 @@
+// lade scan, sync: jobs over many models, and what they found.
+#include "client/cli/commands.h"
+#include "client/cli/follow.h"
+#include "client/cli/show.h"
+#include "client/cli/submit.h"
+#include "common/wire.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void
+s_print_queued(const lade_follow_t *follow, size_t i, lade_buf_t *text)
+{
+    lade_submit_print_queued(follow, i, text);
+}
+
+// Submits install.OP and waits for its job; *result_p is yours, NULL if it was not waited for.
+static lade_code_t
+s_run(lade_cli_t *cli, const char *name, const char *op, json_t *args, json_t **result_p,
+      lade_error_t *error)
+{
+    *result_p = NULL;
+    lade_submit_add_priority(cli, args);
+    json_object_set_new(args, "wait", json_false());
+    lade_code_t code = lade_cli_catch(cli, error);
+    if (code) {
+        json_decref(args);
+        return code;
+    }
+    lade_follow_t *follow = lade_follow_new(cli, "install");
+    lade_follow_submit(follow, name, op, args);
+    bool wait = lade_submit_waits(cli);
+    code = lade_follow_submitted(follow, error);
+    if (!code && wait)
+        code = lade_follow_run(follow, NULL, error);
+    if (!code && lade_follow_error(follow, 0)->code) {
+        *error = *lade_follow_error(follow, 0);
+        code = error->code;
+    }
+    if (!code && wait)
+        *result_p = json_incref(json_object_get(lade_follow_job(follow, 0), "result"));
+    else if (!code && cli->json)
+        lade_cli_print_json(json_incref((json_t *)lade_follow_job(follow, 0)));
+    else if (!code)
+        lade_follow_print(follow, s_print_queued);
+    lade_follow_destroy(&follow);
+    return code;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Lists
+
+static void
+s_print_models(const lade_cli_t *cli, const char *mark, const json_t *models)
+{
+    for (size_t i = 0; i < json_array_size(models); i++) {
+        const json_t *model = json_array_get(models, i);
+        char *path = lade_show_clean(lade_json_text(model, "path", "-"), 0, false),
+             *name = lade_show_clean(lade_json_text(model, "name", "-"), 0, false);
+        printf("%s  %.*s  %s", mark, cli->terminal ? 8 : 32, lade_json_text(model, "key", "-"),
+               name);
+        if (json_object_get(model, "type"))
+            printf("  %s/%s/%s", lade_json_text(model, "type", "-"),
+                   lade_json_text(model, "base", "-"), lade_json_text(model, "format", "-"));
+        printf("  %s", path);
+        if (json_object_get(model, "reason")) {
+            char *reason = lade_show_clean(lade_json_text(model, "reason", ""), 0, false);
+            printf("  (%s)", reason);
+            free(reason);
+        }
+        putchar('\n');
+        free(path);
+        free(name);
+    }
+}
+
+static void
+s_complain(const json_t *failed)
+{
+    for (size_t i = 0; i < json_array_size(failed); i++) {
+        const json_t *one = json_array_get(failed, i);
+        char *path = lade_show_clean(lade_json_text(one, "path", ""), 0, false),
+             *words = lade_show_clean(lade_json_text(one, "error", ""), 0, false);
+        fprintf(stderr, "lade: %s: %s\n", path, words);
+        free(path);
+        free(words);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------
+
+lade_code_t
+lade_cmd_scan_run(lade_cli_t *cli, lade_error_t *error)
+{
+    char *dir = realpath(cli->words[0], NULL);
+    if (!dir)
+        return lade_error_errno(error, errno, "cannot look into %s", cli->words[0]);
+    bool dry = lade_args_flag(&cli->args, "--dry-run");
+    json_t *args = json_pack("{s:o, s:b, s:b}", "scan_dir", json_stringn_nocheck(dir, strlen(dir)),
+                             "install", (int)lade_args_flag(&cli->args, "--install"), "dry_run",
+                             (int)dry),
+           *result;
+    lade_code_t code = s_run(cli, dir, "scan_directory", args, &result, error);
+    free(dir);
+    if (code || !result)
+        return code;
+    if (cli->json) {
+        lade_cli_print_json(json_incref(result));
+    } else {
+        s_print_models(cli, dry ? "would add" : "added", json_object_get(result, "added"));
+        fflush(stdout);
+        s_complain(json_object_get(result, "failed"));
+        lade_cli_say(cli, "%lld found: %lld %s, %lld known, %lld failed",
+                     (long long)lade_json_int(result, "found", 0),
+                     (long long)lade_json_int(result, "added_count", 0),
+                     dry ? "would be added" : "added", (long long)lade_json_int(result, "known", 0),
+                     (long long)lade_json_int(result, "failed_count", 0));
+    }
+    json_decref(result);
+    return LADE_OK;
+}
+
+lade_code_t
+lade_cmd_scan_sync(lade_cli_t *cli, lade_error_t *error)
+{
+    static const struct {
+        const char *list, *mark, *dry_mark;
+    } rows[] = {
+        // clang-format off
+        {"added",        "added",        "would add"},
+        {"relinked",     "relinked",     "would relink"},
+        {"missing",      "missing",      "missing"},
+        {"unavailable",  "unavailable",  "unavailable"},
+        {"unregistered", "unregistered", "would unregister"},
+        // clang-format on
+    };
+    bool dry = lade_args_flag(&cli->args, "--dry-run"),
+         unregister = lade_args_flag(&cli->args, "--unregister");
+    json_t *args = json_pack("{s:b, s:b}", "unregister", (int)unregister, "dry_run", (int)dry),
+           *result;
+    lade_code_t code = s_run(cli, "sync", "sync_to_config", args, &result, error);
+    if (code || !result)
+        return code;
+    if (cli->json) {
+        lade_cli_print_json(json_incref(result));
+    } else {
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+            s_print_models(cli, dry ? rows[i].dry_mark : rows[i].mark,
+                           json_object_get(result, rows[i].list));
+        fflush(stdout);
+        s_complain(json_object_get(result, "failed"));
+        int64_t missing = lade_json_int(result, "missing_count", 0);
+        lade_cli_say(cli, "%lld added, %lld relinked, %lld missing, %lld unavailable",
+                     (long long)lade_json_int(result, "added_count", 0),
+                     (long long)lade_json_int(result, "relinked_count", 0), (long long)missing,
+                     (long long)lade_json_int(result, "unavailable_count", 0));
+        if (missing && !unregister)
+            lade_cli_say(cli, "`lade sync --unregister` removes the records of what is missing");
+    }
+    json_decref(result);
+    return LADE_OK;
+}
