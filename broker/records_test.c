@@ -1,6 +1,8 @@
 // Records in the keyspace: kept with their indexes, unique by key and path, found by what they say.
 #include "broker/records.h"
 
+#include "broker/peek.h"
+
 #include "common/path.h"
 #include "common/wire.h"
 
@@ -84,35 +86,56 @@ s_add(s_place_t *place, const char *key, const char *name, const char *class, co
     return code;
 }
 
-// The keys of a list, joined.
+// The keys of what a query finds, joined; and how many there are, counted or not.
 static const char *
-s_keys(json_t *list, char keys[256])
+s_found(s_place_t *place, const lade_records_query_t *query, char keys[512])
 {
+    lade_buf_t buf = LADE_BUF(SIZE_MAX / 2), again = LADE_BUF(SIZE_MAX / 2);
+    size_t count, counted, at = 0, seen = 0;
+    uint64_t total;
+    lade_bytes_t record, key;
     keys[0] = '\0';
-    for (size_t i = 0; i < json_array_size(list); i++)
-        snprintf(keys + strlen(keys), 256 - strlen(keys), "%s ",
-                 lade_json_text(json_array_get(list, i), "key", "?"));
-    json_decref(list);
+    PASS(lade_records_find(place->records, query, &buf, &count, NULL, &place->error));
+    PASS(lade_records_find(place->records, query, &again, &counted, &total, &place->error));
+    assert_int_equal(count, counted);
+    assert_int_equal(buf.len, again.len);
+    assert_true(!buf.len || memcmp(buf.data, again.data, buf.len) == 0);
+    assert_int_equal(count, total < query->offset                  ? 0
+                            : total - query->offset > query->limit ? query->limit
+                                                                   : total - query->offset);
+    for (; lade_peek_next((lade_bytes_t){buf.data, buf.len}, &at, &record); seen++) {
+        assert_true(lade_peek_text(record, "key", &key));
+        snprintf(keys + strlen(keys), 512 - strlen(keys), "%.*s ", (int)key.len,
+                 (const char *)key.data);
+    }
+    assert_int_equal(seen, count);
+    lade_buf_free(&buf);
+    lade_buf_free(&again);
     return keys;
+}
+
+static void
+s_expect(s_place_t *place, lade_records_query_t query, const char *expected)
+{
+    char keys[512];
+    query.limit = query.limit ? query.limit : 100;
+    assert_string_equal(s_found(place, &query, keys), expected);
 }
 
 static void
 s_expect_search(s_place_t *place, const char *name, const char *base, const char *type,
                 const char *format, const char *expected)
 {
-    json_t *list;
-    char keys[256];
-    PASS(lade_records_search(place->records, name, base, type, format, &list, &place->error));
-    assert_string_equal(s_keys(list, keys), expected);
+    s_expect(place,
+             (lade_records_query_t){.name = name, .base = base, .type = type, .format = format},
+             expected);
 }
 
 static void
 s_expect_tags(s_place_t *place, const char *tags, const char *expected)
 {
-    json_t *list, *wanted = s_json(tags);
-    char keys[256];
-    PASS(lade_records_by_tags(place->records, wanted, &list, &place->error));
-    assert_string_equal(s_keys(list, keys), expected);
+    json_t *wanted = s_json(tags);
+    s_expect(place, (lade_records_query_t){.tags = wanted}, expected);
     json_decref(wanted);
 }
 
@@ -147,7 +170,8 @@ s_index_entries(s_place_t *place)
     uint64_t count = 0;
     for (lade_db_t db = LADE_DB_MODELS_BY_NAME; db <= LADE_DB_MODELS_BY_HASH; db++)
         count += lade_store_count(place->store, db);
-    return count;
+    return count + lade_store_count(place->store, LADE_DB_MODELS_SORTED) +
+           lade_store_count(place->store, LADE_DB_MODELS_COUNTS);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -247,7 +271,7 @@ test_update_sets_fields_and_moves_the_indexes(void **state)
     PASS(s_add(place, "k", "old name", "sd-1 main diffusers", "/m",
                "{\"tags\": [\"a\", \"b\"], \"description\": \"d\", \"source\": \"o/r\", \"hash\": "
                "\"h:1\"}"));
-    assert_int_equal(s_index_entries(place), 6);
+    assert_int_equal(s_index_entries(place), 6 + 6 + 1);
     PASS(s_update(place, "k",
                   "{\"name\": \"new name\", \"tags\": [\"b\", \"c\"], \"description\": null}",
                   &stored));
@@ -259,7 +283,7 @@ test_update_sets_fields_and_moves_the_indexes(void **state)
     s_expect_search(place, "new name", NULL, NULL, NULL, "k ");
     s_expect_tags(place, "[\"a\"]", "");
     s_expect_tags(place, "[\"c\", \"b\"]", "k ");
-    assert_int_equal(s_index_entries(place), 6);
+    assert_int_equal(s_index_entries(place), 6 + 6 + 1);
     PASS(lade_records_del(place->records, "k", &stored, &place->error));
     assert_string_equal(lade_json_text(stored, "name", ""), "new name");
     json_decref(stored);
@@ -345,15 +369,6 @@ test_tags_are_all_asked_for(void **state)
     s_expect_tags(place, "[\"text-to-image\", \"diffusers\"]", "k1 k2 ");
     s_expect_tags(place, "[\"checkpoint\", \"community-contributed\"]", "k3 ");
     s_expect_tags(place, "[\"text\"]", "");
-    static const char *const wrong[] = {"[]", "[1]", "[\"\"]", "\"text-to-image\"",
-                                        "[\"diffusers\", null]"};
-    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        json_t *list, *tags = s_json(wrong[i]);
-        assert_int_equal(lade_records_by_tags(place->records, tags, &list, &place->error),
-                         LADE_VALUE_ERROR);
-        assert_null(list);
-        json_decref(tags);
-    }
 }
 
 static void
@@ -380,20 +395,322 @@ static void
 test_broken_record_is_corrupt_and_no_crash(void **state)
 {
     s_place_t *place = *state;
-    json_t *record, *list;
+    json_t *record;
+    lade_bytes_t packed;
+    lade_buf_t buf = LADE_BUF(1000);
+    size_t count;
+    lade_records_query_t query = {.name = "m", .limit = 9};
     PASS(s_add(place, "k1", "m", "sd-1 main diffusers", "/1", NULL));
+    PASS(s_add(place, "k2", "m", "sd-1 main diffusers", "/2", NULL));
+    PASS(lade_records_get_packed(place->records, "k1", &packed, &place->error));
     PASS(
         lade_store_put(place->store, LADE_DB_MODELS, "k1", 2, "\x81\xa1", 2, false, &place->error));
     assert_int_equal(lade_records_get(place->records, "k1", &record, &place->error), LADE_CORRUPT);
-    assert_int_equal(
-        lade_records_search(place->records, "m", NULL, NULL, NULL, &list, &place->error),
-        LADE_CORRUPT);
-    assert_null(list);
+    assert_int_equal(lade_records_get_packed(place->records, "k1", &packed, &place->error),
+                     LADE_CORRUPT);
+    s_expect_path(place, "/2", "k2");
+    assert_int_equal(lade_records_by_path(place->records, "/1", &record, &place->error),
+                     LADE_CORRUPT);
+    // A list goes on without it.
+    assert_int_equal(lade_records_find(place->records, &query, &buf, &count, NULL, &place->error),
+                     LADE_OK);
+    assert_int_equal(count, 1);
+    query = (lade_records_query_t){.limit = 9};
+    assert_int_equal(lade_records_find(place->records, &query, &buf, &count, NULL, &place->error),
+                     LADE_OK);
+    assert_int_equal(count, 1);
     PASS(lade_store_del(place->store, LADE_DB_MODELS, "k1", 2, &place->error));
-    assert_int_equal(
-        lade_records_search(place->records, "m", NULL, NULL, NULL, &list, &place->error),
-        LADE_CORRUPT);
+    assert_int_equal(lade_records_find(place->records, &query, &buf, &count, NULL, &place->error),
+                     LADE_CORRUPT);
     assert_non_null(strstr(place->error.message, "an index"));
+    lade_buf_free(&buf);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Several bases
+
+static void
+test_model_is_found_under_each_of_its_bases(void **state)
+{
+    s_place_t *place = *state;
+    json_t *record;
+    PASS(s_add(place, "k1", "a", "sd-1 vae diffusers", "/1", "{\"bases\": [\"sd-1\", \"sd-2\"]}"));
+    PASS(s_add(place, "k2", "b", "sd-2 vae diffusers", "/2", NULL));
+    PASS(s_add(place, "k3", "c", "any vae diffusers", "/3", NULL));
+    PASS(s_add(place, "k4", "a", "sd-2 vae checkpoint", "/4", "{\"bases\": [\"sdxl\"]}"));
+    static const char *const classes[][4] = {
+        // type, base, format, what is found
+        {NULL, NULL, NULL, "k3 k1 k4 k2 "},
+        {NULL, "sd-1", NULL, "k1 "},
+        {NULL, "sd-2", NULL, "k4 k1 k2 "},
+        {"vae", "sd-2", NULL, "k4 k1 k2 "},
+        {"vae", NULL, NULL, "k3 k1 k4 k2 "},
+        {NULL, "sd-2", "diffusers", "k1 k2 "},
+        {NULL, "sdxl", NULL, "k4 "},
+        {NULL, "any", NULL, "k3 "},
+        {NULL, NULL, "diffusers", "k3 k1 k2 "},
+    };
+    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
+        s_expect_search(place, NULL, classes[i][1], classes[i][0], classes[i][2], classes[i][3]);
+    s_expect_search(place, "a", "sd-2", NULL, NULL, "k4 k1 ");
+    s_expect_search(place, "a", NULL, NULL, NULL, "k1 k4 ");
+    PASS(lade_records_one(place->records, "a", "sdxl", "vae", &record, &place->error));
+    assert_string_equal(lade_json_text(record, "base", ""), "sd-2"); // as it was added
+    json_decref(record);
+    assert_int_equal(lade_records_one(place->records, "a", "sd-2", "vae", &record, &place->error),
+                     LADE_DUPLICATE_MODEL);
+
+    PASS(s_update(place, "k1", "{\"base\": \"sdxl\"}", &record));
+    assert_string_equal(json_string_value(json_array_get(json_object_get(record, "bases"), 0)),
+                        "sdxl");
+    json_decref(record);
+    s_expect_search(place, NULL, "sd-1", NULL, NULL, "");
+    s_expect_search(place, NULL, "sd-2", NULL, NULL, "k4 k1 k2 ");
+    s_expect_search(place, NULL, "sdxl", NULL, NULL, "k4 k1 ");
+    PASS(s_update(place, "k1", "{\"bases\": null}", NULL));
+    s_expect_search(place, NULL, "sd-2", NULL, NULL, "k4 k2 ");
+    for (const char *const *key = (const char *const[]){"k1", "k2", "k3", "k4", NULL}; *key; key++)
+        PASS(lade_records_del(place->records, *key, NULL, &place->error));
+    assert_int_equal(s_index_entries(place), 0);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Orders, pages and many records, against a plain list of them
+
+enum { T_MANY = 9000, T_QUERIES = 160 };
+
+static const char *const t_types[] = {"main", "lora", "vae"};
+static const char *const t_bases[] = {"sd-1", "sd-2", "sdxl", "any"};
+static const char *const t_formats[] = {"diffusers", "checkpoint", "unknown"};
+
+typedef struct {
+    char key[16], path[24], name[24], tags[2][16], hash[16];
+    const char *type, *base, *other, *format;
+    int64_t size;
+    double created;
+    const char *sorted; // the base it is sorted by
+} t_model_t;
+
+static const lade_records_query_t *t_query;
+
+static int
+t_compare(const void *a, const void *b)
+{
+    const t_model_t *one = *(t_model_t *const *)a, *other = *(t_model_t *const *)b;
+    const char *const fields[][2] = {{one->type, other->type}, {one->sorted, other->sorted},
+                                     {one->name, other->name}, {one->format, other->format},
+                                     {one->path, other->path}, {one->key, other->key}};
+    enum { TYPE, BASE, NAME, FORMAT, PATH, KEY };
+    static const int orders[LADE_ORDER_COUNT][5] = {
+        [LADE_ORDER_TYPE] = {TYPE, BASE, NAME, FORMAT, KEY},
+        [LADE_ORDER_BASE] = {BASE, TYPE, NAME, FORMAT, KEY},
+        [LADE_ORDER_NAME] = {NAME, KEY, KEY, KEY, KEY},
+        [LADE_ORDER_FORMAT] = {FORMAT, TYPE, BASE, NAME, KEY},
+        [LADE_ORDER_SIZE] = {KEY, KEY, KEY, KEY, KEY},
+        [LADE_ORDER_CREATED] = {KEY, KEY, KEY, KEY, KEY},
+        [LADE_ORDER_UPDATED] = {KEY, KEY, KEY, KEY, KEY},
+        [LADE_ORDER_PATH] = {PATH, KEY, KEY, KEY, KEY},
+    };
+    int order = 0;
+    if (t_query->order == LADE_ORDER_SIZE)
+        order = (one->size > other->size) - (one->size < other->size);
+    if (t_query->order == LADE_ORDER_CREATED || t_query->order == LADE_ORDER_UPDATED)
+        order = (one->created > other->created) - (one->created < other->created);
+    for (size_t i = 0; i < 5 && !order; i++)
+        order = strcmp(fields[orders[t_query->order][i]][0], fields[orders[t_query->order][i]][1]);
+    return t_query->descending ? -order : order;
+}
+
+static bool
+t_matches(const t_model_t *model)
+{
+    const lade_records_query_t *q = t_query;
+    bool fits = (!q->name || strcmp(q->name, model->name) == 0) &&
+                (!q->type || strcmp(q->type, model->type) == 0) &&
+                (!q->hash || strcmp(q->hash, model->hash) == 0) &&
+                (!q->format || strcmp(q->format, model->format) == 0) &&
+                (!q->base || strcmp(q->base, model->base) == 0 ||
+                 (model->other && strcmp(q->base, model->other) == 0));
+    for (size_t i = 0; i < json_array_size(q->tags); i++) {
+        const char *tag = json_string_value(json_array_get(q->tags, i));
+        fits = fits && (strcmp(tag, model->tags[0]) == 0 || strcmp(tag, model->tags[1]) == 0);
+    }
+    return fits;
+}
+
+static void
+t_make(t_model_t *model, size_t i)
+{
+    snprintf(model->key, sizeof model->key, "k%05zu", (i * 7919) % T_MANY);
+    snprintf(model->path, sizeof model->path, "/m/%zu", i);
+    snprintf(model->name, sizeof model->name, "model %ld", random() % 3000);
+    snprintf(model->hash, sizeof model->hash, "h:%ld", random() % 500);
+    snprintf(model->tags[0], sizeof *model->tags, "%s", random() % 3 ? "common" : "frequent");
+    snprintf(model->tags[1], sizeof *model->tags, "rare%ld", random() % 50);
+    model->type = t_types[random() % 100 < 96 ? 0 : random() % 3];
+    model->base = t_bases[random() % 100 < 90 ? 0 : random() % 4];
+    model->other = random() % 10 ? NULL : "sd-2";
+    model->format = t_formats[random() % 100 < 70 ? 0 : random() % 3];
+    if (strcmp(model->type, "lora") == 0 && strcmp(model->format, "checkpoint") == 0)
+        model->format = "omi";
+    model->size = random() % 4000;
+}
+
+static void
+t_put(s_place_t *place, t_model_t *model)
+{
+    json_t *record = json_pack("{ss,ss,ss,ss,ss,ss,ss,sI,s[s,s]}", "key", model->key, "name",
+                               model->name, "type", model->type, "base", model->base, "format",
+                               model->format, "path", model->path, "hash", model->hash, "file_size",
+                               (json_int_t)model->size, "tags", model->tags[0], model->tags[1]);
+    json_t *stored;
+    if (model->other)
+        json_object_set_new(record, "bases", json_pack("[s,s]", model->base, model->other));
+    PASS(lade_records_add(place->records, record, &stored, &place->error));
+    model->created = lade_json_real(stored, "created_at", 0);
+    json_decref(stored);
+    json_decref(record);
+}
+
+static void
+t_ask(s_place_t *place, t_model_t *models, t_model_t **list, lade_records_query_t query)
+{
+    char keys[512], wanted[512] = "";
+    size_t count = 0;
+    t_query = &query;
+    for (size_t i = 0; i < T_MANY; i++) {
+        models[i].sorted = query.base ? query.base : models[i].base;
+        if (models[i].key[0] && t_matches(&models[i]))
+            list[count++] = &models[i];
+    }
+    qsort(list, count, sizeof *list, t_compare);
+    for (size_t i = query.offset; i < count && i < query.offset + query.limit; i++)
+        snprintf(wanted + strlen(wanted), sizeof wanted - strlen(wanted), "%s ", list[i]->key);
+    s_found(place, &query, keys);
+    if (strcmp(keys, wanted) != 0)
+        fail_msg(
+            "name %s type %s base %s format %s hash %s tags %zu order %d %s offset %zu: %s, not %s",
+            query.name, query.type, query.base, query.format, query.hash,
+            json_array_size(query.tags), (int)query.order, query.descending ? "desc" : "asc",
+            query.offset, keys, wanted);
+}
+
+static void
+t_ask_many(s_place_t *place, t_model_t *models, t_model_t **list)
+{
+    for (size_t i = 0; i < T_QUERIES; i++) {
+        const t_model_t *like = &models[random() % T_MANY];
+        lade_records_query_t query = {.order = (lade_records_order_t)(i % LADE_ORDER_COUNT),
+                                      .descending = random() % 2,
+                                      .limit = 1 + (size_t)(random() % 30)};
+        json_t *tags = json_array();
+        query.name = random() % 4 ? NULL : like->name;
+        query.type = random() % 2 ? NULL : like->type;
+        query.base = random() % 2 ? NULL : like->base;
+        query.format = random() % 2 ? NULL : like->format;
+        query.hash = random() % 8 ? NULL : like->hash;
+        for (size_t tag = 0; tag < 2; tag++)
+            if (random() % 4 == 0)
+                json_array_append_new(tags, json_string(like->tags[tag]));
+        query.tags = random() % 2 ? NULL : tags;
+        query.offset = random() % 3 ? 0 : (size_t)(random() % (random() % 2 ? 20 : T_MANY));
+        t_ask(place, models, list, query);
+        json_decref(tags);
+    }
+}
+
+static void
+test_any_query_finds_what_a_plain_list_of_all_has(void **state)
+{
+    s_place_t *place = *state;
+    t_model_t *models = calloc(T_MANY, sizeof *models);
+    t_model_t **list = calloc(T_MANY, sizeof *list);
+    srandom(20261127);
+    for (size_t i = 0; i < T_MANY; i++) {
+        t_make(&models[i], i);
+        t_put(place, &models[i]);
+    }
+    t_ask_many(place, models, list);
+    PASS(lade_store_commit(place->store, &place->error));
+    for (size_t i = 0; i < T_MANY; i += 3) { // a third goes, some come back as something else
+        PASS(lade_records_del(place->records, models[i].key, NULL, &place->error));
+        models[i].key[0] = '\0';
+        if (i % 2)
+            continue;
+        t_make(&models[i], i);
+        t_put(place, &models[i]);
+    }
+    t_ask_many(place, models, list);
+    for (size_t i = 0; i < T_MANY; i++)
+        if (models[i].key[0])
+            PASS(lade_records_del(place->records, models[i].key, NULL, &place->error));
+    assert_int_equal(s_index_entries(place), 0);
+    free(list);
+    free(models);
+}
+
+static void
+test_unknown_orders_are_named(void **state)
+{
+    s_place_t *place = *state;
+    lade_records_order_t order;
+    PASS(lade_records_order(NULL, &order, &place->error));
+    assert_int_equal(order, LADE_ORDER_TYPE);
+    PASS(lade_records_order("created_at", &order, &place->error));
+    assert_int_equal(order, LADE_ORDER_CREATED);
+    assert_int_equal(lade_records_order("age", &order, &place->error), LADE_VALUE_ERROR);
+    assert_non_null(
+        strstr(place->error.message, "'age' does not do; it takes one of default, type"));
+}
+
+static void
+test_what_is_unchanged_is_not_written_again(void **state)
+{
+    s_place_t *place = *state;
+    json_t *stored;
+    PASS(s_add(place, "k", "m", "sd-1 main diffusers", "/m",
+               "{\"newer\": {\"deep\": [1, null, {\"x\": true}]}, \"tags\": [\"a\"]}"));
+    PASS(s_update(place, "k", "{\"description\": \"d\"}", &stored));
+    json_t *wanted = s_json("{\"deep\": [1, null, {\"x\": true}]}"); // what nobody here knows stays
+    assert_true(json_equal(json_object_get(stored, "newer"), wanted));
+    json_decref(wanted);
+    json_decref(stored);
+    assert_int_equal(s_index_entries(place), 1 + 1 + 1 + 6 + 1);
+    s_expect(place, (lade_records_query_t){.order = LADE_ORDER_UPDATED}, "k ");
+}
+
+static void
+test_records_of_a_keyspace_of_schema_1_are_found(void **state)
+{
+    s_place_t *place = *state;
+    static const struct lade_store_migration none[] = {{0, NULL}};
+    const lade_store_options_t old = {.schema = 1, .migrations = none};
+    lade_records_destroy(&place->records);
+    lade_store_close(&place->store);
+    lade_path_remove(place->folder, NULL);
+    PASS(lade_store_open_with(place->folder, &old, &place->store, &place->error));
+    for (size_t i = 0; i < 2500; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "k%04zu", i);
+        json_t *record =
+            json_pack("{ss,ss,ss,ss,ss,ss}", "key", key, "name", "m", "type",
+                      i % 2 ? "vae" : "main", "base", "sd-1", "format", "diffusers", "path", key);
+        lade_buf_t buf = LADE_BUF(1000);
+        PASS(lade_wire_from_json(record, &buf, &place->error));
+        PASS(lade_store_put(place->store, LADE_DB_MODELS, key, strlen(key), buf.data, buf.len,
+                            false, &place->error));
+        lade_buf_free(&buf);
+        json_decref(record);
+    }
+    PASS(lade_store_commit(place->store, &place->error));
+    lade_store_close(&place->store);
+    PASS(lade_store_open(place->folder, &place->store, &place->error));
+    place->records = lade_records_new(place->store, "/data/models");
+    s_expect(place, (lade_records_query_t){.type = "vae", .limit = 2}, "k0001 k0003 ");
+    s_expect(place, (lade_records_query_t){.limit = 2, .offset = 1249}, "k2498 k0001 ");
+    PASS(s_update(place, "k0001", "{\"name\": \"z\"}", NULL));
+    s_expect(place, (lade_records_query_t){.type = "vae", .limit = 2}, "k0003 k0005 ");
+    s_expect(place, (lade_records_query_t){.name = "z"}, "k0001 ");
 }
 
 static void
@@ -425,6 +742,11 @@ main(void)
         TEST(test_tags_are_all_asked_for),
         TEST(test_long_values_are_indexed_and_told_apart),
         TEST(test_broken_record_is_corrupt_and_no_crash),
+        TEST(test_model_is_found_under_each_of_its_bases),
+        TEST(test_any_query_finds_what_a_plain_list_of_all_has),
+        TEST(test_unknown_orders_are_named),
+        TEST(test_what_is_unchanged_is_not_written_again),
+        TEST(test_records_of_a_keyspace_of_schema_1_are_found),
         TEST(test_aborted_batch_takes_its_records_along),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,6 +10,7 @@
 // checkpoint, so that a batch is never taken up twice.
 #include "broker/store.h"
 
+#include "broker/store_upgrade.h"
 #include "broker/wal.h"
 #include "common/buf.h"
 #include "common/path.h"
@@ -81,12 +82,15 @@ static const char *const s_tables[] = {
     [LADE_DB_JOBS_BY_PARENT]   = "jobs_by_parent",
     [LADE_DB_EVENTS]           = "events",
     [LADE_DB_GATES]            = "gates",
+    [LADE_DB_MODELS_SORTED]    = "models_sorted",
+    [LADE_DB_MODELS_COUNTS]    = "models_counts",
     // clang-format on
 };
 _Static_assert(sizeof s_tables / sizeof *s_tables == LADE_DB_COUNT, "a table has no name");
 
 // From which schema, and the function that makes the next one of it. Schema 1 is the first.
 static const struct lade_store_migration s_migrations[] = {
+    {1, lade_records_upgrade_indexes},
     {0, NULL},
 };
 

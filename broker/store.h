@@ -26,11 +26,13 @@ typedef enum {
     LADE_DB_JOBS_BY_PARENT,
     LADE_DB_EVENTS,
     LADE_DB_GATES,
+    LADE_DB_MODELS_SORTED,
+    LADE_DB_MODELS_COUNTS,
     LADE_DB_COUNT
 } lade_db_t;
 
 enum {
-    LADE_STORE_SCHEMA = 1,   // written to meta; newer is refused, older is migrated
+    LADE_STORE_SCHEMA = 2,   // written to meta; newer is refused, older is migrated
     LADE_STORE_MAX_KEY = 500 // bytes; lade_store_key shortens longer ones
 };
 

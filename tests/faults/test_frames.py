@@ -10,7 +10,7 @@ from lib.world import SANITIZED, LadeError, World
 LIMIT_S = 180
 HEADS = {"clients": b"MDPC02", "workers": b"LADEW1"}
 OPS = {
-    "store": "add_model update_model del_model get_model exists search_by_path search_by_name search_by_tag all_models "
+    "store": "add_model update_model del_model get_model exists search_by_path search_by_name search_by_tag search_by_hash search_by_key list_models all_models "
              "model_info_by_name version",
     "jobs": "submit get list cancel pause start retry purge wait why",
     "install": "heuristic_import import_model list_jobs get_job_by_id get_job_by_source cancel_job prune_jobs wait_for_job "
