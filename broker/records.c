@@ -209,8 +209,22 @@ s_add(lade_records_t *self, json_t *record, lade_error_t *error)
     return code ? code : s_write(self, s_nothing, record, error);
 }
 
-lade_code_t
-lade_records_add(lade_records_t *self, const json_t *record, json_t **stored_p, lade_error_t *error)
+// What a record from elsewhere says about itself is kept where it says it.
+static void
+s_set_history(json_t *record, bool kept)
+{
+    double now = lade_now();
+    if (!kept || !json_object_get(record, "created_at"))
+        json_object_set_new(record, "created_at", json_real(now));
+    if (!kept || !json_object_get(record, "updated_at"))
+        json_object_set_new(record, "updated_at", json_real(now));
+    if (!kept || !json_object_get(record, "version"))
+        json_object_set_new(record, "version", json_integer(1));
+}
+
+static lade_code_t
+s_add_new(lade_records_t *self, const json_t *record, bool kept, json_t **stored_p,
+          lade_error_t *error)
 {
     *stored_p = NULL;
     if (!json_is_object(record))
@@ -224,16 +238,26 @@ lade_records_add(lade_records_t *self, const json_t *record, json_t **stored_p, 
         lade_record_new_key(key);
         json_object_set_new(copy, "key", json_string(key));
     }
-    double now = lade_now();
-    json_object_set_new(copy, "created_at", json_real(now));
-    json_object_set_new(copy, "updated_at", json_real(now));
-    json_object_set_new(copy, "version", json_integer(1));
+    s_set_history(copy, kept);
     lade_code_t code = s_add(self, copy, error);
     if (code)
         json_decref(copy);
     else
         *stored_p = copy;
     return code;
+}
+
+lade_code_t
+lade_records_add(lade_records_t *self, const json_t *record, json_t **stored_p, lade_error_t *error)
+{
+    return s_add_new(self, record, false, stored_p, error);
+}
+
+lade_code_t
+lade_records_import(lade_records_t *self, const json_t *record, json_t **stored_p,
+                    lade_error_t *error)
+{
+    return s_add_new(self, record, true, stored_p, error);
 }
 
 // What the broker keeps by itself may be in the changes, as clients send whole records back, but

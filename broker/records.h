@@ -23,6 +23,10 @@ lade_records_t *lade_records_new(lade_store_t *store, const char *models_dir);
 lade_code_t lade_records_add(lade_records_t *self, const json_t *record, json_t **stored_p,
                              lade_error_t *error);
 
+// The same for one that was a record before: its created_at, updated_at and version are kept.
+lade_code_t lade_records_import(lade_records_t *self, const json_t *record, json_t **stored_p,
+                                lade_error_t *error);
+
 // Sets the given fields. `version` in changes, if there, must be the stored one. *stored_p is
 // yours.
 lade_code_t lade_records_update(lade_records_t *self, const char *key, const json_t *changes,

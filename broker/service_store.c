@@ -1,6 +1,7 @@
 // store: model records.
 #include "broker/call.h"
 #include "broker/effects.h"
+#include "broker/import.h"
 #include "broker/packer.h"
 #include "broker/peek.h"
 #include "common/record.h"
@@ -432,6 +433,7 @@ static const lade_op_t s_ops[] = {
     {"all_models",         s_all_models},
     {"model_info_by_name", s_model_info_by_name},
     {"version",            s_version},
+    {"import_models",      lade_import_call},
     {NULL,                 NULL},
     // clang-format on
 };

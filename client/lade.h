@@ -159,6 +159,34 @@ lade_code_t lade_check(lade_t *self, bool fix,
                        char **result_p, lade_error_t *error);
 
 // ---------------------------------------------------------------------------------------------------
+// The file database
+//
+// All records as one YAML document that people edit: `__metadata__: {version: "3.2"}`, then each
+// record below its key. Whatever a record holds comes back as it was, fields that this version does
+// not know too.
+
+// *text_p is yours.
+lade_code_t lade_export_yaml(lade_t *self, char **text_p, lade_error_t *error);
+
+// Takes up such a file ("-": standard input), all of it or nothing. A record whose key is there:
+// on_conflict "fail" (NULL), "skip" or "replace". More than 10,000 records, or 8 MiB of them, are
+// LADE_TOO_LARGE unless they may go in parts, each of which is all or nothing. dry_run changes
+// nothing. *result_p (may be NULL) is {"added", "replaced", "skipped", "failed", "models"}, yours.
+// LADE_CORRUPT for what is no such file, LADE_INVALID_MODEL_CONFIG and LADE_DUPLICATE_MODEL with
+// "FILE:LINE: ".
+lade_code_t lade_import_yaml(lade_t *self, const char *file, const char *on_conflict, bool parts,
+                             bool dry_run, char **result_p, lade_error_t *error);
+
+// Takes up an InvokeAI installation: its models.yaml and its database, which are only read. Its
+// models become records where they are; those whose key or path is a record already are left out,
+// and what is wrong with one is no matter to the others. *result_p is {"root", "taken", "skipped",
+// "failed", "models": [{"name", "path", "from", "outcome", "key"?, "error"?}…]}, yours.
+// LADE_NOT_FOUND if there is none, LADE_NOT_IMPLEMENTED if there is a database and no libsqlite3 to
+// read it.
+lade_code_t lade_import_invokeai(lade_t *self, const char *root, bool dry_run, char **result_p,
+                                 lade_error_t *error);
+
+// ---------------------------------------------------------------------------------------------------
 // Events
 
 // Calls on_event with each event (its body as JSON text, in order of seq, none left out and none

@@ -135,6 +135,16 @@ static const lade_option_t s_restore[] = {
     {"--force", NULL, LADE_ARG_FLAG, false, 0, 0, "a keyspace that is there is kept aside", 0},
     {0},
 };
+static const lade_option_t s_export[] = {
+    {"--overwrite", NULL, LADE_ARG_FLAG, false, 0, 0, "a file of that name is replaced", 0},
+    {0},
+};
+static const lade_option_t s_import[] = {
+    {"--on-conflict", "WORD", LADE_ARG_TEXT, false, 0, 0, "what to do with a key that is there: fail (the preset), skip or replace", 0},
+    {"--dry-run",     NULL,   LADE_ARG_FLAG, false, 0, 0, "say what would be done", 0},
+    {"--in-parts",    NULL,   LADE_ARG_FLAG, false, 0, 0, "more records than one step takes: each part is all or nothing by itself", 0},
+    {0},
+};
 static const lade_option_t s_keys[] = {
     {"--dest", "DIR", LADE_ARG_TEXT, false, 0, 0, "the folder they go into (DATA/keys)", 0},
     {0},
@@ -187,6 +197,9 @@ static const lade_command_t s_commands[] = {
         "FILE is on the broker's host. Secrets (tokens of jobs that are under way) and model files are not in it."},
     {"restore", "FILE", "put a backup in the place of the keyspace; no broker may run", 1, 1, s_restore, lade_cmd_backup_restore,
         "Nothing is touched before FILE was found whole. Jobs that needed a token ask for it again."},
+    {"export-yaml", "FILE|-", "write all records as YAML that people edit", 1, 1, s_export, lade_cmd_yaml_export, NULL},
+    {"import-yaml", "FILE|-", "take up records from such a file: all of them or none", 1, 1, s_import, lade_cmd_yaml_import,
+        "Model files stay where they are. What is wrong with the file is told with its line before anything is changed."},
     {"config", "", "print the settings in force", 0, 0, s_config, lade_cmd_config_run, NULL},
     {"keys", "NAME", "make a pair of CURVE keys for tcp endpoints", 1, 1, s_keys, lade_cmd_config_keys, NULL},
     {"completion", "bash", "print a completion script: eval \"$(lade completion bash)\"", 1, 1, s_none, s_completion, NULL},

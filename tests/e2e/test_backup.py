@@ -214,7 +214,7 @@ def test_restore_refuses():
         file = os.path.join(world.folder, "b")
         world.lade("backup", file)
         whole = open(file, "rb").read()
-        at = whole.rindex(b"schema 1")
+        at = whole.rindex(b"schema ")
 
         def variant(name, content):
             path = os.path.join(world.folder, name)
@@ -234,7 +234,7 @@ def test_restore_refuses():
                 ("short end", whole[:-1], "corrupt", "no backup"),
                 ("hole", whole[:8192] + whole[12288:], "corrupt", "changed after"),
                 ("rotten", whole[:9000] + bytes([whole[9000] ^ 1]) + whole[9001:], "corrupt", "sha256"),
-                ("newer", whole[:at] + b"schema 9" + whole[at + 8:], "schema_too_new", "newer"),
+                ("newer", whole[:at] + b"schema 9" + whole[at + len("schema 1"):], "schema_too_new", "newer"),
                 ("sqlite", b"SQLite format 3\0" + bytes(4096), "corrupt", "no backup"),
                 ("keyspace", before["data.mdb"], "corrupt", "no backup")):
             error = world.lade_json("restore", variant(name, content), "--force", status=1)["error"]
