@@ -160,30 +160,6 @@ s_assert_refused(const lade_identify_t *engine, const char *path, const char *gi
 // ---------------------------------------------------------------------------------------------------
 // The shipped families
 
-static void
-test_made_models_are_what_they_were_made_as(void **state)
-{
-    s_place_t *self = *state;
-    char command[500], file[200];
-    json_error_t problem;
-    const char *path;
-    json_t *expected, *all;
-    if (access("tests/models/make_models.py", X_OK) != 0)
-        skip(); // not run from the root of the repository
-    snprintf(file, sizeof file, "%s/expected.json", self->folder);
-    snprintf(command, sizeof command,
-             "/usr/bin/python3 tests/models/make_models.py %s/models --expected %s", self->folder,
-             file);
-    assert_int_equal(system(command), 0);
-    assert_non_null(all = json_load_file(file, 0, &problem));
-    assert_true(json_object_size(all) > 50);
-    json_object_foreach(all, path, expected)
-    {
-        s_assert_found(self->engine, path, NULL, expected);
-    }
-    json_decref(all);
-}
-
 #define MDM "model.diffusion_model."
 #define TO_K "1.transformer_blocks.0.attn2.to_k.weight"
 #define IN_0 MDM "input_blocks.0.0.weight"
@@ -666,7 +642,6 @@ main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, s_set_up, s_tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_made_models_are_what_they_were_made_as),
         TEST(test_key_sets_give_the_same_answer_in_any_order),
         TEST(test_a_pipeline_that_is_not_quite_one_is_refused),
         TEST(test_pipes_for_files_hold_nobody),

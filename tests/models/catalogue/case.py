@@ -1,0 +1,19 @@
+"""A case of the catalogue, and what several modules say of their cases.
+
+`file` is a file's name, or a folder's that ends with "/". `make(small)` returns what is written: {path within the folder, or
+'' for a file: Net, (Net, metadata), dict (JSON) or bytes}. `expected` are fields that identification has to find, or
+{'error': CODE}. `source` says where the names of tensors and their shapes come from.
+"""
+from collections import namedtuple
+
+Case = namedtuple('Case', 'file make expected source')
+
+REFUSED = {'error': 'InvalidModelConfig'}
+
+
+def kind(type, base, format, **more):
+    return dict({'type': type, 'base': base, 'format': format}, **more)
+
+
+def tensors(spec, metadata=None, file=''):
+    return lambda small: {file: (dict(spec), metadata)}
