@@ -197,11 +197,9 @@ s_read_member(s_walk_t *walk, lade_tensor_t *tensor)
 static bool
 s_tensor_fits(const lade_segment_head_t *head, const lade_tensor_t *tensor)
 {
-    uint64_t size = lade_dtype_size(tensor->dtype);
-    for (size_t i = 0; i < tensor->rank; i++)
-        if (__builtin_mul_overflow(size, tensor->shape[i], &size))
-            return false;
-    return size == tensor->size && tensor->offset >= head->data_at &&
+    uint64_t size;
+    return lade_dtype_bytes(tensor->dtype, tensor->shape, tensor->rank, &size) &&
+           size == tensor->size && tensor->offset >= head->data_at &&
            tensor->offset <= head->length && tensor->size <= head->length - tensor->offset;
 }
 

@@ -292,13 +292,22 @@ typedef struct {
     bool has_dtype, has_shape, has_offsets;
 } s_entry_t;
 
+// The types the format has; the list has more, of other formats.
+static bool
+s_is_own(lade_dtype_t dtype)
+{
+    return dtype <= LADE_DTYPE_F64 || dtype == LADE_DTYPE_C64 || dtype == LADE_DTYPE_F4 ||
+           dtype == LADE_DTYPE_F6_E2M3 || dtype == LADE_DTYPE_F6_E3M2;
+}
+
 static lade_code_t
 s_dtype(s_scan_t *scan, s_entry_t *entry)
 {
     char *text, shown[80];
     size_t len;
     lade_code_t code = s_text(scan, LADE_TENSORS_MAX_NAME, &text, &len);
-    if (!code && !lade_dtype_find(text, len, &entry->tensor.dtype))
+    if (!code &&
+        (!lade_dtype_find(text, len, &entry->tensor.dtype) || !s_is_own(entry->tensor.dtype)))
         return s_fail(scan, LADE_NOT_IMPLEMENTED, "dtype %s is none that lade reads",
                       lade_tensor_list_show(text, shown));
     return code;
@@ -362,6 +371,16 @@ s_member(s_scan_t *scan, s_entry_t *entry)
                   lade_tensor_list_show(key, shown));
 }
 
+// True if a packed type's elements fill whole bytes. Called when their number is known to fit.
+static bool
+s_is_whole(const lade_tensor_t *tensor)
+{
+    uint64_t elements = 1;
+    for (size_t i = 0; i < tensor->rank; i++)
+        elements *= tensor->shape[i];
+    return elements % lade_dtype_block(tensor->dtype) == 0;
+}
+
 // Checks an entry by itself; data is how many bytes the file has for tensors.
 static lade_code_t
 s_check_entry(s_scan_t *scan, const s_entry_t *entry, uint64_t data)
@@ -380,6 +399,8 @@ s_check_entry(s_scan_t *scan, const s_entry_t *entry, uint64_t data)
             shown, (unsigned long long)entry->end, (unsigned long long)data);
     if (!lade_tensor_list_bytes(&entry->tensor, &bytes))
         return s_fail(scan, LADE_CORRUPT, "the shape of tensor %s overflows", shown);
+    if (lade_dtype_block(entry->tensor.dtype) > 1 && !s_is_whole(&entry->tensor))
+        return s_fail(scan, LADE_CORRUPT, "tensor %s ends within a byte", shown);
     if (bytes != entry->end - entry->begin)
         return s_fail(scan, LADE_CORRUPT, "tensor %s has %llu bytes where its shape takes %llu",
                       shown, (unsigned long long)(entry->end - entry->begin),

@@ -1,56 +1,12 @@
 // The list all readers fill: tensors, a hash over their names, files, metadata.
 #include "common/formats/tensor_list.h"
 
+#include "common/formats/json_file.h"
+
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-// clang-format off
-static const struct {
-    const char *name;
-    size_t size;
-} s_dtypes[] = {
-    [LADE_DTYPE_BOOL]    = {"BOOL",    1},
-    [LADE_DTYPE_U8]      = {"U8",      1},
-    [LADE_DTYPE_I8]      = {"I8",      1},
-    [LADE_DTYPE_F8_E5M2] = {"F8_E5M2", 1},
-    [LADE_DTYPE_F8_E4M3] = {"F8_E4M3", 1},
-    [LADE_DTYPE_I16]     = {"I16",     2},
-    [LADE_DTYPE_U16]     = {"U16",     2},
-    [LADE_DTYPE_F16]     = {"F16",     2},
-    [LADE_DTYPE_BF16]    = {"BF16",    2},
-    [LADE_DTYPE_I32]     = {"I32",     4},
-    [LADE_DTYPE_U32]     = {"U32",     4},
-    [LADE_DTYPE_F32]     = {"F32",     4},
-    [LADE_DTYPE_I64]     = {"I64",     8},
-    [LADE_DTYPE_U64]     = {"U64",     8},
-    [LADE_DTYPE_F64]     = {"F64",     8},
-};
-// clang-format on
-_Static_assert(sizeof s_dtypes / sizeof *s_dtypes == LADE_DTYPE_COUNT, "a dtype has no row");
-
-const char *
-lade_dtype_name(lade_dtype_t dtype)
-{
-    return s_dtypes[dtype].name;
-}
-
-size_t
-lade_dtype_size(lade_dtype_t dtype)
-{
-    return s_dtypes[dtype].size;
-}
-
-bool
-lade_dtype_find(const char *name, size_t len, lade_dtype_t *dtype_p)
-{
-    for (lade_dtype_t i = 0; i < LADE_DTYPE_COUNT; i++)
-        if (strlen(s_dtypes[i].name) == len && memcmp(s_dtypes[i].name, name, len) == 0) {
-            *dtype_p = i;
-            return true;
-        }
-    return false;
-}
 
 const char *
 lade_tensor_list_show(const char *name, char out[80])
@@ -66,11 +22,7 @@ lade_tensor_list_show(const char *name, char out[80])
 bool
 lade_tensor_list_bytes(const lade_tensor_t *tensor, uint64_t *bytes_p)
 {
-    uint64_t bytes = 1;
-    for (size_t i = 0; i < tensor->rank; i++)
-        if (__builtin_mul_overflow(bytes, tensor->shape[i], &bytes))
-            return false;
-    return !__builtin_mul_overflow(bytes, lade_dtype_size(tensor->dtype), bytes_p);
+    return lade_dtype_bytes(tensor->dtype, tensor->shape, tensor->rank, bytes_p);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -170,6 +122,114 @@ lade_tensor_list_add_file(lade_tensors_t *self, const char *path, uint64_t size,
 }
 
 // ---------------------------------------------------------------------------------------------------
+// Names, values, findings
+
+enum { S_NAMES = 1 << 16 };
+
+struct lade_tensor_names {
+    struct lade_tensor_names *next;
+    size_t used, cap;
+    char bytes[];
+};
+
+const char *
+lade_tensor_list_keep(lade_tensors_t *self, const void *bytes, size_t len)
+{
+    struct lade_tensor_names *names = self->names;
+    if (!names || names->cap - names->used <= len) {
+        size_t cap = len < S_NAMES / 4 ? S_NAMES : len + 1;
+        names = malloc(sizeof *names + cap);
+        if (!names)
+            return NULL;
+        *names = (struct lade_tensor_names){.next = self->names, .cap = cap};
+        self->names = names;
+    }
+    char *copy = names->bytes + names->used;
+    memcpy(copy, bytes, len);
+    copy[len] = '\0';
+    names->used += len + 1;
+    return copy;
+}
+
+static lade_code_t
+s_set(json_t *map, const char *what, const char *name, json_t *value, lade_error_t *error)
+{
+    char shown[80];
+    if (json_object_get(map, name)) {
+        json_decref(value);
+        return LADE_OK;
+    }
+    if (json_object_size(map) == LADE_TENSORS_MAX_VALUES) {
+        json_decref(value);
+        return lade_error_set(error, LADE_TOO_LARGE, "its %s has more than %d entries", what,
+                              LADE_TENSORS_MAX_VALUES);
+    }
+    if (!value || json_object_set_new_nocheck(map, name, value) != 0)
+        return lade_error_set(error, LADE_NO_MEMORY, "no memory for %s of its %s",
+                              lade_tensor_list_show(name, shown), what);
+    return LADE_OK;
+}
+
+lade_code_t
+lade_tensor_list_set_value(lade_tensors_t *self, const char *name, json_t *value,
+                           lade_error_t *error)
+{
+    return s_set(self->values, "values", name, value, error);
+}
+
+lade_code_t
+lade_tensor_list_set_metadata(lade_tensors_t *self, const char *name, json_t *value,
+                              lade_error_t *error)
+{
+    return s_set(self->metadata, "metadata", name, value, error);
+}
+
+// Printable and short; what is no UTF-8 byte by byte as '?'.
+static json_t *
+s_shown(const char *text)
+{
+    char out[200];
+    snprintf(out, sizeof out, "%.180s%s", text ? text : "",
+             text && strlen(text) > 180 ? "..." : "");
+    for (char *at = out; *at; at++)
+        if ((unsigned char)*at < 0x20 || *at == 0x7f)
+            *at = '?';
+    json_t *shown = json_string(out);
+    for (char *at = out; !shown && *at; at++)
+        if ((unsigned char)*at >= 0x80)
+            *at = '?';
+    return shown ? shown : json_string(out);
+}
+
+void
+lade_tensor_list_add_unsafe(lade_tensors_t *self, const char *what, const char *where,
+                            const char *name, const char *format, ...)
+{
+    char message[400];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    size_t count = json_array_size(self->unsafe);
+    if (count > LADE_TENSORS_MAX_UNSAFE)
+        return;
+    if (count == LADE_TENSORS_MAX_UNSAFE) {
+        what = "more";
+        where = name = NULL;
+        snprintf(message, sizeof message, "there are more than %d findings",
+                 LADE_TENSORS_MAX_UNSAFE);
+    }
+    json_t *finding = json_pack("{ss so so so}", "what", what, "where", s_shown(where), "name",
+                                s_shown(name), "message", s_shown(message));
+    for (size_t i = 0; i < count; i++)
+        if (json_equal(json_array_get(self->unsafe, i), finding)) {
+            json_decref(finding);
+            return;
+        }
+    json_array_append_new(self->unsafe, finding);
+}
+
+// ---------------------------------------------------------------------------------------------------
 // What everybody may ask
 
 const char *
@@ -203,6 +263,19 @@ lade_tensors_metadata(const lade_tensors_t *self)
     return self->metadata;
 }
 
+const json_t *
+lade_tensors_value(const lade_tensors_t *self, const char *path)
+{
+    const json_t *value = json_object_get(self->values, path);
+    return value ? value : lade_json_file_at(self->values, path);
+}
+
+const json_t *
+lade_tensors_unsafe(const lade_tensors_t *self)
+{
+    return self->unsafe;
+}
+
 size_t
 lade_tensors_file_count(const lade_tensors_t *self)
 {
@@ -234,7 +307,13 @@ lade_tensors_destroy(lade_tensors_t **self_p)
     free(self->files);
     free(self->items);
     free(self->slots);
+    for (struct lade_tensor_names *next; self->names; self->names = next) {
+        next = self->names->next;
+        free(self->names);
+    }
     json_decref(self->metadata);
+    json_decref(self->values);
+    json_decref(self->unsafe);
     free(self);
     *self_p = NULL;
 }

@@ -9,6 +9,8 @@ enum {
     LADE_TENSORS_MAX_FILES = 4096,       // shards in one list
     LADE_TENSORS_MAX_NAME = 1024,        // bytes of a tensor's name
     LADE_TENSORS_MAX_HEADER = 100000000, // bytes of one file's header, the format's own limit
+    LADE_TENSORS_MAX_VALUES = 10000,     // keys of metadata, and values beside the tensors
+    LADE_TENSORS_MAX_UNSAFE = 1000,      // findings told; one more says that there are more
 };
 
 typedef struct {
@@ -24,7 +26,8 @@ struct lade_tensors {
     uint32_t *slots; // open addressing over names: index + 1, 0 is free; a power of two, at most
                      // half full
     size_t slot_count;
-    json_t *metadata;
+    json_t *metadata, *values, *unsafe;
+    struct lade_tensor_names *names; // what lade_tensor_list_keep copied
     lade_tensors_part_t *files;
     size_t file_count;
 };
@@ -37,7 +40,24 @@ lade_code_t lade_tensor_list_add_file(lade_tensors_t *self, const char *path, ui
 lade_code_t lade_tensor_list_add(lade_tensors_t *self, const lade_tensor_t *tensor,
                                  lade_error_t *error);
 
-// The product of the dimensions and the element size; false if it overflows.
+// A copy of len bytes (a name that no header holds) ended by a NUL, that lives as long as the list.
+// NULL without memory.
+const char *lade_tensor_list_keep(lade_tensors_t *self, const void *bytes, size_t len);
+
+// Notes a value for lade_tensors_value, or an entry of the metadata; the first of a name stays.
+// Takes over value, also when it fails (LADE_TOO_LARGE over their number, LADE_NO_MEMORY).
+lade_code_t lade_tensor_list_set_value(lade_tensors_t *self, const char *name, json_t *value,
+                                       lade_error_t *error);
+lade_code_t lade_tensor_list_set_metadata(lade_tensors_t *self, const char *name, json_t *value,
+                                          lade_error_t *error);
+
+// Notes a finding for lade_tensors_unsafe. Texts are made fit to be shown; where and name may be
+// NULL. The same one again, or over the ceiling, is not noted.
+void lade_tensor_list_add_unsafe(lade_tensors_t *self, const char *what, const char *where,
+                                 const char *name, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+
+// The bytes of its shape; false if they overflow.
 bool lade_tensor_list_bytes(const lade_tensor_t *tensor, uint64_t *bytes_p);
 
 // name fit to be shown in a sentence: cut to some 60 bytes, control characters as '?'.

@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { S_HEAD = 16, S_MAX_INDEX = 64 << 20 };
+enum { S_HEAD = 512, S_MAX_INDEX = 64 << 20 }; // a tar file says so at byte 257
 
 // The formats with a reader, most telling first.
 static const struct {
@@ -123,8 +123,9 @@ lade_tensors_open_files(const char *const *paths, size_t count, lade_tensors_t *
     error = error ? error : &spare;
     *self_p = NULL;
     lade_tensors_t *self = calloc(1, sizeof *self);
-    if (!self || !(self->metadata = json_object())) {
-        free(self);
+    if (!self || !(self->metadata = json_object()) || !(self->values = json_object()) ||
+        !(self->unsafe = json_array())) {
+        lade_tensors_destroy(&self);
         return lade_error_set(error, LADE_NO_MEMORY, "no memory to read weights");
     }
     lade_code_t code = LADE_OK;

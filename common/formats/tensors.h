@@ -3,6 +3,7 @@
 #define LADE_TENSORS_H
 
 #include "common/error.h"
+#include "common/formats/dtype.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -10,29 +11,6 @@
 #include <stdint.h>
 
 enum { LADE_TENSOR_MAX_RANK = 8 };
-
-typedef enum {
-    LADE_DTYPE_BOOL,
-    LADE_DTYPE_U8,
-    LADE_DTYPE_I8,
-    LADE_DTYPE_F8_E5M2,
-    LADE_DTYPE_F8_E4M3,
-    LADE_DTYPE_I16,
-    LADE_DTYPE_U16,
-    LADE_DTYPE_F16,
-    LADE_DTYPE_BF16,
-    LADE_DTYPE_I32,
-    LADE_DTYPE_U32,
-    LADE_DTYPE_F32,
-    LADE_DTYPE_I64,
-    LADE_DTYPE_U64,
-    LADE_DTYPE_F64,
-    LADE_DTYPE_COUNT
-} lade_dtype_t;
-
-const char *lade_dtype_name(lade_dtype_t dtype); // as safetensors writes it: "F16"
-size_t lade_dtype_size(lade_dtype_t dtype);      // bytes of one element
-bool lade_dtype_find(const char *name, size_t len, lade_dtype_t *dtype_p);
 
 typedef struct {
     const char *name; // ended by a NUL
@@ -57,11 +35,24 @@ lade_code_t lade_tensors_open(const char *path, lade_tensors_t **self_p, lade_er
 lade_code_t lade_tensors_open_files(const char *const *paths, size_t count, lade_tensors_t **self_p,
                                     lade_error_t *error);
 
-const char *lade_tensors_format(const lade_tensors_t *self); // "safetensors"
+// "safetensors", "torch" (zip), "pickle" (legacy), "gguf" or "onnx".
+const char *lade_tensors_format(const lade_tensors_t *self);
 size_t lade_tensors_count(const lade_tensors_t *self);
 const lade_tensor_t *lade_tensors_get(const lade_tensors_t *self, size_t index); // in file order
 const lade_tensor_t *lade_tensors_find(const lade_tensors_t *self, const char *name);
-const json_t *lade_tensors_metadata(const lade_tensors_t *self); // a map of text, empty if none
+
+// What the files say of themselves, a map, empty if none: texts in safetensors; in GGUF and ONNX
+// any value, a long list as {"count": N, "first": […]}. Stays the list's, as all below.
+const json_t *lade_tensors_metadata(const lade_tensors_t *self);
+
+// What is beside the tensors and tells something: "global_step", "string_to_param", "ip_adapter";
+// the whole name, or parts joined by "."; NULL if there is none.
+const json_t *lade_tensors_value(const lade_tensors_t *self, const char *path);
+
+// What would run, hide or mislead if the files were trusted: an array, empty if nothing, of
+// {"what": code, "where": member or offset, "name": "module.attr" or text, "message": sentence}.
+const json_t *lade_tensors_unsafe(const lade_tensors_t *self);
+
 size_t lade_tensors_file_count(const lade_tensors_t *self);
 const char *lade_tensors_file(const lade_tensors_t *self, size_t index);
 uint64_t lade_tensors_file_size(const lade_tensors_t *self, size_t index);

@@ -64,12 +64,11 @@ s_check(const lade_tensors_t *tensors)
              json_is_object(lade_tensors_metadata(tensors)));
     for (size_t i = 0; i < lade_tensors_count(tensors); i++) {
         const lade_tensor_t *tensor = lade_tensors_get(tensors, i);
-        uint64_t bytes = lade_dtype_size(tensor->dtype);
+        uint64_t bytes = 0;
         s_expect(tensor->dtype < LADE_DTYPE_COUNT && tensor->rank <= LADE_TENSOR_MAX_RANK &&
                  tensor->file == 0);
         s_expect(tensor->offset <= size && tensor->size <= size - tensor->offset);
-        for (size_t axis = 0; axis < tensor->rank; axis++)
-            s_expect(!__builtin_mul_overflow(bytes, tensor->shape[axis], &bytes));
+        s_expect(lade_dtype_bytes(tensor->dtype, tensor->shape, tensor->rank, &bytes));
         s_expect(bytes == tensor->size && strlen(tensor->name) <= tensor->name_len);
         s_expect(lade_tensors_find(tensors, tensor->name) != NULL);
     }

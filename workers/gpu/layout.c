@@ -22,8 +22,13 @@ static const char *const s_precisions[] = {
     [LADE_DTYPE_I64]     = "int64",       [LADE_DTYPE_U64]     = "uint64",  [LADE_DTYPE_F64]  = "float64",
     // clang-format on
 };
-_Static_assert(sizeof s_precisions / sizeof *s_precisions == LADE_DTYPE_COUNT,
-               "a type has no name");
+// What a model's weights mostly are: the name torch has for it, else the format's own.
+static const char *
+s_precision_name(lade_dtype_t dtype)
+{
+    size_t rows = sizeof s_precisions / sizeof *s_precisions;
+    return dtype < rows && s_precisions[dtype] ? s_precisions[dtype] : lade_dtype_name(dtype);
+}
 
 static const char *
 s_precision(const lade_tensors_t *tensors)
@@ -36,7 +41,7 @@ s_precision(const lade_tensors_t *tensors)
         if (most == LADE_DTYPE_COUNT || bytes[tensor->dtype] > bytes[most])
             most = tensor->dtype;
     }
-    return most < LADE_DTYPE_COUNT ? s_precisions[most] : "none";
+    return most < LADE_DTYPE_COUNT ? s_precision_name(most) : "none";
 }
 
 // Opens a file of the list again, to read its weights; it has to be as it was when its header was
@@ -132,6 +137,23 @@ s_open_files(lade_layout_t *self, const lade_tensors_t *tensors, const lade_file
     return code;
 }
 
+// A segment is made of weights that lie in their files as they are used.
+static lade_code_t
+s_check_format(const lade_tensors_t *tensors, lade_error_t *error)
+{
+    const char *format = lade_tensors_format(tensors);
+    if (json_array_size(lade_tensors_unsafe(tensors)))
+        return lade_error_set(error, LADE_UNSAFE_FILE, "%s is not loaded: %s",
+                              lade_tensors_file(tensors, 0),
+                              json_string_value(json_object_get(
+                                  json_array_get(lade_tensors_unsafe(tensors), 0), "message")));
+    if (strcmp(format, "safetensors") != 0)
+        return lade_error_set(error, LADE_NOT_IMPLEMENTED,
+                              "%s is a %s file; of those lade loads only safetensors",
+                              lade_tensors_file(tensors, 0), format);
+    return LADE_OK;
+}
+
 lade_code_t
 lade_layout_open(lade_layout_t *self, const char *key, const char *submodel,
                  const lade_files_t *files, lade_error_t *error)
@@ -142,6 +164,8 @@ lade_layout_open(lade_layout_t *self, const char *key, const char *submodel,
     lade_tensors_t *tensors = NULL;
     lade_code_t code =
         lade_tensors_open_files((const char *const *)files->paths, files->count, &tensors, error);
+    if (!code)
+        code = s_check_format(tensors, error);
     if (!code)
         code = s_open_files(self, tensors, files, error);
     if (!code)
