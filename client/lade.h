@@ -179,10 +179,9 @@ lade_code_t lade_import_yaml(lade_t *self, const char *file, const char *on_conf
 
 // Takes up an InvokeAI installation: its models.yaml and its database, which are only read. Its
 // models become records where they are; those whose key or path is a record already are left out,
-// and what is wrong with one is no matter to the others. *result_p is {"root", "taken", "skipped",
-// "failed", "models": [{"name", "path", "from", "outcome", "key"?, "error"?}…]}, yours.
-// LADE_NOT_FOUND if there is none, LADE_NOT_IMPLEMENTED if there is a database and no libsqlite3 to
-// read it.
+// and what is wrong with one is no matter to the others. *result_p (may be NULL) is {"root",
+// "taken", "skipped", "failed", "models": [{"name", "path", "from", "outcome", "key"?,
+// "error"?}…]}, yours. LADE_NOT_FOUND if there is none, or a database and no libsqlite3 to read it.
 lade_code_t lade_import_invokeai(lade_t *self, const char *root, bool dry_run, char **result_p,
                                  lade_error_t *error);
 

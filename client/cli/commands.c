@@ -145,6 +145,10 @@ static const lade_option_t s_import[] = {
     {"--in-parts",    NULL,   LADE_ARG_FLAG, false, 0, 0, "more records than one step takes: each part is all or nothing by itself", 0},
     {0},
 };
+static const lade_option_t s_invokeai[] = {
+    {"--dry-run", NULL, LADE_ARG_FLAG, false, 0, 0, "say what would be done", 0},
+    {0},
+};
 static const lade_option_t s_keys[] = {
     {"--dest", "DIR", LADE_ARG_TEXT, false, 0, 0, "the folder they go into (DATA/keys)", 0},
     {0},
@@ -200,6 +204,8 @@ static const lade_command_t s_commands[] = {
     {"export-yaml", "FILE|-", "write all records as YAML that people edit", 1, 1, s_export, lade_cmd_yaml_export, NULL},
     {"import-yaml", "FILE|-", "take up records from such a file: all of them or none", 1, 1, s_import, lade_cmd_yaml_import,
         "Model files stay where they are. What is wrong with the file is told with its line before anything is changed."},
+    {"import-invokeai", "ROOT", "take up the models of an InvokeAI installation, where they are", 1, 1, s_invokeai, lade_cmd_import_invokeai,
+        "ROOT holds invokeai.yaml. Its models.yaml and database are only read; nothing in it is moved or written."},
     {"config", "", "print the settings in force", 0, 0, s_config, lade_cmd_config_run, NULL},
     {"keys", "NAME", "make a pair of CURVE keys for tcp endpoints", 1, 1, s_keys, lade_cmd_config_keys, NULL},
     {"completion", "bash", "print a completion script: eval \"$(lade completion bash)\"", 1, 1, s_none, s_completion, NULL},
