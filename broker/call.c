@@ -46,7 +46,7 @@ static const struct {
     {"overwrite", S_BOOL},      {"models", S_ARRAY},   {"on_conflict", S_TEXT},
     {"parent", S_INT},          {"partial", S_BOOL},  {"path", S_TEXT},      {"pid", S_INT},
     {"prefixes", S_ARRAY},      {"priority", S_INT},  {"requires", S_MAP},   {"seq", S_INT},
-    {"scan_dir", S_TEXT},       {"install", S_BOOL},  {"unregister", S_BOOL},
+    {"scan_dir", S_TEXT},       {"install", S_BOOL},  {"unregister", S_BOOL}, {"keys", S_ARRAY},   {"record", S_BOOL},
     {"sha256", S_TEXT},         {"size", S_INT},      {"source", S_TEXT | S_MAP | S_ARRAY},
     {"spec", S_MAP},            {"start", S_BOOL},    {"status", S_TEXT},    {"submodel", S_TEXT},
     {"tags", S_ARRAY},          {"timeout_s", S_REAL}, {"token", S_TEXT},    {"ttl_s", S_REAL},

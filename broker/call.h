@@ -100,7 +100,7 @@ lade_wait_answer_fn lade_call_ended_job, lade_call_ended_jobs, lade_call_ended_k
 lade_code_t lade_call_del_model(lade_call_t *call, lade_error_t *error);
 
 // Ops of install over many models (service_scan.c).
-lade_call_fn lade_call_scan_directory, lade_call_sync_to_config;
+lade_call_fn lade_call_scan_directory, lade_call_sync_to_config, lade_call_verify;
 
 // ---------------------------------------------------------------------------------------------------
 // Arguments. Wrong ones are LADE_VALUE_ERROR that names them.

@@ -295,8 +295,8 @@ static bool
 s_on_count(void *arg, lade_bytes_t key, lade_bytes_t value)
 {
     s_sum_t *sum = arg;
-    const char *type = key.data, *base = type + strnlen(type, key.len) + 1,
-               *end = type + key.len, *format = base < end ? base + strlen(base) + 1 : end;
+    const char *type = key.data, *base = type + strnlen(type, key.len) + 1, *end = type + key.len,
+               *format = base < end ? base + strlen(base) + 1 : end;
     uint64_t count = 0;
     if (value.len != sizeof count || format >= end)
         return true;
@@ -332,9 +332,9 @@ static lade_code_t
 s_write(lade_store_t *store, const s_item_t *item, bool add, lade_error_t *error)
 {
     lade_db_t db = s_rows[item->index].db;
-    lade_code_t code =
-        add ? lade_store_put(store, db, item->bytes, item->len, "+", item->more ? 1 : 0, false, error)
-            : lade_store_del(store, db, item->bytes, item->len, error);
+    lade_code_t code = add ? lade_store_put(store, db, item->bytes, item->len, "+",
+                                            item->more ? 1 : 0, false, error)
+                           : lade_store_del(store, db, item->bytes, item->len, error);
     return code || item->index != LADE_INDEX_TYPE ? code : s_count(store, item, add, error);
 }
 

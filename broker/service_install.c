@@ -391,6 +391,7 @@ static const lade_op_t s_ops[] = {
     {"unconditionally_delete", s_unconditionally_delete},
     {"scan_directory",         lade_call_scan_directory},
     {"sync_to_config",         lade_call_sync_to_config},
+    {"verify",                 lade_call_verify},
     {NULL,                     NULL},
     // clang-format on
 };

@@ -116,6 +116,12 @@ lade_code_t lade_installer_scan_directory(lade_t *self, const char *scan_dir, bo
 lade_code_t lade_installer_sync_to_config(lade_t *self, bool unregister, bool dry_run,
                                           double timeout_s, char **result_p, lade_error_t *error);
 
+// Reads installed files and compares them with what is known of them; changes nothing but, with
+// record, the sha256 of files of which none is known. keys ends with NULL; NULL: all models.
+// *result_p is a JSON object (broker/README.md).
+lade_code_t lade_installer_verify(lade_t *self, const char *const *keys, bool record,
+                                  double timeout_s, char **result_p, lade_error_t *error);
+
 // All install jobs, ended ones too, as a JSON array; those of a source (its text); one.
 // LADE_UNKNOWN_JOB_ID.
 lade_code_t lade_installer_list_jobs(lade_t *self, char **jobs_p, lade_error_t *error);

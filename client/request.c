@@ -72,6 +72,7 @@ static const struct {
     {"install",  "download_and_cache",     S_TOKEN},
     {"install",  "scan_directory",         S_TOKEN},
     {"install",  "sync_to_config",         S_TOKEN},
+    {"install",  "verify",                 S_TOKEN},
     {"install",  "delete",                 S_ONCE},
     {"install",  "unconditionally_delete", S_ONCE},
     {"install",  "unregister",             S_ONCE},

@@ -1,4 +1,4 @@
-// The installer's methods over many models: scan_directory, sync_to_config.
+// The installer's methods over many models: scan_directory, sync_to_config, verify.
 #include "client/request.h"
 #include "common/wire.h"
 
@@ -37,4 +37,17 @@ lade_installer_sync_to_config(lade_t *self, bool unregister, bool dry_run, doubl
                   json_pack("{s:b, s:b, s:f}", "unregister", (int)unregister, "dry_run",
                             (int)dry_run, "timeout_s", timeout_s),
                   result_p, error);
+}
+
+lade_code_t
+lade_installer_verify(lade_t *self, const char *const *keys, bool record, double timeout_s,
+                      char **result_p, lade_error_t *error)
+{
+    json_t *args = json_pack("{s:b, s:f}", "record", (int)record, "timeout_s", timeout_s);
+    if (keys)
+        json_object_set_new(args, "keys", json_array());
+    for (size_t i = 0; keys && keys[i]; i++)
+        json_array_append_new(json_object_get(args, "keys"),
+                              json_stringn_nocheck(keys[i], strlen(keys[i])));
+    return s_call(self, "verify", args, result_p, error);
 }

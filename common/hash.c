@@ -177,6 +177,7 @@ lade_hash_imohash(const char *path, uint32_t sample_size, uint64_t sample_thresh
 typedef struct {
     bool (*stop)(void *arg);
     void *arg;
+    bool (*step)(void *arg, int64_t bytes); // or NULL
 } s_asker_t;
 
 typedef struct {
@@ -214,6 +215,8 @@ s_sha256_pieces(int fd, const char *path, uint64_t size, const s_asker_t *asker,
             return code;
         EVP_DigestUpdate(ctx, piece, len);
         at += len;
+        if (asker->step && !asker->step(asker->arg, (int64_t)len))
+            return lade_error_set(error, LADE_CANCELLED, "stopped while hashing %s", path);
     }
     return LADE_OK;
 }
@@ -311,9 +314,8 @@ s_walk(FTS *fts, const char *folder, char **files, size_t *count_p, lade_error_t
     return LADE_OK;
 }
 
-// The weight files below a folder, in order of their path. Free each, and the list.
-static lade_code_t
-s_list(const char *folder, char ***files_p, size_t *count_p, lade_error_t *error)
+lade_code_t
+lade_hash_list(const char *folder, char ***files_p, size_t *count_p, lade_error_t *error)
 {
     char *roots[] = {strdup(folder), NULL};
     *count_p = 0;
@@ -345,7 +347,7 @@ s_hash_folder(const s_algorithm_t *algorithm, const char *folder, const s_asker_
 {
     char **files = NULL, *text = NULL;
     size_t count, width = 2 * algorithm->size;
-    lade_code_t code = s_list(folder, &files, &count, error);
+    lade_code_t code = lade_hash_list(folder, &files, &count, error);
     if (!code && !(text = malloc(count * width + 1)))
         code = lade_error_set(error, LADE_NO_MEMORY, "no memory to hash %s", folder);
     for (size_t i = 0; !code && i < count; i++) {
@@ -360,6 +362,28 @@ s_hash_folder(const s_algorithm_t *algorithm, const char *folder, const s_asker_
     free(files);
     free(text);
     return code;
+}
+
+lade_code_t
+lade_hash_sha256(const char *path, bool (*step)(void *arg, int64_t bytes), void *arg, char hex[65],
+                 lade_error_t *error)
+{
+    uint8_t out[32];
+    s_asker_t asker = {.arg = arg, .step = step};
+    *hex = '\0';
+    lade_code_t code = s_sha256_file(path, &asker, out, error);
+    if (!code)
+        s_to_hex(out, sizeof out, hex);
+    return code;
+}
+
+void
+lade_hash_join(const char *hexes, char *text)
+{
+    uint8_t out[32];
+    char hex[65];
+    s_sha256_text(hexes, strlen(hexes), out);
+    sprintf(text, "sha256:%s", s_to_hex(out, sizeof out, hex));
 }
 
 lade_code_t
@@ -380,7 +404,7 @@ lade_hash_path(const char *path, const char *algorithm, bool (*stop)(void *arg),
     if (stat(path, &st) != 0)
         return lade_error_errno(error, errno, "cannot hash %s", path);
     uint8_t out[32];
-    s_asker_t asker = {stop, arg};
+    s_asker_t asker = {stop, arg, NULL};
     lade_code_t code = S_ISDIR(st.st_mode) ? s_hash_folder(row, path, &asker, out, error)
                                            : row->file(path, &asker, out, error);
     if (code)

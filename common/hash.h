@@ -27,4 +27,17 @@ lade_code_t lade_hash_imohash(const char *path, uint32_t sample_size, uint64_t s
 lade_code_t lade_hash_path(const char *path, const char *algorithm, bool (*stop)(void *arg),
                            void *arg, char **text_p, lade_error_t *error);
 
+// The sha256 of a file's bytes as 64 lower-case hex digits. step (may be NULL) is told the bytes of
+// each piece and may return false to stop (LADE_CANCELLED). Blocks.
+lade_code_t lade_hash_sha256(const char *path, bool (*step)(void *arg, int64_t bytes), void *arg,
+                             char hex[65], lade_error_t *error);
+
+// The files whose hashes make a folder's, in that order. Free each, and the list.
+lade_code_t lade_hash_list(const char *folder, char ***files_p, size_t *count_p,
+                           lade_error_t *error);
+
+// "sha256:HEX" of a folder from the sha256 of each of those files, their hex texts one after the
+// other. text has room for 72 bytes.
+void lade_hash_join(const char *hexes, char *text);
+
 #endif

@@ -1,4 +1,4 @@
-// lade scan, sync: jobs over many models, and what they found.
+// lade scan, sync, verify: jobs over many models, and what they found.
 #include "client/cli/commands.h"
 #include "client/cli/follow.h"
 #include "client/cli/show.h"
@@ -160,4 +160,79 @@ lade_cmd_scan_sync(lade_cli_t *cli, lade_error_t *error)
     }
     json_decref(result);
     return LADE_OK;
+}
+
+// ---------------------------------------------------------------------------------------------------
+
+static lade_code_t
+s_keys(lade_cli_t *cli, json_t *args, lade_error_t *error)
+{
+    json_t *keys = json_array();
+    lade_code_t code = LADE_OK;
+    for (size_t i = 0; i < cli->word_count && !code; i++) {
+        char key[33];
+        code = lade_cli_key(cli, cli->words[i], key, error);
+        if (!code)
+            json_array_append_new(keys, json_string(key));
+    }
+    if (json_array_size(keys))
+        json_object_set(args, "keys", keys);
+    json_decref(keys);
+    return code;
+}
+
+static void
+s_print_verified(const lade_cli_t *cli, const json_t *result)
+{
+    const json_t *bad = json_object_get(result, "bad");
+    for (size_t i = 0; i < json_array_size(bad); i++) {
+        const json_t *one = json_array_get(bad, i);
+        char *file = lade_show_clean(lade_json_text(one, "file", ""), 0, false),
+             *words = lade_show_clean(lade_json_text(one, "words", ""), 0, false);
+        printf("%s  %.*s  %s: %s\n", lade_json_text(one, "problem", "bad"), cli->terminal ? 8 : 32,
+               lade_json_text(one, "key", "-"), file, words);
+        free(file);
+        free(words);
+    }
+    s_print_models(cli, "unverified", json_object_get(result, "unverified"));
+    fflush(stdout);
+    char size[LADE_SHOW_SIZE];
+    lade_cli_say(
+        cli, "%lld models, %lld files, %s: %lld as they should be, %lld of them by samples only",
+        (long long)lade_json_int(result, "checked", 0),
+        (long long)lade_json_int(result, "files", 0),
+        lade_show_bytes(lade_json_int(result, "bytes", 0), size),
+        (long long)lade_json_int(result, "ok", 0),
+        (long long)lade_json_int(result, "unverified_count", 0));
+    if (lade_json_int(result, "recorded_count", 0))
+        lade_cli_say(cli, "the sha256 of %lld models is recorded now",
+                     (long long)lade_json_int(result, "recorded_count", 0));
+}
+
+lade_code_t
+lade_cmd_scan_verify(lade_cli_t *cli, lade_error_t *error)
+{
+    json_t *args = json_pack("{s:b}", "record", (int)lade_args_flag(&cli->args, "--record")),
+           *result;
+    lade_code_t code = s_keys(cli, args, error);
+    if (code) {
+        json_decref(args);
+        return code;
+    }
+    code = s_run(cli, "verify", "verify", args, &result, error);
+    if (code || !result)
+        return code;
+    if (cli->json)
+        lade_cli_print_json(json_incref(result));
+    else
+        s_print_verified(cli, result);
+    int64_t bad = lade_json_int(result, "bad_count", 0);
+    json_decref(result);
+    if (!bad)
+        return LADE_OK;
+    lade_error_set(error, LADE_CORRUPT, "%lld of the files are not what they should be",
+                   (long long)bad);
+    lade_cli_complain(NULL, error); // standard output has the result
+    cli->said = true;
+    return LADE_CORRUPT;
 }

@@ -49,6 +49,12 @@ static const lade_option_t s_sync[] = {
     NO_WAIT,
     {0},
 };
+static const lade_option_t s_verify[] = {
+    {"--record", NULL, LADE_ARG_FLAG, false, 0, 0, "store the sha256 of models of which none is known, for later", 0},
+    PRIORITY,
+    NO_WAIT,
+    {0},
+};
 static const lade_option_t s_download[] = {
     {"--dest",     "DIR",        LADE_ARG_TEXT,   false, 0, 0, "the folder the files go into", 0},
     {"--filename", "FILE",       LADE_ARG_TEXT,   false, 0, 0, "its name there (else the server's); one source only", 0},
@@ -170,6 +176,8 @@ static const lade_command_t s_commands[] = {
     {"sync", "", "bring records and files into agreement", 0, 0, s_sync, lade_cmd_scan_sync,
         "New models in the models folder and in install.autoimport_dir are registered. Records whose files are gone are told:\n"
         "missing, or unavailable if their drive may be away. A file that turned up elsewhere is found by its hash."},
+    {"verify", "[KEY…]", "read installed files and compare them with what is known of them", 0, S_MANY, s_verify, lade_cmd_scan_verify,
+        "Without KEY all models. Tells files that are missing, cut off or changed, and whether they were written to or went bad; exit status 1 then."},
     {"download", "SOURCE… --dest DIR", "download files", 0, S_MANY, s_download, lade_cmd_download_run,
         "SOURCE is a URL, a file:// URL (which is copied) or the path of a file or folder (which is moved).\n"
         "With --json the events of the jobs are printed as they come, one a line, and at last the jobs in one array."},

@@ -1,10 +1,12 @@
 """Scans: what is below a folder becomes records, each once, whatever is bad, known or killed meanwhile."""
+import ctypes
 import json
 import os
 import shutil
 
 from lib import samples, weights
-from lib.world import LadeError, World
+from lib.skip import Skip
+from lib.world import BUILD, SANITIZED, LadeError, World
 
 LIMIT_S = 180
 
@@ -228,3 +230,29 @@ def test_many_pages():
         result = scanned(world, scan_dir=root)["result"]
         assert (result["found"], result["known"], result["keys"]) == (120, 120, []), json.dumps(result)[:300]
         shutil.rmtree(root)
+
+
+def test_liblade():
+    """scan_directory, sync_to_config and verify from a program that links liblade."""
+    if SANITIZED:
+        raise Skip("a sanitized library needs a sanitized program")
+    lade = ctypes.CDLL(os.path.join(BUILD, "liblade.so.0"))
+    with World() as world:
+        root = os.path.join(world.folder, "tree")
+        models = make_tree(root)
+        world.start("broker", "install")
+        client, error, text = ctypes.c_void_p(), ctypes.create_string_buffer(1 << 16), ctypes.c_char_p()
+        wait = ctypes.c_double(60)
+        assert lade.lade_open(None, world.data.encode(), None, ctypes.byref(client), error) == 0
+        assert lade.lade_installer_scan_directory(client, root.encode(), False, wait, ctypes.byref(text), error) == 0, error.raw[:300]
+        keys = json.loads(text.value)
+        assert sorted(keys) == sorted(record["key"] for record in paths_of(world).values()) and len(keys) == len(models)
+        assert lade.lade_installer_sync_to_config(client, False, True, wait, ctypes.byref(text), error) == 0, error.raw[:300]
+        assert json.loads(text.value)["missing"] == []
+        asked = (ctypes.c_char_p * 2)(keys[0].encode(), None)
+        assert lade.lade_installer_verify(client, asked, False, wait, ctypes.byref(text), error) == 0, error.raw[:300]
+        assert json.loads(text.value)["checked"] == 1
+        assert lade.lade_installer_verify(client, None, False, wait, ctypes.byref(text), error) == 0, error.raw[:300]
+        assert json.loads(text.value)["checked"] == len(models)
+        assert lade.lade_installer_scan_directory(client, b"relative", False, wait, ctypes.byref(text), error) != 0
+        lade.lade_close(ctypes.byref(client))

@@ -8,6 +8,7 @@
 #include "workers/install/place.h"
 #include "workers/install/remove.h"
 #include "workers/install/scan.h"
+#include "workers/install/verify.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -27,8 +28,9 @@ static const struct {
     {"install", lade_install_step},
     {"delete", lade_remove_step},
     {"scan", lade_scan_step},
+    {"verify", lade_verify_step},
 };
-static const char *const s_kind_names[] = {"install", "delete", "scan", NULL};
+static const char *const s_kind_names[] = {"install", "delete", "scan", "verify", NULL};
 _Static_assert(sizeof s_kinds / sizeof *s_kinds + 1 == sizeof s_kind_names / sizeof *s_kind_names,
                "each kind is told to the broker");
 
