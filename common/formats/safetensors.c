@@ -501,57 +501,6 @@ s_header(s_scan_t *scan, lade_tensors_t *list, uint32_t file, uint64_t data)
 }
 
 // ---------------------------------------------------------------------------------------------------
-// The layout of the data
-
-static int
-s_by_offset(const void *a, const void *b)
-{
-    const lade_tensor_t *x = *(const lade_tensor_t *const *)a,
-                        *y = *(const lade_tensor_t *const *)b;
-    if (x->offset != y->offset)
-        return x->offset < y->offset ? -1 : 1;
-    return x->size < y->size ? -1 : x->size > y->size;
-}
-
-static lade_code_t
-s_check_order(const lade_tensor_t **order, size_t count, uint64_t start, uint64_t size,
-              lade_error_t *error)
-{
-    uint64_t at = start;
-    char shown[80];
-    for (size_t i = 0; i < count; at = order[i]->offset + order[i]->size, i++)
-        if (order[i]->offset != at)
-            return lade_error_set(
-                error, LADE_CORRUPT, "tensor %s %s", lade_tensor_list_show(order[i]->name, shown),
-                order[i]->offset < at ? "overlaps another" : "follows a hole in the data");
-    if (at != size)
-        return lade_error_set(error, LADE_CORRUPT, "%llu bytes follow the last tensor",
-                              (unsigned long long)(size - at));
-    return LADE_OK;
-}
-
-// The tensors from index first on have to fill the file from start to size.
-static lade_code_t
-s_check_layout(const lade_tensors_t *list, size_t first, uint64_t start, uint64_t size,
-               lade_error_t *error)
-{
-    size_t count = list->count - first;
-    const lade_tensor_t **order = malloc((count ? count : 1) * sizeof *order);
-    if (!order)
-        return lade_error_set(error, LADE_NO_MEMORY, "no memory to check %zu tensors", count);
-    bool sorted = true;
-    for (size_t i = 0; i < count; i++) {
-        order[i] = &list->items[first + i];
-        sorted = sorted && (i == 0 || s_by_offset(&order[i - 1], &order[i]) <= 0);
-    }
-    if (!sorted)
-        qsort(order, count, sizeof *order, s_by_offset);
-    lade_code_t code = s_check_order(order, count, start, size, error);
-    free(order);
-    return code;
-}
-
-// ---------------------------------------------------------------------------------------------------
 
 static uint64_t
 s_header_len(const uint8_t head[8])
@@ -613,6 +562,6 @@ lade_safetensors_read(lade_tensors_t *self, int fd, const char *path, uint64_t s
     if (!code)
         code = s_header(&scan, self, file, size - 8 - scan.len);
     if (!code)
-        code = s_check_layout(self, first, 8 + scan.len, size, error);
+        code = lade_tensor_list_check_layout(self, first, 8 + scan.len, size, 0, error);
     return code;
 }

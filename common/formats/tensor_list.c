@@ -122,6 +122,56 @@ lade_tensor_list_add_file(lade_tensors_t *self, const char *path, uint64_t size,
 }
 
 // ---------------------------------------------------------------------------------------------------
+// The layout of the data
+
+static int
+s_by_offset(const void *a, const void *b)
+{
+    const lade_tensor_t *x = *(const lade_tensor_t *const *)a,
+                        *y = *(const lade_tensor_t *const *)b;
+    if (x->offset != y->offset)
+        return x->offset < y->offset ? -1 : 1;
+    return x->size < y->size ? -1 : x->size > y->size;
+}
+
+static lade_code_t
+s_check_order(const lade_tensor_t **order, size_t count, uint64_t start, uint64_t size,
+              uint64_t padding, lade_error_t *error)
+{
+    uint64_t at = start;
+    char shown[80];
+    for (size_t i = 0; i < count; at = order[i]->offset + order[i]->size, i++)
+        if (order[i]->offset < at || order[i]->offset - at > padding)
+            return lade_error_set(
+                error, LADE_CORRUPT, "tensor %s %s", lade_tensor_list_show(order[i]->name, shown),
+                order[i]->offset < at ? "overlaps another" : "follows a hole in the data");
+    if (size - at > padding)
+        return lade_error_set(error, LADE_CORRUPT, "%llu bytes follow the last tensor",
+                              (unsigned long long)(size - at));
+    return LADE_OK;
+}
+
+lade_code_t
+lade_tensor_list_check_layout(const lade_tensors_t *self, size_t first, uint64_t start,
+                              uint64_t size, uint64_t padding, lade_error_t *error)
+{
+    size_t count = self->count - first;
+    const lade_tensor_t **order = malloc((count ? count : 1) * sizeof *order);
+    if (!order)
+        return lade_error_set(error, LADE_NO_MEMORY, "no memory to check %zu tensors", count);
+    bool sorted = true;
+    for (size_t i = 0; i < count; i++) {
+        order[i] = &self->items[first + i];
+        sorted = sorted && (i == 0 || s_by_offset(&order[i - 1], &order[i]) <= 0);
+    }
+    if (!sorted)
+        qsort(order, count, sizeof *order, s_by_offset);
+    lade_code_t code = s_check_order(order, count, start, size, padding, error);
+    free(order);
+    return code;
+}
+
+// ---------------------------------------------------------------------------------------------------
 // Names, values, findings
 
 enum { S_NAMES = 1 << 16 };

@@ -60,6 +60,11 @@ void lade_tensor_list_add_unsafe(lade_tensors_t *self, const char *what, const c
 // The bytes of its shape; false if they overflow.
 bool lade_tensor_list_bytes(const lade_tensor_t *tensor, uint64_t *bytes_p);
 
+// LADE_CORRUPT unless the tensors from index first on, whose ends are known to lie within the file,
+// fill it from start to size, with at most padding bytes between two of them and after the last.
+lade_code_t lade_tensor_list_check_layout(const lade_tensors_t *self, size_t first, uint64_t start,
+                                          uint64_t size, uint64_t padding, lade_error_t *error);
+
 // name fit to be shown in a sentence: cut to some 60 bytes, control characters as '?'.
 const char *lade_tensor_list_show(const char *name, char out[80]);
 

@@ -2,6 +2,7 @@
 // list.
 #include "common/formats/tensors.h"
 
+#include "common/formats/gguf.h"
 #include "common/formats/json_file.h"
 #include "common/formats/safetensors.h"
 #include "common/formats/tensor_list.h"
@@ -10,6 +11,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -20,11 +22,14 @@ enum { S_HEAD = 512, S_MAX_INDEX = 64 << 20 }; // a tar file says so at byte 257
 // The formats with a reader, most telling first.
 static const struct {
     const char *name;
+    const char *suffix; // that claims the format: its reader then says what is wrong, if none of
+                        // them knows the content
     bool (*is)(const uint8_t *head, size_t len, uint64_t size);
     lade_code_t (*read)(lade_tensors_t *self, int fd, const char *path, uint64_t size,
                         lade_error_t *error);
 } s_formats[] = {
-    {"safetensors", lade_safetensors_is, lade_safetensors_read},
+    {"gguf", ".gguf", lade_gguf_is, lade_gguf_read},
+    {"safetensors", ".safetensors", lade_safetensors_is, lade_safetensors_read},
 };
 
 // What else turns up under a model's name, to be named in the refusal.
@@ -35,7 +40,6 @@ static const struct {
     const char *words;
 } s_others[] = {
     // clang-format off
-    {"GGUF",              4, LADE_NOT_IMPLEMENTED, "is a GGUF file, which lade does not read: get it as safetensors"},
     {"PK\3\4",            4, LADE_NOT_IMPLEMENTED, "is a pickle (torch zip), which lade does not read: get it as safetensors"},
     {"\x80\2",            2, LADE_NOT_IMPLEMENTED, "is a pickle, which lade does not read: get it as safetensors"},
     {"\x80\4",            2, LADE_NOT_IMPLEMENTED, "is a pickle, which lade does not read: get it as safetensors"},
@@ -85,14 +89,18 @@ s_read_file(lade_tensors_t *self, int fd, const char *path, uint64_t size, lade_
         row++;
     if (row == rows) {
         lade_code_t code = s_refuse(path, head, (size_t)got, error);
+        for (row = 0; !code && row < rows && !s_ends(path, s_formats[row].suffix);)
+            row++;
+        if (!code && row == rows)
+            code =
+                lade_error_set(error, LADE_NOT_IMPLEMENTED,
+                               "%s is in no format lade reads; safetensors it does", s_last(path));
         if (code)
             return code;
-        if (!s_ends(path, ".safetensors"))
-            return lade_error_set(error, LADE_NOT_IMPLEMENTED,
-                                  "%s is in no format lade reads; safetensors it does",
-                                  s_last(path));
-        row = 0; // it says so itself: let the reader tell what is wrong
     }
+    if (self->format && self->format != s_formats[row].name)
+        return lade_error_set(error, LADE_CORRUPT, "%s is %s, the weights beside it are %s",
+                              s_last(path), s_formats[row].name, self->format);
     self->format = s_formats[row].name;
     if (s_formats[row].read(self, fd, path, size, error))
         return lade_error_wrap(error, "%s", s_last(path));
@@ -184,12 +192,27 @@ s_has(const s_names_t *self, const char *name)
     return self->count && bsearch(&name, self->names, self->count, sizeof *self->names, s_by_name);
 }
 
+// The weight files of a folder have one of these suffixes, the first of which there is any: a hub's
+// folder often has the same weights again as pickles.
+static const char *const s_suffixes[] = {".safetensors", ".gguf", ".bin", ".pt",
+                                         ".pth",         ".ckpt", ".onnx"};
+enum { S_SUFFIXES = sizeof s_suffixes / sizeof *s_suffixes };
+
+// What a trainer leaves beside weights, and is none.
+static const char *const s_not_weights[] = {"training_args.", "optimizer.",    "scheduler.",
+                                            "rng_state",      "random_states", "scaler."};
+
 static bool
 s_is_weight(const char *name)
 {
-    return s_ends(name, ".safetensors") || s_ends(name, ".safetensors.index.json") ||
-           s_ends(name, ".bin") || s_ends(name, ".ckpt") || s_ends(name, ".pt") ||
-           s_ends(name, ".pth") || s_ends(name, ".gguf");
+    for (size_t i = 0; i < sizeof s_not_weights / sizeof *s_not_weights; i++)
+        if (strncmp(name, s_not_weights[i], strlen(s_not_weights[i])) == 0 &&
+            !s_ends(name, ".safetensors"))
+            return false;
+    for (size_t i = 0; i < S_SUFFIXES; i++)
+        if (s_ends(name, s_suffixes[i]))
+            return true;
+    return s_ends(name, ".index.json");
 }
 
 // The names of weight files and indexes directly in a folder, sorted.
@@ -211,16 +234,16 @@ s_list(const char *folder, s_names_t *names, lade_error_t *error)
 
 // "model.fp16.safetensors" beside "model.safetensors" is the same model in another precision.
 static bool
-s_is_variant(const s_names_t *names, const char *name)
+s_is_variant(const s_names_t *names, const char *name, const char *suffix)
 {
     char plain[512];
-    size_t stem = strlen(name) - strlen(".safetensors");
+    size_t stem = strlen(name) - strlen(suffix);
     const char *dot = memrchr(name, '.', stem);
-    if (!dot || strlen(name) >= sizeof plain)
+    if (!dot || strlen(name) + strlen(suffix) >= sizeof plain)
         return false;
     size_t len = (size_t)(dot - name);
     memcpy(plain, name, len);
-    strcpy(plain + len, ".safetensors");
+    strcpy(plain + len, suffix);
     return s_has(names, plain);
 }
 
@@ -299,40 +322,108 @@ s_open_index(const char *folder, const char *index, lade_tensors_t **self_p, lad
 }
 
 static lade_code_t
-s_open_names(const char *folder, const s_names_t *names, lade_tensors_t **self_p,
-             lade_error_t *error)
+s_open_names(const char *folder, const s_names_t *names, const char *suffix,
+             lade_tensors_t **self_p, lade_error_t *error)
 {
     s_names_t files = {0};
     lade_code_t code = LADE_OK;
     for (size_t i = 0; !code && i < names->count; i++)
-        if (s_ends(names->names[i], ".safetensors") && !s_is_variant(names, names->names[i]))
+        if (s_ends(names->names[i], suffix) && !s_is_variant(names, names->names[i], suffix))
             code = s_names_add(&files, lade_path_join(folder, names->names[i]), error);
-    if (!code && files.count)
+    if (!code)
         code =
             lade_tensors_open_files((const char *const *)files.names, files.count, self_p, error);
-    else if (!code && names->count)
-        code = lade_error_set(error, LADE_NOT_IMPLEMENTED,
-                              "%s holds %s, which lade does not read: get it as safetensors",
-                              folder, names->names[0]);
-    else if (!code)
-        code = lade_error_set(error, LADE_NOT_FOUND, "%s holds no weight files", folder);
     s_names_free(&files);
     return code;
+}
+
+// The first name with this ending that is not another's variant; NULL if there is none.
+static const char *
+s_first(const s_names_t *names, const char *suffix, const char *more)
+{
+    char tail[64];
+    snprintf(tail, sizeof tail, "%s%s", suffix, more);
+    for (size_t i = 0; i < names->count; i++)
+        if (s_ends(names->names[i], tail) && !s_is_variant(names, names->names[i], tail))
+            return names->names[i];
+    return NULL;
 }
 
 static lade_code_t
 s_open_folder(const char *folder, lade_tensors_t **self_p, lade_error_t *error)
 {
     s_names_t names = {0};
-    const char *index = NULL;
     lade_code_t code = s_list(folder, &names, error);
-    for (size_t i = 0; !code && !index && i < names.count; i++)
-        if (s_ends(names.names[i], ".safetensors.index.json"))
-            index = names.names[i];
-    if (!code)
-        code = index ? s_open_index(folder, index, self_p, error)
-                     : s_open_names(folder, &names, self_p, error);
+    bool found = false;
+    for (size_t i = 0; !code && !found && i < S_SUFFIXES; i++) {
+        const char *index = s_first(&names, s_suffixes[i], ".index.json");
+        found = index || s_first(&names, s_suffixes[i], "");
+        if (found)
+            code = index ? s_open_index(folder, index, self_p, error)
+                         : s_open_names(folder, &names, s_suffixes[i], self_p, error);
+    }
+    if (!code && !found)
+        code = lade_error_set(error, LADE_NOT_FOUND, "%s holds no weight files", folder);
     s_names_free(&names);
+    return code;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// A GGUF file in parts: NAME-00001-of-00003.gguf
+
+enum { S_PART_TAIL = 20 }; // "-00001-of-00003.gguf"
+
+// How many parts a file's name says there are, 0 if it is no such name.
+static unsigned
+s_parts(const char *path)
+{
+    unsigned part, count;
+    int end = 0;
+    size_t len = strlen(s_last(path));
+    if (len <= S_PART_TAIL ||
+        sscanf(path + strlen(path) - S_PART_TAIL, "-%5u-of-%5u.gguf%n", &part, &count, &end) != 2 ||
+        end != S_PART_TAIL || part == 0 || part > count)
+        return 0;
+    return count;
+}
+
+// Names say which files belong together, what is in them whether they do.
+static lade_code_t
+s_check_parts(const lade_tensors_t *self, unsigned count, lade_error_t *error)
+{
+    const json_t *parts = json_object_get(self->metadata, "split.count");
+    const json_t *tensors = json_object_get(self->metadata, "split.tensors.count");
+    if (json_integer_value(parts) != (json_int_t)count)
+        return lade_error_set(
+            error, LADE_CORRUPT, "%s is one of %u parts by its name, of %lld by its split.count",
+            s_last(self->files[0].path), count, (long long)json_integer_value(parts));
+    if (tensors && json_integer_value(tensors) != (json_int_t)self->count)
+        return lade_error_set(error, LADE_CORRUPT,
+                              "the %u parts of %s hold %zu tensors, not the %lld of "
+                              "split.tensors.count",
+                              count, s_last(self->files[0].path), self->count,
+                              (long long)json_integer_value(tensors));
+    return LADE_OK;
+}
+
+static lade_code_t
+s_open_parts(const char *path, unsigned count, lade_tensors_t **self_p, lade_error_t *error)
+{
+    s_names_t files = {0};
+    lade_code_t code = LADE_OK;
+    int stem = (int)(strlen(path) - S_PART_TAIL);
+    for (unsigned i = 1; !code && i <= count; i++) {
+        char *name = NULL;
+        if (asprintf(&name, "%.*s-%05u-of-%05u.gguf", stem, path, i, count) < 0)
+            name = NULL;
+        code = s_names_add(&files, name, error);
+    }
+    if (!code)
+        code =
+            lade_tensors_open_files((const char *const *)files.names, files.count, self_p, error);
+    if (!code && (code = s_check_parts(*self_p, count, error)))
+        lade_tensors_destroy(self_p);
+    s_names_free(&files);
     return code;
 }
 
@@ -343,6 +434,9 @@ lade_tensors_open(const char *path, lade_tensors_t **self_p, lade_error_t *error
     *self_p = NULL;
     if (stat(path, &st) != 0)
         return lade_error_errno(error, errno, "cannot open %s", path);
-    return S_ISDIR(st.st_mode) ? s_open_folder(path, self_p, error)
-                               : lade_tensors_open_files(&path, 1, self_p, error);
+    if (S_ISDIR(st.st_mode))
+        return s_open_folder(path, self_p, error);
+    unsigned parts = s_parts(path);
+    return parts > 1 ? s_open_parts(path, parts, self_p, error)
+                     : lade_tensors_open_files(&path, 1, self_p, error);
 }

@@ -26,9 +26,9 @@ typedef struct {
 typedef struct lade_tensors lade_tensors_t;
 
 // Opens a weight file by its content, or every weight file directly in a folder (or those its
-// *.index.json names) as one list. Time and memory follow the headers, never the files.
-// LADE_CORRUPT with what is wrong and where, LADE_NOT_IMPLEMENTED for a format without reader,
-// LADE_TOO_LARGE over a ceiling.
+// *.index.json names) as one list; of a GGUF file in parts (NAME-00001-of-00003.gguf) all parts.
+// Time and memory follow the headers, never the files. LADE_CORRUPT with what is wrong and where,
+// LADE_NOT_IMPLEMENTED for a format without reader, LADE_TOO_LARGE over a ceiling.
 lade_code_t lade_tensors_open(const char *path, lade_tensors_t **self_p, lade_error_t *error);
 
 // The same for a list of files (sharded weights).

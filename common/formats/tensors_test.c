@@ -72,11 +72,12 @@ test_what_is_no_safetensors_is_called_by_its_name(void **state)
         lade_code_t code;
         const char *words;
     } rows[] = {
-        {"a.gguf", "GGUF\3............", LADE_NOT_IMPLEMENTED, "GGUF"},
+        {"a.gguf", "GGUF\3............", LADE_NOT_IMPLEMENTED, "of GGUF; lade reads 1 to 3"},
         {"a.ckpt", "PK\3\4.............", LADE_NOT_IMPLEMENTED, "pickle"},
         {"a.pt", "\x80\2.................", LADE_NOT_IMPLEMENTED, "pickle"},
         {"a.safetensors", "version https://git-lfs.github.com/spec/v1\n", LADE_NOT_A_MODEL, "LFS"},
         {"a.safetensors", "<!DOCTYPE html><html>", LADE_NOT_A_MODEL, "web page"},
+        {"a.gguf", "some words of no meaning", LADE_CORRUPT, "does not begin with GGUF"},
         {"a.txt", "some words of no meaning", LADE_NOT_IMPLEMENTED, "no format"},
         {"a.safetensors", "some words of no meaning", LADE_CORRUPT, "cut short"},
     };
