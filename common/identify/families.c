@@ -24,8 +24,8 @@ struct lade_families {
 static lade_code_t
 s_pattern(lade_rulefile_t *reader, const yaml_node_t *node, lade_pattern_t **pattern_p)
 {
-    static const char *const keys[] = {"exact", "prefix", "suffix", "contains",
-                                       "regex", "except", NULL};
+    static const char *const keys[] = {"exact", "prefix",  "suffix", "contains",
+                                       "regex", "sibling", "except", NULL};
     lade_pattern_t *self = *pattern_p = lade_rulefile_alloc(reader, sizeof *self);
     if (node->type != YAML_MAPPING_NODE) // a name or a list of names
         return lade_rulefile_list(reader, node, true, &self->exact);
@@ -39,6 +39,11 @@ s_pattern(lade_rulefile_t *reader, const yaml_node_t *node, lade_pattern_t **pat
             code = lade_rulefile_list(reader, part, true, lists[i]);
     if (!code && (part = lade_rulefile_find(reader, node, "regex")))
         code = lade_rulefile_regex(reader, part, 0, &self->regex);
+    if (!code && (part = lade_rulefile_find(reader, node, "sibling"))) {
+        if (json_array_size(self->suffix) != 1)
+            return lade_rulefile_fail(reader, part, "sibling takes the place of one suffix");
+        code = lade_rulefile_text(reader, part, &self->sibling);
+    }
     if (!code && (part = lade_rulefile_find(reader, node, "except")))
         code = s_pattern(reader, part, &self->except);
     reader->depth--;
@@ -120,20 +125,23 @@ s_take(lade_rulefile_t *reader, const yaml_node_t *node, lade_source_t *self)
     return lade_rulefile_fail(reader, node, "take is rank, dtype or count, not '%s'", text);
 }
 
-// axis, take, at, as: each belongs to some kinds of source.
+// axis, take, in, at, as: each belongs to some kinds of source.
 static lade_code_t
 s_source_options(lade_rulefile_t *reader, const yaml_node_t *map, lade_source_t *self)
 {
     const yaml_node_t *axis = lade_rulefile_find(reader, map, "axis"),
                       *take = lade_rulefile_find(reader, map, "take");
     const yaml_node_t *at = lade_rulefile_find(reader, map, "at"),
-                      *as = lade_rulefile_find(reader, map, "as");
+                      *as = lade_rulefile_find(reader, map, "as"),
+                      *in = lade_rulefile_find(reader, map, "in");
     bool has_path = self->kind == LADE_SOURCE_JSON || self->kind == LADE_SOURCE_INSIDE;
     lade_code_t code = LADE_OK;
     if ((axis || take) && self->kind != LADE_SOURCE_KEY)
         return lade_rulefile_fail(reader, axis ? axis : take, "axis and take go with key");
     if (axis && take)
         return lade_rulefile_fail(reader, take, "axis and take exclude each other");
+    if (in && self->kind != LADE_SOURCE_KEY)
+        return lade_rulefile_fail(reader, in, "in goes with key");
     if (at && !has_path)
         return lade_rulefile_fail(reader, at, "at goes with json and inside");
     if ((as != NULL) != (self->kind == LADE_SOURCE_INSIDE))
@@ -146,6 +154,8 @@ s_source_options(lade_rulefile_t *reader, const yaml_node_t *map, lade_source_t 
     }
     if (!code && take)
         code = s_take(reader, take, self);
+    if (!code && in)
+        code = lade_rulefile_list(reader, in, true, &self->in);
     if (!code && at)
         code = lade_rulefile_text(reader, at, &self->at);
     if (!code && as)
@@ -166,9 +176,13 @@ s_source(lade_rulefile_t *reader, const yaml_node_t *map, bool folder, lade_sour
         if (self->kind)
             return lade_rulefile_fail(
                 reader, node, "only one of key, metadata, json, … at a time; take two entries");
-        if (!(s_sources[i].about & (folder ? S_FOLDER : S_FILE)))
-            return lade_rulefile_fail(reader, node, "'%s' cannot be asked of a %s",
-                                      s_sources[i].key, folder ? "folder" : "file");
+        // the tensors of a folder are those of a folder in it
+        bool within = s_sources[i].kind == LADE_SOURCE_KEY && lade_rulefile_find(reader, map, "in");
+        int about = within ? S_FOLDER : s_sources[i].about;
+        if (!(about & (folder ? S_FOLDER : S_FILE)))
+            return lade_rulefile_fail(reader, node, "'%s%s' cannot be asked of a %s",
+                                      s_sources[i].key, within ? " in" : "",
+                                      folder ? "folder" : "file");
         self->kind = s_sources[i].kind;
         lade_code_t code = s_sources[i].read(reader, node, self);
         if (code)
@@ -186,7 +200,7 @@ s_source(lade_rulefile_t *reader, const yaml_node_t *map, bool folder, lade_sour
 
 #define S_SOURCE_KEYS                                                                              \
     "key", "scalar", "metadata", "name", "exists", "json", "class", "inside", "field",             \
-        "predicate", "axis", "take", "at", "as"
+        "predicate", "axis", "take", "in", "at", "as"
 
 static lade_code_t s_conditions(lade_rulefile_t *reader, const yaml_node_t *node, bool folder,
                                 lade_condition_t **list_p, size_t *count_p);

@@ -19,6 +19,7 @@ typedef struct lade_pattern lade_pattern_t;
 struct lade_pattern {
     json_t *exact, *prefix, *suffix, *contains; // arrays of text, or NULL
     regex_t *regex;
+    const char *sibling; // with this in place of the one suffix it names a tensor too
     lade_pattern_t *except;
 };
 
@@ -50,6 +51,7 @@ typedef struct {
     json_t *names;           // array of text: files, paths, or the one key, field or predicate
     lade_take_t take;        // KEY
     int axis;                // KEY; negative counts from the end
+    json_t *in;              // KEY of a folder: the weights of the first of these folders inside
     const char *at;          // JSON: dotted path; INSIDE: the field
     const char *as;          // INSIDE: the type it has to be
     size_t predicate;        // PREDICATE: row of lade_predicates

@@ -169,8 +169,7 @@ s_ask(lade_match_t *match, const lade_field_t *field)
 static bool
 s_set_field(lade_match_t *match, const lade_field_t *field)
 {
-    const json_t *wanted =
-        s_is_restricting(field->name) ? json_object_get(match->given, field->name) : NULL;
+    const json_t *wanted = json_object_get(match->given, field->name);
     json_t *value = lade_match_told(match, &field->value);
     char seen[70], given[70];
     if (!value && wanted && s_may_be(&field->value, wanted))
@@ -181,7 +180,8 @@ s_set_field(lade_match_t *match, const lade_field_t *field)
         return s_ask(match, field);
     if (!value)
         return field->value.optional;
-    bool agreed = !wanted || lade_match_same(value, wanted);
+    // what is given of other fields takes the place of what was found (s_complete)
+    bool agreed = !wanted || !s_is_restricting(field->name) || lade_match_same(value, wanted);
     if (!agreed)
         snprintf(match->reason, sizeof match->reason, "its %s is %s, not %s", field->name,
                  lade_match_show(value, seen, sizeof seen),

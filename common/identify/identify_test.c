@@ -527,6 +527,8 @@ test_every_kind_of_source_and_check_can_be_asked(void **state)
         {"file", "{key: {}, every: {prefix: emb}}", true},
         {"file", "{key: {}, every: {prefix: x}}", false},
         {"file", "{key: {prefix: x}, every: {prefix: y}}", true},
+        {"file", "{key: {suffix: params, sibling: params}}", true},
+        {"file", "{key: {suffix: params, sibling: scale}}", false},
         {"file", "{metadata: format}", false},
         {"file", "{scalar: emb_params}", false},
         {"file", "{name: own, matches: '^A$'}", true},
@@ -546,6 +548,10 @@ test_every_kind_of_source_and_check_can_be_asked(void **state)
         {"folder", "{class: [none.json, config.json], is: Made}", true},
         {"folder", "{inside: [x, a.safetensors], as: embedding, at: base, is: sd-1}", true},
         {"folder", "{inside: a.safetensors, as: lora}", false},
+        {"folder", "{key: emb_params, in: [none, .], axis: -1, is: 768}", true},
+        {"folder", "{key: emb_params, in: none}", false},
+        {"folder", "{key: {}, in: ., every: {prefix: x}}", false},
+        {"file", "{predicate: container, is: safetensors}", true},
         // clang-format on
     };
     s_place_t *self = *state;

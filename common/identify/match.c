@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { S_MAX_SIBLING = 1200 };
+
 static bool s_say(lade_match_t *self, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -68,15 +70,31 @@ s_any(const json_t *list, s_fits_t fits, const lade_tensor_t *tensor)
     return count == 0;
 }
 
+// With the sibling's tail in place of the suffix it has to name a tensor too.
+static bool
+s_has_sibling(const lade_tensors_t *tensors, const lade_pattern_t *pattern,
+              const lade_tensor_t *tensor)
+{
+    char name[S_MAX_SIBLING];
+    size_t cut = json_string_length(json_array_get(pattern->suffix, 0));
+    size_t head = tensor->name_len - cut, tail = strlen(pattern->sibling);
+    if (head + tail >= sizeof name)
+        return false;
+    memcpy(name, tensor->name, head);
+    memcpy(name + head, pattern->sibling, tail + 1);
+    return lade_tensors_find(tensors, name) != NULL;
+}
+
 // The cheap questions first: of thousands of names only a few reach the regular expression.
 static bool
-s_fits(const lade_pattern_t *pattern, const lade_tensor_t *tensor)
+s_fits(const lade_tensors_t *tensors, const lade_pattern_t *pattern, const lade_tensor_t *tensor)
 {
     return s_any(pattern->exact, s_is_exact, tensor) &&
            s_any(pattern->prefix, s_has_prefix, tensor) && s_any(pattern->suffix, s_ends, tensor) &&
            s_any(pattern->contains, s_has_part, tensor) &&
            (!pattern->regex || regexec(pattern->regex, tensor->name, 0, NULL, 0) == 0) &&
-           (!pattern->except || !s_fits(pattern->except, tensor));
+           (!pattern->sibling || s_has_sibling(tensors, pattern, tensor)) &&
+           (!pattern->except || !s_fits(tensors, pattern->except, tensor));
 }
 
 static bool
@@ -101,7 +119,7 @@ s_next(const lade_tensors_t *tensors, const lade_pattern_t *pattern, size_t *at)
     }
     for (size_t count = lade_tensors_count(tensors); *at < count;) {
         const lade_tensor_t *tensor = lade_tensors_get(tensors, (*at)++);
-        if (s_fits(pattern, tensor))
+        if (s_fits(tensors, pattern, tensor))
             return tensor;
     }
     return NULL;
@@ -149,14 +167,28 @@ s_of_tensor(const lade_source_t *source, const lade_tensor_t *tensor)
     }
 }
 
+// The tensors a source is asked of: the file's, or those of the first of its folders that has any.
+static const lade_tensors_t *
+s_tensors(lade_match_t *self, const lade_source_t *source)
+{
+    const lade_tensors_t *tensors = source->in ? NULL : self->subject->tensors;
+    for (size_t i = 0; !tensors && i < json_array_size(source->in); i++)
+        tensors =
+            lade_subject_weights(self->subject, json_string_value(json_array_get(source->in, i)));
+    if (!tensors)
+        s_say(self, "there are no weights in %s that can be read",
+              json_string_value(json_array_get(source->in, 0)));
+    return tensors;
+}
+
 // Tensors that fit and differ tell nothing, so that their order cannot matter.
 static json_t *
-s_agreed(lade_match_t *self, const lade_source_t *source)
+s_agreed(lade_match_t *self, const lade_tensors_t *tensors, const lade_source_t *source)
 {
     json_t *agreed = NULL;
     char words[120];
     const lade_tensor_t *tensor;
-    for (size_t at = 0; (tensor = s_next(self->subject->tensors, source->pattern, &at));) {
+    for (size_t at = 0; (tensor = s_next(tensors, source->pattern, &at));) {
         json_t *value = s_of_tensor(source, tensor);
         if (!agreed)
             agreed = value;
@@ -179,10 +211,13 @@ s_agreed(lade_match_t *self, const lade_source_t *source)
 static json_t *
 s_read_key(lade_match_t *self, const lade_source_t *source)
 {
+    const lade_tensors_t *tensors = s_tensors(self, source);
+    if (!tensors)
+        return NULL;
     if (source->take != LADE_TAKE_COUNT)
-        return s_agreed(self, source);
+        return s_agreed(self, tensors, source);
     json_int_t count = 0;
-    for (size_t at = 0; s_next(self->subject->tensors, source->pattern, &at);)
+    for (size_t at = 0; s_next(tensors, source->pattern, &at);)
         count++;
     return json_integer(count);
 }
@@ -192,6 +227,9 @@ s_read_scalar(lade_match_t *self, const lade_source_t *source)
 {
     const lade_tensors_t *tensors = self->subject->tensors;
     const lade_tensor_t *tensor = lade_tensors_find(tensors, s_name_at(source, 0));
+    const json_t *beside = lade_tensors_value(tensors, s_name_at(source, 0));
+    if (json_is_integer(beside)) // in a pickle a number is no tensor
+        return json_incref((json_t *)beside);
     bool integer = tensor && (tensor->dtype == LADE_DTYPE_I64 || tensor->dtype == LADE_DTYPE_I32);
     uint8_t bytes[8] = {0};
     int64_t value = 0;
@@ -430,10 +468,13 @@ s_check_value(lade_match_t *self, const lade_condition_t *condition, const json_
 static bool
 s_check_every(lade_match_t *self, const lade_condition_t *condition)
 {
+    const lade_tensors_t *tensors = s_tensors(self, &condition->source);
     const lade_tensor_t *tensor;
     char shown[80];
-    for (size_t at = 0; (tensor = s_next(self->subject->tensors, condition->source.pattern, &at));)
-        if (!s_fits(condition->check.every, tensor))
+    if (!tensors)
+        return false;
+    for (size_t at = 0; (tensor = s_next(tensors, condition->source.pattern, &at));)
+        if (!s_fits(tensors, condition->check.every, tensor))
             return s_say(self, "it also has %s", lade_tensor_list_show(tensor->name, shown));
     return true;
 }

@@ -12,6 +12,12 @@
 #include <strings.h>
 #include <sys/stat.h>
 
+struct lade_subject_weights {
+    lade_subject_weights_t *next;
+    char *relative;
+    lade_tensors_t *tensors; // NULL if there are none
+};
+
 static void
 s_cut_suffix(char *name)
 {
@@ -123,6 +129,27 @@ lade_subject_inside(lade_subject_t *self, const char *relative)
     return found && !found->folder ? found : NULL;
 }
 
+const lade_tensors_t *
+lade_subject_weights(lade_subject_t *self, const char *relative)
+{
+    lade_subject_weights_t *found = self->weights;
+    while (found && strcmp(found->relative, relative) != 0)
+        found = found->next;
+    if (!found && self->folder) {
+        lade_error_t problem = {0};
+        char *path = lade_path_join(self->path, relative);
+        found = calloc(1, sizeof *found);
+        if (!found)
+            abort();
+        *found = (lade_subject_weights_t){.next = self->weights, .relative = strdup(relative)};
+        self->weights = found;
+        if (lade_tensors_open(path, &found->tensors, &problem))
+            s_note(self, &problem);
+        free(path);
+    }
+    return found ? found->tensors : NULL;
+}
+
 // ---------------------------------------------------------------------------------------------------
 
 // Adds "a, b, c" of at most three names to what is in words.
@@ -204,6 +231,12 @@ lade_subject_destroy(lade_subject_t **self_p)
     for (lade_subject_t *inside = self->inside, *next; inside; inside = next) {
         next = inside->next;
         lade_subject_destroy(&inside);
+    }
+    for (lade_subject_weights_t *weights = self->weights, *next; weights; weights = next) {
+        next = weights->next;
+        lade_tensors_destroy(&weights->tensors);
+        free(weights->relative);
+        free(weights);
     }
     lade_tensors_destroy(&self->tensors);
     json_decref(self->configs);

@@ -5,6 +5,9 @@
 
 #include "common/formats/tensors.h"
 
+// The weights of a folder inside a folder.
+typedef struct lade_subject_weights lade_subject_weights_t;
+
 typedef struct lade_subject lade_subject_t;
 struct lade_subject {
     char *path;
@@ -15,7 +18,8 @@ struct lade_subject {
     json_t *configs;         // of a folder: JSON files read so far, null for those not there
     lade_subject_t *inside;  // of a folder: files in it that were looked at
     lade_subject_t *next;    // in that list
-    lade_error_t problem;    // first thing in the folder that could not be read
+    lade_subject_weights_t *weights; // of a folder: folders in it whose weights were looked at
+    lade_error_t problem;            // first thing in the folder that could not be read
 };
 
 // Opens a file or folder. overrides may be NULL; its "name" becomes the subject's.
@@ -32,6 +36,10 @@ bool lade_subject_has(const lade_subject_t *self, const char *relative);
 // The weight file at a relative path as a subject of its own, NULL if it is not there or not
 // readable (then problem says so). Stays the subject's.
 lade_subject_t *lade_subject_inside(lade_subject_t *self, const char *relative);
+
+// The weights in the folder at a relative path ("." for its own) as one list, NULL if there are
+// none or they cannot be read (then problem says so). Stays the subject's.
+const lade_tensors_t *lade_subject_weights(lade_subject_t *self, const char *relative);
 
 // A few words on what it is: "a safetensors file of 3 tensors (a, b, c)". You free it.
 char *lade_subject_words(const lade_subject_t *self);
