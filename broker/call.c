@@ -39,7 +39,7 @@ static const struct {
     {"bytes_per_s", S_INT},     {"closed_for_s", S_REAL}, {"config", S_MAP},    {"context", S_MAP},    {"destdir", S_TEXT},
     {"destination", S_TEXT},    {"dry_run", S_BOOL},  {"each", S_BOOL},  {"filename", S_TEXT},  {"files", S_ARRAY},
     {"force", S_BOOL},          {"preserve_partial_downloads", S_BOOL},
-    {"format", S_TEXT},         {"gate", S_TEXT},     {"gates", S_ARRAY},    {"id", S_INT},
+    {"format", S_TEXT},         {"gate", S_TEXT},     {"gates", S_ARRAY},    {"id", S_INT | S_TEXT},
     {"ids", S_ARRAY},           {"inplace", S_BOOL},  {"job", S_MAP | S_INT},        {"key", S_TEXT},
     {"kind", S_TEXT},           {"lease", S_TEXT},    {"limit", S_INT},      {"lock", S_BOOL},
     {"model_format", S_TEXT},   {"model_type", S_TEXT}, {"name", S_TEXT},    {"offset", S_INT},
@@ -50,11 +50,12 @@ static const struct {
     {"sha256", S_TEXT},         {"size", S_INT},      {"source", S_TEXT | S_MAP | S_ARRAY},
     {"spec", S_MAP},            {"start", S_BOOL},    {"status", S_TEXT},    {"submodel", S_TEXT},
     {"tags", S_ARRAY},          {"timeout_s", S_REAL}, {"token", S_TEXT},    {"ttl_s", S_REAL},
-    {"type", S_TEXT},           {"wait", S_BOOL},
+    {"type", S_TEXT},           {"url", S_TEXT},      {"wait", S_BOOL},
     {"by_source", S_BOOL},      {"move", S_BOOL},     {"on_equal", S_TEXT},
     // clang-format on
 };
 enum { S_ARGS = sizeof s_args / sizeof *s_args };
+#define S_BY_NAME "metadata" // the one op whose id is no job's
 
 static unsigned
 s_types(const msgpack_object *value)
@@ -125,6 +126,10 @@ s_run(lade_call_t *call, const lade_service_t *service, const msgpack_object *bo
         return error->code;
     if (!lade_wire_text(body, "op", &op, &len))
         return lade_error_set(error, LADE_BAD_REQUEST, "the request names no op");
+    const msgpack_object *id = call->args ? lade_wire_find(call->args, "id") : NULL;
+    bool named = len == strlen(S_BY_NAME) && memcmp(op, S_BY_NAME, len) == 0;
+    if (id && id->type == MSGPACK_OBJECT_STR && !named)
+        return s_refuse_type("id", S_INT, error);
     for (const lade_op_t *at = service->ops; at->op; at++)
         if (strlen(at->op) == len && memcmp(at->op, op, len) == 0)
             return at->handle(call, error);

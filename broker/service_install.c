@@ -373,6 +373,31 @@ s_unconditionally_delete(lade_call_t *call, lade_error_t *error)
     return code;
 }
 
+// A worker asks the hub or Civitai what a model's page says; the answer is the metadata.
+static lade_code_t
+s_metadata(lade_call_t *call, lade_error_t *error)
+{
+    static const char *const members[] = {"url", "id", "access_token", NULL};
+    bool url = lade_wire_find(call->args, "url") != NULL;
+    if (url == (lade_wire_find(call->args, "id") != NULL))
+        return lade_error_set(error, LADE_VALUE_ERROR,
+                              "give one of url (a page) and id (ORG/NAME, or a number of Civitai)");
+    char *text;
+    int64_t number = url ? 0 : lade_wire_int(call->args, "id", 0);
+    lade_code_t code = LADE_OK;
+    if (number > 0 && asprintf(&text, "%" PRId64, number) < 0)
+        abort();
+    if (number <= 0)
+        code = lade_call_need_text(call, url ? "url" : "id", &text, error);
+    if (code)
+        return code;
+    lade_submission_t submission = {.kind = "metadata", .source = text};
+    lade_call_copy_members(call->args, members, &submission.packed_spec);
+    code = lade_call_submit_wait(call, &submission, lade_call_ended_result, error);
+    free(text);
+    return code;
+}
+
 static const lade_op_t s_ops[] = {
     // clang-format off
     {"heuristic_import",       s_heuristic_import},
@@ -392,6 +417,7 @@ static const lade_op_t s_ops[] = {
     {"scan_directory",         lade_call_scan_directory},
     {"sync_to_config",         lade_call_sync_to_config},
     {"verify",                 lade_call_verify},
+    {"metadata",               s_metadata},
     {NULL,                     NULL},
     // clang-format on
 };

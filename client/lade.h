@@ -192,6 +192,23 @@ lade_code_t lade_import_invokeai(lade_t *self, const char *root, bool dry_run, c
                                  lade_error_t *error);
 
 // ---------------------------------------------------------------------------------------------------
+// Metadata: what a page says of a model besides what it takes to run it. A map of `type`
+// "huggingface" or "civitai" (README.md has the fields); the answers are JSON text you free.
+
+// url: a page of the hub or of Civitai. access_token may be NULL. LADE_UNKNOWN_METADATA if it is no
+// such page or there is no such model.
+lade_code_t lade_metadata_from_url(lade_t *self, const char *url, const char *access_token,
+                                   char **metadata_p, lade_error_t *error);
+
+// id: OWNER/REPO[@REVISION], or the number of a model of Civitai.
+lade_code_t lade_metadata_from_id(lade_t *self, const char *id, const char *access_token,
+                                  char **metadata_p, lade_error_t *error);
+
+// Reads stored metadata back: LADE_VALUE_ERROR names the field that is wrong and what it takes.
+// Asks nobody.
+lade_code_t lade_metadata_from_json(const char *text, char **metadata_p, lade_error_t *error);
+
+// ---------------------------------------------------------------------------------------------------
 // Events
 
 // Calls on_event with each event (its body as JSON text, in order of seq, none left out and none

@@ -41,7 +41,7 @@ static const struct {
     [LADE_NETWORK]              = {"network",            S_AGAIN, 1, "The server could not be reached or the connection broke."},
     [LADE_HTTP_ERROR]           = {"http_error",         S_NEVER, 1, "The server refused; the message has its status."},
     [LADE_RATE_LIMITED]         = {"rate_limited",       S_WAITS,  1, "The server asks to wait; the job goes on by itself when the time has passed."},
-    [LADE_AUTH_REQUIRED]        = {"auth_required",      S_NEVER, 5, "The source wants an access token: --token, remote_api_tokens, HF_TOKEN or hub.token."},
+    [LADE_AUTH_REQUIRED]        = {"auth_required",      S_NEVER, 5, "The source wants an access token: --token, remote_api_tokens, HF_TOKEN, hub.token or civitai.token."},
     [LADE_AUTH_DENIED]          = {"auth_denied",        S_NEVER, 5, "The token may not read this source."},
     [LADE_LICENSE_GATE]         = {"license_gate",       S_NEVER, 5, "The repository is gated: accept its terms on its page with the account of the token."},
     [LADE_NOT_FOUND]            = {"not_found",          S_NEVER, 3, "There is nothing at that URL or path."},

@@ -142,6 +142,18 @@ lade_tokens_of_hub(const char *token, const char *token_file)
                          : s_below(getenv("HOME"), ".cache/huggingface/token");
 }
 
+char *
+lade_tokens_of_civitai(const char *token, const char *token_file)
+{
+    if (!token || !*token)
+        return token_file && *token_file ? s_of_file(token_file) : NULL;
+    char *clean = lade_tokens_clean(token);
+    if (!clean)
+        lade_log(LADE_LOG_WARNING, "civitai",
+                 "civitai.token is not one word of ASCII; it is left out");
+    return clean;
+}
+
 // ---------------------------------------------------------------------------------------------------
 // remote_api_tokens
 

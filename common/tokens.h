@@ -48,6 +48,9 @@ lade_code_t lade_tokens_read(const char *path, char **token_p, lade_error_t *err
 // a log line.
 char *lade_tokens_of_hub(const char *token, const char *token_file);
 
+// Civitai's API key: the given setting, else that of the given file; NULL if there is none.
+char *lade_tokens_of_civitai(const char *token, const char *token_file);
+
 // path with "~/" replaced by the home folder; you free it.
 char *lade_tokens_home(const char *path);
 

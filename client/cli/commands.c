@@ -71,6 +71,10 @@ static const lade_option_t s_download[] = {
     NO_WAIT,
     {0},
 };
+static const lade_option_t s_metadata[] = {
+    {"--token",   "TEXT|@FILE",  LADE_ARG_SECRET, false, 0, 0, "access token for the hub or Civitai", 0},
+    {0},
+};
 static const lade_option_t s_probe[] = {
     {"--hash",    NULL,         LADE_ARG_FLAG, false, 0, 0, "compute the content hash too (install.hash)", 0},
     {"--config",  "NAME=VALUE", LADE_ARG_TEXT, true,  0, 0, "a field that is known already", 0},
@@ -181,6 +185,8 @@ static const lade_command_t s_commands[] = {
     {"download", "SOURCE… --dest DIR", "download files", 0, S_MANY, s_download, lade_cmd_download_run,
         "SOURCE is a URL, a file:// URL (which is copied) or the path of a file or folder (which is moved).\n"
         "With --json the events of the jobs are printed as they come, one a line, and at last the jobs in one array."},
+    {"metadata", "URL|ID", "what a model's page says of it; nothing is installed", 1, 1, s_metadata, lade_cmd_metadata_run,
+        "URL is a page of the hub or of Civitai, ID OWNER/REPO[@REVISION] or the number of a model of Civitai."},
     {"probe", "PATH", "identify a file or folder; needs no broker", 1, 1, s_probe, lade_cmd_probe_run, NULL},
     {"ls", "", "list the models", 0, 0, s_none, lade_cmd_models_ls, NULL},
     {"show", "KEY", "show a model's record", 1, 1, s_none, lade_cmd_models_show,

@@ -33,6 +33,7 @@ lade_code_t lade_cmd_scan_verify(lade_cli_t *cli, lade_error_t *error);
 lade_code_t lade_cmd_download_run(lade_cli_t *cli, lade_error_t *error);
 
 lade_code_t lade_cmd_probe_run(lade_cli_t *cli, lade_error_t *error);
+lade_code_t lade_cmd_metadata_run(lade_cli_t *cli, lade_error_t *error);
 
 lade_code_t lade_cmd_models_ls(lade_cli_t *cli, lade_error_t *error);
 lade_code_t lade_cmd_models_find(lade_cli_t *cli, lade_error_t *error);

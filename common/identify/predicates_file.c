@@ -47,7 +47,8 @@ static void
 s_cut(const char *text, s_words_t *self)
 {
     size_t len = 0;
-    for (unsigned char last = 0; *text && self->count < S_MAX_WORDS; last = (unsigned char)*text++) {
+    for (unsigned char last = 0; *text && self->count < S_MAX_WORDS;
+         last = (unsigned char)*text++) {
         unsigned char at = (unsigned char)*text;
         bool starts = isupper(at) && (islower(last) || isdigit(last));
         if (len && (!isalnum(at) || starts)) {
@@ -85,7 +86,8 @@ s_joined_marker(const char *word)
     static const struct {
         const char *text;
         int marker;
-    } rows[] = {{"highnoise", S_HIGH}, {"lownoise", S_LOW}, {"noisehigh", S_HIGH}, {"noiselow", S_LOW}};
+    } rows[] = {
+        {"highnoise", S_HIGH}, {"lownoise", S_LOW}, {"noisehigh", S_HIGH}, {"noiselow", S_LOW}};
     size_t len = strlen(word);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         size_t n = strlen(rows[i].text);
@@ -103,9 +105,9 @@ static size_t
 s_read_run(const s_words_t *self, size_t at, int *explicit_p, int *bare_p)
 {
     // what a high or low of is no expert: "low-step", "high_quality", "LOW-VRAM"
-    static const char *const others[] = {"angle", "cfg",        "guidance", "vram",  "ram",   "mem",
-                                         "memory", "step",      "steps",    "res",   "resolution",
-                                         "quality", "speed",    "fps",      "bit",   "bits",  NULL};
+    static const char *const others[] = {
+        "angle", "cfg",        "guidance", "vram",  "ram", "mem", "memory", "step", "steps",
+        "res",   "resolution", "quality",  "speed", "fps", "bit", "bits",   NULL};
     static const char *const noise[] = {"noise", NULL};
     size_t end = at;
     while (end < self->count && s_marker(self->words[end]))

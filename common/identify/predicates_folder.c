@@ -141,7 +141,8 @@ s_add_variant(lade_subject_t *subject, const char *part, json_t *found)
 static json_t *
 s_submodel(lade_subject_t *subject, const char *part, const char *library, const char *class)
 {
-    json_t *found = json_pack("{ss ss ss}", "library", library, "class", class, "path_or_prefix", part);
+    json_t *found =
+        json_pack("{ss ss ss}", "library", library, "class", class, "path_or_prefix", part);
     int row = s_part(class);
     if (found && row >= 0 && s_parts[row].type) {
         json_object_set_new(found, "model_type", json_string(s_parts[row].type));
@@ -185,7 +186,8 @@ s_shards_are_there(lade_subject_t *subject, const char *folder, const json_t *in
     json_object_foreach((json_t *)map, tensor, file)
     {
         const char *name = json_string_value(file);
-        char *path = name && !lade_path_check_name(name, NULL) ? lade_path_join(folder, name) : NULL;
+        char *path =
+            name && !lade_path_check_name(name, NULL) ? lade_path_join(folder, name) : NULL;
         there = there && path && (json_object_get(seen, name) || lade_subject_has(subject, path));
         if (path)
             json_object_set_new(seen, name, json_true());

@@ -45,6 +45,7 @@ ELSEWHERE = {
     "Timeout": "tests/e2e/test_error_codes.py::test_codes_of_calls",
     "UnknownMetadata": "workers/install/hub_test.c::test_each_refusal_has_its_own_code",
     "unknown_revision": "tests/e2e/test_hub.py::test_each_refusal_says_what_to_do",
+    "stale_record": "tests/e2e/test_records.py::test_editors_at_the_same_time_lose_nothing",
     "bad_request": "common/wire_test.c::test_what_is_not_one_whole_value_is_refused",
     "unknown_service": "tests/faults/test_frames.py::test_unknown_services_and_ops_are_answered",
     "unknown_op": "tests/faults/test_frames.py::test_unknown_services_and_ops_are_answered",
@@ -60,6 +61,7 @@ ELSEWHERE = {
     "child_failed": "broker/jobs_test.c::test_retrying_a_parent_retries_failed_children",
     "offline": "tests/e2e/test_access.py::test_offline",
     "no_space": "tests/faults/test_space.py",
+    "unsafe_file": "tests/e2e/test_civitai.py::test_what_cannot_be_had_says_why",
     "no_memory": "workers/gpu/cache_test.c::test_what_is_locked_is_never_evicted",
     "busy": "broker/store_test.c::test_second_broker_is_told_who_has_the_keyspace",
     "corrupt": "broker/records_test.c::test_broken_record_is_corrupt_and_no_crash",
@@ -68,8 +70,8 @@ ELSEWHERE = {
     "internal": "common/wire_test.c::test_every_code_has_a_name_a_help_and_a_way_back",
 }
 
-# Listed, and nothing produces them yet: the scanner of pickles and the CUDA backend will.
-UNPRODUCED = {"unsafe_file", "no_vram"}
+# Listed, and nothing produces it yet: the CUDA backend will.
+UNPRODUCED = {"no_vram"}
 
 
 class Case:

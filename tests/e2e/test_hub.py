@@ -203,6 +203,41 @@ def test_the_hubs_words_are_kept():
         assert [one["key"] for one in world.call("store", "search_by_tag", tags=["anime"])] == [record["key"]]
 
 
+def test_metadata_without_an_install():
+    """By page and by id, on the wire and by the command; it is what from_json takes, and an unknown page is UnknownMetadata."""
+    with World() as world:
+        weights.embedding(os.path.join(world.hub.repo("org/name"), "sub", "x.safetensors"), 1)
+        weights.embedding(os.path.join(world.hub.repo("org/name", "v1"), "y.safetensors"), 1)
+        samples.pipeline(world.hub.repo("org/closed"))
+        world.hub.repo_settings("org/closed", private=True)
+        world.hub.repo_settings("org/name", tags=["a", "license:mit"], author="an org", cardData={"instance_prompt": "a sks dog"})
+        world.up()
+        page, commit = f"{world.hub.url}/org/name", commit_of(world, "org/name")
+        found = world.call("install", "metadata", url=page)
+        check_fields(found, type="huggingface", id="org/name", name="name", author="an org", tags=["a", "license:mit"],
+                     tag_dict={"instance_prompt": "a sks dog"}, files=["sub/x.safetensors"], license="mit", revision=commit,
+                     is_diffusers=False, ckpt_urls=[f"{page}/resolve/{commit}/sub/x.safetensors"], trigger_phrases=["a sks dog"])
+        assert found["last_modified"].startswith("20") and json.loads(found["api_response"])["id"] == "org/name"
+        same = [world.call("install", "metadata", id="org/name"), world.call("install", "metadata", id="org/name:fp16:sub"),
+                world.call("install", "metadata", url=f"{page}/blob/main/sub/x.safetensors"), world.lade_json("metadata", page),
+                world.lade_json("metadata", "org/name")]
+        assert all(one == found for one in same), same
+        for args in ({"id": "org/name@v1"}, {"url": f"{page}/tree/v1"}):
+            assert world.call("install", "metadata", **args)["files"] == ["y.safetensors"], args
+        assert world.call("install", "metadata", id="org/closed", access_token="hf_good")["is_diffusers"] is True
+        for code, args in (("UnknownMetadata", {"id": "org/none"}), ("UnknownMetadata", {"id": "no repository"}),
+                           ("UnknownMetadata", {"id": "org/closed"}), ("UnknownMetadata", {"url": "https://example.com/org/name"}),
+                           ("UnknownMetadata", {"url": f"{world.hub.url}/org"}), ("unknown_revision", {"id": "org/name@v9"}),
+                           ("ValueError", {}), ("ValueError", {"id": "a/b", "url": page}), ("ValueError", {"id": ""})):
+            try:
+                raise AssertionError((args, world.call("install", "metadata", **args)))
+            except LadeError as error:
+                assert error.code == code, (args, error.code, str(error))
+        assert "does not look like" in world.lade("metadata", "https://example.com/x", status=3).stderr
+        assert "an org" in world.lade("metadata", "org/name").stdout
+        assert "hf_good" not in repr(world.call("jobs", "list")), "a token is in no listing"
+
+
 def test_a_bad_revision_is_refused_by_the_command():
     with World({"broker.max_attempts": 1}) as world:
         weights.embedding(os.path.join(world.hub.repo("org/open"), "x.safetensors"), 1)

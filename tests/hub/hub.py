@@ -34,6 +34,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+from civitai import Civitai  # noqa: E402
 from faults import Fault  # noqa: E402
 from ledger import Ledger, Pacer  # noqa: E402
 from origins import Mute, Stuck, only_loopback, server_context  # noqa: E402
@@ -441,6 +442,10 @@ class Handler(BaseHTTPRequestHandler):
             self.fault_before()
         if self.origin == "cdn":
             return self.serve_cdn(path)
+        if Civitai(self, Refused).serve(path):
+            return None
+        if path == "/login":
+            return self.instead_html({})
         match = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path)
         if match:
             repo, revision = match.groups()

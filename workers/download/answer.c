@@ -7,6 +7,9 @@
 #include <inttypes.h>
 #include <strings.h>
 
+static const char s_page_words[] =
+    "sent a web page instead of the file; it may want a login or a token";
+
 static lade_answer_t
 s_refuse(lade_part_t *part, lade_code_t code, const char *words)
 {
@@ -267,6 +270,8 @@ s_check(lade_part_t *part, lade_answer_t answer)
     const lade_journal_t *journal = &transfer->journal;
     bool compare = false;
     if (transfer->size >= 0 && journal->total >= 0 && journal->total != transfer->size) {
+        if (s_is_page(journal->content_type)) // says more than its size does
+            return s_refuse(part, LADE_NOT_A_MODEL, s_page_words);
         lade_error_set(&part->error, LADE_SIZE_MISMATCH,
                        "%s has a file of %" PRId64 " bytes, %" PRId64 " were announced", part->host,
                        journal->total, transfer->size);
@@ -275,8 +280,7 @@ s_check(lade_part_t *part, lade_answer_t answer)
     if (lade_transfer_name(transfer, part->headers.filename, &part->error))
         return LADE_ANSWER_REFUSED;
     if (s_is_page(journal->content_type) && s_is_weights(journal->name))
-        return s_refuse(part, LADE_NOT_A_MODEL,
-                        "sent a web page instead of the file; it may want a login or a token");
+        return s_refuse(part, LADE_NOT_A_MODEL, s_page_words);
     if (lade_transfer_check_taken(transfer, &compare, &part->error))
         return LADE_ANSWER_REFUSED;
     return compare ? s_redo(part, LADE_REDO_COMPARE) : answer;

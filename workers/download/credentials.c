@@ -277,6 +277,17 @@ s_of_hub(const s_look_t *self, lade_credentials_t *out, lade_error_t *error)
     return LADE_OK;
 }
 
+static lade_code_t
+s_of_civitai(const s_look_t *self, lade_credentials_t *out, lade_error_t *error)
+{
+    (void)error;
+    const lade_config_t *config = self->config;
+    if (config->civitai_endpoint && s_is_origin_of(&self->origin, config->civitai_endpoint))
+        s_take_token(out, lade_tokens_of_civitai(config->civitai_token, config->civitai_token_file),
+                     "civitai.token");
+    return LADE_OK;
+}
+
 // A password for whatever host comes, `default`, is none for hosts that servers name; and what was
 // asked for by https is not told in the clear.
 static lade_code_t
@@ -318,7 +329,7 @@ s_of_netrc(const s_look_t *self, lade_credentials_t *out, lade_error_t *error)
 
 static lade_code_t (*const s_rules[])(const s_look_t *self, lade_credentials_t *out,
                                       lade_error_t *error) = {s_of_job, s_of_list, s_of_hub,
-                                                              s_of_netrc};
+                                                              s_of_civitai, s_of_netrc};
 
 lade_code_t
 lade_credentials_find(const lade_config_t *config, const lade_credentials_ask_t *ask,

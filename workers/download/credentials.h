@@ -4,11 +4,12 @@
 // or in a netrc holds from the next attempt on, and so that no credential reaches an origin
 // (scheme, host and port) other than its own. In this order, the first that applies:
 //
-//   the job's token      at the origin of the URL it was given for
-//   remote_api_tokens    the first entry whose url_regex is found in the URL the user named, at
-//   that URL's origin the hub's token      at the origin of hub.endpoint (hub.token,
-//   hub.token_file, HF_HOME/token) download.netrc       the entry of the host; after a redirect
-//   away from https, none
+// - the job's token: at the origin of the URL it was given for
+// - remote_api_tokens: the first entry whose url_regex is found in the URL the user named, at that
+//   URL's origin
+// - the hub's token (hub.token, hub.token_file, HF_HOME/token): at the origin of hub.endpoint
+// - Civitai's (civitai.token, civitai.token_file): at that of civitai.endpoint
+// - download.netrc: the entry of the host; after a redirect away from https, none
 //
 // It knows nothing of transfers; it reads small files (the token file, the netrc) each time it is
 // asked.

@@ -227,7 +227,7 @@ s_json(const s_whole_t *self, const char *path)
 static bool
 s_lacks(const s_whole_t *self, const char *folder, const char *name)
 {
-    snprintf(self->words, self->size, "%.100s%s%.100s", folder, *folder ? "/" : "", name);
+    snprintf(self->words, self->size, "%.100s%s%.100s", folder, *folder && *name ? "/" : "", name);
     return false;
 }
 
@@ -268,7 +268,7 @@ s_has_components(const s_whole_t *self, json_t *index)
         if (s_count(self, name, false, NULL) == 0)
             return s_lacks(self, name, "");
         if (s_count(self, name, false, "config.json") && s_count(self, name, true, NULL) == 0)
-            return s_lacks(self, name, "its weights");
+            return s_lacks(self, name, "weights");
     }
     return true;
 }

@@ -73,14 +73,34 @@ s_hash(const lade_stage_t *job, const char *path, const json_t *overrides, json_
     return code;
 }
 
+// What the source says of the model, as far as a model of its class can have it.
+static void
+s_add_told(json_t *record, const json_t *state)
+{
+    static const char *const told[] = {
+        "name", "tags", "description", "author", "license", "trigger_phrases", "cover_image"};
+    for (size_t i = 0; i < sizeof told / sizeof *told; i++) {
+        json_t *value = json_object_get(state, told[i]);
+        if (!value)
+            continue;
+        json_t *before = json_incref(json_object_get(record, told[i]));
+        json_object_set(record, told[i], value);
+        if (lade_record_check(record, NULL) && before)
+            json_object_set(record, told[i], before);
+        else if (lade_record_check(record, NULL))
+            json_object_del(record, told[i]);
+        json_decref(before);
+    }
+}
+
 // The record of the model at path. state has what is known of the source. Its path is still that of
 // the files as they lie.
 static lade_code_t
 s_describe(const lade_stage_t *job, const char *path, const json_t *state, json_t **record_p,
            lade_error_t *error)
 {
-    static const char *const copied[] = {
-        "source", "source_type", "source_revision", "source_api_response", "tags", "description"};
+    static const char *const copied[] = {"source", "source_type", "source_revision",
+                                         "source_api_response"};
     json_t *overrides = NULL, *record = NULL;
     *record_p = NULL;
     lade_code_t code = lade_stage_overrides(job, &overrides, error);
@@ -97,6 +117,7 @@ s_describe(const lade_stage_t *job, const char *path, const json_t *state, json_
         for (size_t i = 0; i < sizeof copied / sizeof *copied; i++)
             if (json_object_get(state, copied[i]))
                 json_object_set(record, copied[i], json_object_get(state, copied[i]));
+        s_add_told(record, state);
         code = lade_record_apply(record, overrides, record_p, error);
     }
     json_decref(record);
@@ -348,8 +369,10 @@ s_why_missing(const lade_stage_t *job, const json_t *missing)
     return why;
 }
 
+// A source that knows how to log in says so where a file was not given.
 static lade_code_t
-s_child_failed(const json_t *child, lade_answer_t *answer, lade_error_t *error)
+s_child_failed(const lade_stage_t *job, const json_t *child, lade_answer_t *answer,
+               lade_error_t *error)
 {
     answer->final = true; // the download was tried as often as it may be
     const char *status = lade_json_text(child, "status", "");
@@ -358,6 +381,10 @@ s_child_failed(const json_t *child, lade_answer_t *answer, lade_error_t *error)
                               lade_json_text(child, "source", "a file"));
     const char *name = lade_json_text(child, "error_type", "");
     lade_code_t code = *name ? lade_code_find(name) : LADE_CHILD_FAILED;
+    const char *login = lade_json_text(job->state, "login", NULL);
+    bool page = code == LADE_NOT_A_MODEL; // of a login, most likely
+    if (login && (code == LADE_AUTH_REQUIRED || code == LADE_AUTH_DENIED || page))
+        return lade_error_set(error, page ? LADE_AUTH_REQUIRED : code, "%s", login);
     return lade_error_set(error, code == LADE_OK ? LADE_CHILD_FAILED : code, "%s",
                           lade_json_text(child, "error", "a file could not be downloaded"));
 }
@@ -395,7 +422,7 @@ s_missing(const lade_stage_t *job, json_t *missing, lade_answer_t *answer, lade_
     if (left || !why)
         return s_fetch_again(job, state, missing, answer, error);
     json_decref(state);
-    return s_child_failed(why, answer, error);
+    return s_child_failed(job, why, answer, error);
 }
 
 static lade_code_t

@@ -5,6 +5,7 @@
 #include "common/log.h"
 #include "workers/install/api.h"
 #include "workers/install/install.h"
+#include "workers/install/metadata.h"
 #include "workers/install/place.h"
 #include "workers/install/remove.h"
 #include "workers/install/scan.h"
@@ -25,12 +26,15 @@ static const struct {
     const char *kind;
     lade_code_t (*step)(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error);
 } s_kinds[] = {
-    {"install", lade_install_step},
-    {"delete", lade_remove_step},
-    {"scan", lade_scan_step},
-    {"verify", lade_verify_step},
+    // clang-format off
+    {"install",  lade_install_step},
+    {"delete",   lade_remove_step},
+    {"scan",     lade_scan_step},
+    {"verify",   lade_verify_step},
+    {"metadata", lade_metadata_step},
+    // clang-format on
 };
-static const char *const s_kind_names[] = {"install", "delete", "scan", "verify", NULL};
+static const char *const s_kind_names[] = {"install", "delete", "scan", "verify", "metadata", NULL};
 _Static_assert(sizeof s_kinds / sizeof *s_kinds + 1 == sizeof s_kind_names / sizeof *s_kind_names,
                "each kind is told to the broker");
 

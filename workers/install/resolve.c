@@ -2,9 +2,11 @@
 #include "workers/install/resolve.h"
 
 #include "common/log.h"
+#include "common/metadata.h"
 #include "common/path.h"
 #include "common/tokens.h"
 #include "common/wire.h"
+#include "workers/install/civitai.h"
 #include "workers/install/hub.h"
 #include "workers/install/hubcache.h"
 #include "workers/install/select.h"
@@ -21,7 +23,11 @@ lade_resolve_source(const lade_stage_t *job, lade_source_t *source, lade_error_t
     const json_t *map = json_object_get(job->spec, "source");
     lade_code_t code = json_is_object(map) ? lade_source_from_map(map, source, error)
                                            : lade_source_parse(job->source, source, error);
-    return code ? code : lade_source_resolve_page(source, job->config->hub_endpoint, error);
+    lade_civitai_ref_t ref = {0};
+    bool page = !code && source->kind == LADE_SOURCE_URL &&
+                lade_civitai_read(source->url, job->config->civitai_endpoint, &ref);
+    lade_civitai_ref_free(&ref);
+    return code || page ? code : lade_source_resolve_page(source, job->config->hub_endpoint, error);
 }
 
 json_t *
@@ -29,12 +35,14 @@ lade_resolve_download(const lade_stage_t *job, const json_t *file)
 {
     const char *url = lade_json_text(file, "url", "");
     bool cached = json_object_get(file, "hub_url") != NULL;
+    bool foreign = lade_json_bool(file, "foreign", false);
     json_t *spec = json_object(), *download = json_object();
     json_object_update(spec, (json_t *)file);
     json_object_del(spec, "hub_url");
+    json_object_del(spec, "foreign");
     // The one that came with the job; that of the hub the download worker finds in its own
     // settings.
-    if (!cached)
+    if (!cached && !foreign)
         lade_stage_set_text(spec, "access_token", lade_json_text(job->spec, "access_token", NULL));
     lade_stage_set_text(download, "kind", "download");
     lade_stage_set_text(download, "source", url);
@@ -68,9 +76,9 @@ lade_resolve_leave_cache(const lade_stage_t *job, json_t *state, json_t *missing
     return count;
 }
 
-// AWAIT for the files, or, in a dry run, DONE with their list.
-static void
-s_answer(const lade_stage_t *job, json_t *state, const char *local_path, lade_answer_t *answer)
+void
+lade_resolve_answer(const lade_stage_t *job, json_t *state, const char *local_path,
+                    lade_answer_t *answer)
 {
     const json_t *files = json_object_get(state, "files");
     int64_t total = 0;
@@ -101,8 +109,8 @@ s_answer(const lade_stage_t *job, json_t *state, const char *local_path, lade_an
     json_decref(list);
 }
 
-static json_t *
-s_new_state(const lade_source_t *source)
+json_t *
+lade_resolve_state(const lade_source_t *source)
 {
     json_t *state = json_object();
     lade_stage_set_text(state, "step", "fetch");
@@ -125,11 +133,11 @@ s_resolve_url(const lade_stage_t *job, const lade_source_t *source, lade_answer_
                               "hub.offline (HF_HUB_OFFLINE) is set, so %s is not fetched",
                               source->url);
     char *temp = lade_stage_temp(job);
-    json_t *state = s_new_state(source), *file = json_object();
+    json_t *state = lade_resolve_state(source), *file = json_object();
     lade_stage_set_text(file, "url", source->url);
     lade_stage_set_text(file, "destdir", temp); // the server says the name
     json_array_append_new(json_object_get(state, "files"), file);
-    s_answer(job, state, temp, answer);
+    lade_resolve_answer(job, state, temp, answer);
     json_decref(state);
     free(temp);
     return LADE_OK;
@@ -174,23 +182,6 @@ s_file(const s_repo_t *self, const lade_hub_file_t *file, const char *local)
     return item;
 }
 
-// The hub's tags, as far as they are short text.
-static json_t *
-s_tags(const lade_hub_repo_t *info)
-{
-    enum { MAX_TAGS = 200, MAX_TAG = 200 };
-    const json_t *tags = json_object_get(info->info, "tags");
-    json_t *taken = json_array();
-    for (size_t i = 0; i < json_array_size(tags) && json_array_size(taken) < MAX_TAGS; i++) {
-        json_t *tag = json_array_get(tags, i);
-        size_t len = json_string_length(tag);
-        if (json_is_string(tag) && len > 0 && len <= MAX_TAG &&
-            strlen(json_string_value(tag)) == len)
-            json_array_append(taken, tag);
-    }
-    return taken;
-}
-
 static void
 s_keep_metadata(const lade_stage_t *job, const lade_hub_repo_t *info, json_t *state)
 {
@@ -198,18 +189,16 @@ s_keep_metadata(const lade_stage_t *job, const lade_hub_repo_t *info, json_t *st
     char *text = lade_hub_describe(info, (size_t)job->config->max_message_bytes / 8);
     lade_stage_set_text(state, "source_api_response", text);
     free(text);
-    json_object_set_new(state, "tags", s_tags(info));
-    const char *words = lade_json_text(info->info, "description", NULL);
-    if (!words)
-        words = lade_json_text(json_object_get(info->info, "cardData"), "description", NULL);
-    if (words && *words && strlen(words) <= 4096)
-        lade_stage_set_text(state, "description", words);
+    json_t *metadata =
+        lade_metadata_from_hub(info->info, job->config->hub_endpoint, info->revision);
+    lade_metadata_fill(metadata, state);
+    json_decref(metadata);
 }
 
 static void
 s_plan(const s_repo_t *self, const lade_selection_t *selection, lade_answer_t *answer)
 {
-    json_t *state = s_new_state(self->source);
+    json_t *state = lade_resolve_state(self->source);
     for (size_t i = 0; i < selection->count; i++)
         json_array_append_new(
             json_object_get(state, "files"),
@@ -220,7 +209,7 @@ s_plan(const s_repo_t *self, const lade_selection_t *selection, lade_answer_t *a
         lade_stage_set_text(state, "source_revision", self->info->revision);
     char *temp = lade_stage_temp(self->job), *from = lade_path_join(temp, selection->top);
     lade_stage_set_text(state, "from", from);
-    s_answer(self->job, state, from, answer);
+    lade_resolve_answer(self->job, state, from, answer);
     free(from);
     free(temp);
     json_decref(state);
@@ -375,6 +364,12 @@ lade_code_t
 lade_resolve_remote(const lade_stage_t *job, const lade_source_t *source, lade_answer_t *answer,
                     lade_error_t *error)
 {
-    return source->kind == LADE_SOURCE_HUB ? s_resolve_repo(job, source, answer, error)
-                                           : s_resolve_url(job, source, answer, error);
+    lade_civitai_ref_t ref = {0};
+    if (source->kind == LADE_SOURCE_HUB)
+        return s_resolve_repo(job, source, answer, error);
+    lade_code_t code = lade_civitai_read(source->url, job->config->civitai_endpoint, &ref)
+                           ? lade_resolve_civitai(job, source, &ref, answer, error)
+                           : s_resolve_url(job, source, answer, error);
+    lade_civitai_ref_free(&ref);
+    return code;
 }

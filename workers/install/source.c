@@ -451,6 +451,18 @@ lade_source_resolve_page(lade_source_t *self, const char *endpoint, lade_error_t
     return LADE_OK;
 }
 
+char *
+lade_source_page_repo(const char *url, const char *endpoint)
+{
+    const char *below = s_is_url(url) ? s_below_hub(url, endpoint) : NULL;
+    size_t len = below ? strcspn(below, "?#") : 0;
+    const char *slash = below ? memchr(below, '/', len) : NULL;
+    if (!slash)
+        return NULL;
+    len = (size_t)(slash + 1 - below) + strcspn(slash + 1, "/?#");
+    return s_is_repo(below, len) ? strndup(below, len) : NULL;
+}
+
 const char *
 lade_source_type(const lade_source_t *self)
 {

@@ -46,6 +46,10 @@ lade_code_t lade_source_from_map(const json_t *map, lade_source_t *self, lade_er
 lade_code_t lade_source_resolve_page(lade_source_t *self, const char *endpoint,
                                      lade_error_t *error);
 
+// The repository (ORG/NAME) that a hub's URL is of or below, whatever it shows of it; NULL if it is
+// none. You free it.
+char *lade_source_page_repo(const char *url, const char *endpoint);
+
 // True if url begins with the scheme, host and port of endpoint.
 bool lade_source_same_origin(const char *url, const char *endpoint);
 
