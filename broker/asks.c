@@ -264,7 +264,10 @@ s_live_jobs(const s_ask_t *self, lade_error_t *error)
 }
 
 static lade_code_t
-s_by_hash(const s_ask_t *self, lade_error_t *error)
+s_by(const s_ask_t *self, const char *what,
+     lade_code_t (*find)(lade_records_t *self, const char *value, json_t **keys_p,
+                         lade_error_t *error),
+     lade_error_t *error)
 {
     static const char *const names[] = {"key",  "name", "type",      "base",
                                         "path", "hash", "file_size", "source"};
@@ -274,11 +277,11 @@ s_by_hash(const s_ask_t *self, lade_error_t *error)
                                    .via.str = {(uint32_t)strlen(names[i]), names[i]}};
     msgpack_object_array fields = {sizeof names / sizeof *names, list};
     json_t *keys = NULL;
-    char *hash = lade_wire_strdup(self->ask, "hash");
+    char *value = lade_wire_strdup(self->ask, what);
     lade_code_t code =
-        hash ? lade_records_keys_by_hash(self->broker->records, hash, &keys, error)
-             : lade_error_set(error, LADE_BAD_REQUEST, "by_hash: needs a text `hash`");
-    free(hash);
+        value ? find(self->broker->records, value, &keys, error)
+              : lade_error_set(error, LADE_BAD_REQUEST, "by_%s: needs a text `%s`", what, what);
+    free(value);
     if (code)
         return code;
     s_page_t page = {.limit = S_PAGE, .fields = &fields};
@@ -292,12 +295,24 @@ s_by_hash(const s_ask_t *self, lade_error_t *error)
     return code;
 }
 
+static lade_code_t
+s_by_hash(const s_ask_t *self, lade_error_t *error)
+{
+    return s_by(self, "hash", lade_records_keys_by_hash, error);
+}
+
+static lade_code_t
+s_by_source(const s_ask_t *self, lade_error_t *error)
+{
+    return s_by(self, "source", lade_records_keys_by_source, error);
+}
+
 static const struct {
     const char *op;
     lade_code_t (*answer)(const s_ask_t *self, lade_error_t *error);
 } s_asks[] = {
     {"known_paths", s_known_paths}, {"known_sources", s_known_sources}, {"records", s_records},
-    {"by_hash", s_by_hash},         {"live_jobs", s_live_jobs},
+    {"by_hash", s_by_hash},         {"by_source", s_by_source},         {"live_jobs", s_live_jobs},
 };
 enum { S_ASKS = sizeof s_asks / sizeof *s_asks };
 

@@ -2,6 +2,7 @@
 #include "broker/effects.h"
 
 #include "broker/events.h"
+#include "broker/jobs.h"
 #include "broker/packer.h"
 #include "common/wire.h"
 
@@ -38,6 +39,35 @@ s_del_model(lade_broker_t *broker, const json_t *effect, json_t **record_p, lade
     return code == LADE_UNKNOWN_MODEL ? LADE_OK : code;
 }
 
+// What is to be done once the records are as they are to be: a job of its own, made in the same
+// transaction. Applied after all others, since a job cannot be taken back.
+static lade_code_t
+s_submit(lade_broker_t *broker, const json_t *effect, json_t **record_p, lade_error_t *error)
+{
+    const json_t *wanted = json_object_get(effect, "job");
+    const json_t *spec = json_object_get(wanted, "spec");
+    const char *kind = lade_json_text(wanted, "kind", ""),
+               *source = lade_json_text(wanted, "source", NULL);
+    *record_p = NULL;
+    if (!*kind)
+        return lade_error_set(error, LADE_VALUE_ERROR, "submit needs a map `job` with its `kind`");
+    lade_submission_t submission = {.kind = kind,
+                                    .kind_len = strlen(kind),
+                                    .source = source,
+                                    .source_len = source ? strlen(source) : 0,
+                                    .priority = lade_json_int(wanted, "priority", 10)};
+    if (json_is_object(spec)) {
+        lade_buf_t buf = LADE_BUF(SIZE_MAX / 2);
+        if (lade_wire_from_json(spec, &buf, error)) {
+            lade_buf_free(&buf);
+            return error->code;
+        }
+        submission.packed_spec = (lade_blob_t){buf.data, buf.len};
+    }
+    lade_job_t *job;
+    return lade_jobs_submit(broker->jobs, &submission, &job, error);
+}
+
 static const struct {
     const char *op, *event;
     lade_code_t (*apply)(lade_broker_t *broker, const json_t *effect, json_t **record_p,
@@ -47,6 +77,7 @@ static const struct {
     {"put_model",    "model_record_added",   s_put_model},
     {"update_model", "model_record_updated", s_update_model},
     {"del_model",    "model_record_deleted", s_del_model},
+    {"submit",       NULL,                   s_submit},
     // clang-format on
 };
 enum { S_EFFECTS = sizeof s_effects / sizeof *s_effects, S_MOST = 10000 };
@@ -84,6 +115,15 @@ s_apply(lade_broker_t *broker, const msgpack_object *object, s_applied_t *applie
     }
     json_decref(effect);
     return code;
+}
+
+static bool
+s_is_submit(const msgpack_object *effect)
+{
+    const char *op;
+    size_t len;
+    return effect->type == MSGPACK_OBJECT_MAP && lade_wire_text(effect, "op", &op, &len) &&
+           len == strlen("submit") && memcmp(op, "submit", len) == 0;
 }
 
 bool
@@ -124,7 +164,7 @@ s_finish(lade_broker_t *broker, const s_applied_t *applied, uint32_t at, lade_ef
     }
     if (applied->record)
         lade_effects_tell(broker, applied->event, applied->record);
-    if (strcmp(applied->event, "model_record_added") != 0)
+    if (!applied->event || strcmp(applied->event, "model_record_added") != 0)
         return;
     json_decref(done->added);
     done->added = ++*added == 1 ? json_incref(applied->record) : NULL;
@@ -145,8 +185,10 @@ lade_effects_apply(lade_broker_t *broker, const msgpack_object *effects, lade_ef
     lade_code_t code = LADE_OK;
     size_t added = 0;
     assert(count < 2 || !lade_store_dirty(broker->store));
-    for (uint32_t i = 0; i < count && !code; i++)
-        code = s_apply(broker, &effects->via.array.ptr[i], &applied[i], error);
+    for (int pass = 0; pass < 2; pass++)
+        for (uint32_t i = 0; i < count && !code; i++)
+            if (s_is_submit(&effects->via.array.ptr[i]) == (pass == 1))
+                code = s_apply(broker, &effects->via.array.ptr[i], &applied[i], error);
     if (code && count > 1)
         lade_store_abort(broker->store);
     for (uint32_t i = 0; i < count; i++) {

@@ -115,6 +115,36 @@ lade_jobs_progress(lade_jobs_t *self, lade_worker_t *worker, uint64_t id, int64_
 }
 
 // ---------------------------------------------------------------------------------------------------
+// The next stage
+
+// The state goes to the keyspace: what is secret in it does not.
+static lade_code_t
+s_take_state(lade_jobs_t *self, lade_job_t *job, const msgpack_object *state, lade_error_t *error)
+{
+    lade_secrets_t *secrets = self->broker->secrets;
+    lade_blob_t before = job->state;
+    lade_code_t code = LADE_OK;
+    job->state = (lade_blob_t){0};
+    if (state && lade_secrets_named(state))
+        code = lade_secrets_take_out(secrets, state, &job->state, error);
+    else
+        lade_blob_set_object(&job->state, state);
+    lade_secrets_count(secrets, before.data, before.len, -1); // after the new one has counted
+    lade_blob_free(&before);
+    return code;
+}
+
+static void
+s_checkpoint(lade_jobs_t *self, lade_job_t *job)
+{
+    if (job->status == LADE_JOB_RUNNING)
+        lade_jobs_move(self, job, LADE_JOB_SAVE, NULL);
+    else if (job->status == LADE_JOB_ENQUEUED && !job->heap)
+        lade_jobs_make_ready(self, job); // started again while its worker was stopping
+    lade_jobs_touch(self, job);
+}
+
+// ---------------------------------------------------------------------------------------------------
 // DONE
 
 static void
@@ -197,6 +227,39 @@ s_finish_progress(lade_job_t *job, const msgpack_object *result)
     job->progress.bytes = bytes < total ? total : bytes;
 }
 
+// Effects that are refused need not be the end: with `undo` the job goes on with that as its state,
+// and with what was wrong, so that its worker can take back what it did outside.
+static bool
+s_undo(lade_jobs_t *self, lade_job_t *job, const msgpack_object *undo, const lade_error_t *error)
+{
+    if (!undo || undo->type != MSGPACK_OBJECT_MAP)
+        return false;
+    lade_buf_t buf = LADE_BUF(SIZE_MAX / 2);
+    lade_put_map(&buf, undo->via.map.size + 1);
+    for (uint32_t i = 0; i < undo->via.map.size; i++) {
+        lade_put_object(&buf, &undo->via.map.ptr[i].key);
+        lade_put_object(&buf, &undo->via.map.ptr[i].val);
+    }
+    LADE_PUT_KEY(&buf, "refused");
+    lade_put_map(&buf, 2);
+    LADE_PUT_KEY(&buf, "code");
+    lade_put_str(&buf, lade_code_name(error->code));
+    LADE_PUT_KEY(&buf, "message");
+    lade_put_str(&buf, error->message);
+    msgpack_unpacked state;
+    msgpack_unpacked_init(&state);
+    bool taken = msgpack_unpack_next(&state, buf.data, buf.len, NULL) == MSGPACK_UNPACK_SUCCESS &&
+                 !s_take_state(self, job, &state.data, NULL);
+    msgpack_unpacked_destroy(&state);
+    lade_buf_free(&buf);
+    if (!taken)
+        return false;
+    lade_blob_free(&job->ask);
+    job->stage++;
+    s_checkpoint(self, job);
+    return true;
+}
+
 bool
 lade_jobs_done(lade_jobs_t *self, lade_worker_t *worker, uint64_t id, int64_t attempt,
                const msgpack_object *body)
@@ -212,7 +275,8 @@ lade_jobs_done(lade_jobs_t *self, lade_worker_t *worker, uint64_t id, int64_t at
         lade_effects_apply(self->broker, lade_wire_find(body, "effects"), &applied, &error);
     lade_jobs_let_go(self, worker, hold);
     if (code) {
-        s_end_in_error(self, job, &error);
+        if (!s_undo(self, job, lade_wire_find(body, "undo"), &error))
+            s_end_in_error(self, job, &error);
         return true;
     }
     s_set_result(job, result, &applied);
@@ -490,16 +554,6 @@ s_give_up_children(lade_jobs_t *self, lade_job_t *job, const lade_error_t *error
 }
 
 static void
-s_checkpoint(lade_jobs_t *self, lade_job_t *job)
-{
-    if (job->status == LADE_JOB_RUNNING)
-        lade_jobs_move(self, job, LADE_JOB_SAVE, NULL);
-    else if (job->status == LADE_JOB_ENQUEUED && !job->heap)
-        lade_jobs_make_ready(self, job); // started again while its worker was stopping
-    lade_jobs_touch(self, job);
-}
-
-static void
 s_wait_for_children(lade_jobs_t *self, lade_job_t *job, const msgpack_object *jobs)
 {
     lade_error_t error;
@@ -513,23 +567,6 @@ s_wait_for_children(lade_jobs_t *self, lade_job_t *job, const msgpack_object *jo
         lade_jobs_move(self, job, LADE_JOB_AWAIT, NULL);
         s_start_children(self, job);
     }
-}
-
-// The state goes to the keyspace: what is secret in it does not.
-static lade_code_t
-s_take_state(lade_jobs_t *self, lade_job_t *job, const msgpack_object *state, lade_error_t *error)
-{
-    lade_secrets_t *secrets = self->broker->secrets;
-    lade_blob_t before = job->state;
-    lade_code_t code = LADE_OK;
-    job->state = (lade_blob_t){0};
-    if (state && lade_secrets_named(state))
-        code = lade_secrets_take_out(secrets, state, &job->state, error);
-    else
-        lade_blob_set_object(&job->state, state);
-    lade_secrets_count(secrets, before.data, before.len, -1); // after the new one has counted
-    lade_blob_free(&before);
-    return code;
 }
 
 bool

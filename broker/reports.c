@@ -62,16 +62,54 @@ s_tell(lade_broker_t *broker, const char *event, const lade_worker_t *worker, co
              why ? why : "");
 }
 
+// Of the jobs of which the worker has something left, those that have ended. A dead one may be
+// retried and goes on with it.
+static void
+s_put_ended(lade_broker_t *broker, const msgpack_object *leftovers, lade_buf_t *buf)
+{
+    enum { S_MOST = 10000 };
+    uint32_t count = 0, size = 0;
+    lade_buf_t ended = LADE_BUF(SIZE_MAX / 2);
+    if (leftovers && leftovers->type == MSGPACK_OBJECT_ARRAY)
+        size = leftovers->via.array.size < S_MOST ? leftovers->via.array.size : S_MOST;
+    for (uint32_t i = 0; i < size; i++) {
+        const msgpack_object *id = &leftovers->via.array.ptr[i];
+        lade_job_t *job = NULL;
+        if (id->type != MSGPACK_OBJECT_POSITIVE_INTEGER ||
+            lade_jobs_live(broker->jobs, id->via.u64))
+            continue;
+        bool known = lade_jobs_get(broker->jobs, id->via.u64, &job, NULL) == LADE_OK;
+        if (known && (!lade_job_ended(job) || job->status == LADE_JOB_DEAD))
+            continue;
+        count++;
+        lade_put_map(&ended, 2);
+        LADE_PUT_KEY(&ended, "id");
+        lade_put_uint(&ended, id->via.u64);
+        LADE_PUT_KEY(&ended, "status");
+        lade_put_str(&ended, known ? lade_job_status_name(job->status) : "unknown");
+    }
+    lade_put_array(buf, count);
+    if (count)
+        lade_put_raw(buf, ended.data, ended.len);
+    lade_buf_free(&ended);
+}
+
 static void
 s_send_welcome(lade_broker_t *broker, lade_worker_t *worker, int64_t acked,
-               const msgpack_object *held)
+               const msgpack_object *body)
 {
     const lade_config_t *config = broker->config;
+    const msgpack_object *held = lade_wire_find(body, "jobs");
+    const msgpack_object *leftovers = lade_wire_find(body, "leftovers");
     lade_buf_t drop = LADE_BUF(SIZE_MAX / 2);
     lade_jobs_takeover(broker->jobs, worker, held, &drop);
     lade_buf_t *buf =
         lade_outbox_to_worker(broker->outbox, worker->peer, worker->peer_len, LADE_W_WELCOME);
-    lade_put_map(buf, 5);
+    lade_put_map(buf, 5 + (leftovers != NULL));
+    if (leftovers) {
+        LADE_PUT_KEY(buf, "ended");
+        s_put_ended(broker, leftovers, buf);
+    }
     LADE_PUT_KEY(buf, "acked");
     lade_put_int(buf, acked);
     LADE_PUT_KEY(buf, "epoch");
@@ -230,7 +268,7 @@ s_hello(lade_broker_t *broker, const char *peer, size_t peer_len, const msgpack_
         s_tell(broker, "worker_joined", worker, NULL);
     }
     lade_shares_touch(broker->shares);
-    s_send_welcome(broker, worker, acked, lade_wire_find(body, "jobs"));
+    s_send_welcome(broker, worker, acked, body);
 }
 
 static void

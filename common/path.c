@@ -266,6 +266,7 @@ typedef struct {
     bool (*step)(void *arg, int64_t bytes);
     void *arg;
     int depth;
+    bool link; // hard links, where that can be
 } s_copy_t;
 
 static bool
@@ -317,9 +318,23 @@ s_copy_bytes(int in, int out, const char *from, s_copy_t *copy, lade_error_t *er
     return code;
 }
 
+// True if `to` is now another name of the file `from`. What a symbolic link points to belongs to
+// somebody else and is not shared.
+static bool
+s_link_file(const char *from, const char *to, const s_copy_t *copy)
+{
+    struct stat st;
+    return copy->link && lstat(from, &st) == 0 && S_ISREG(st.st_mode) && link(from, to) == 0;
+}
+
 static lade_code_t
 s_copy_file(const char *from, const char *to, s_copy_t *copy, lade_error_t *error)
 {
+    if (s_link_file(from, to, copy)) {
+        if (!s_step(copy, lade_path_size(to)))
+            return lade_error_set(error, LADE_CANCELLED, "the copy was stopped");
+        return s_sync(to, 0, error);
+    }
     int in = open(from, O_RDONLY | O_CLOEXEC);
     if (in < 0)
         return lade_error_errno(error, errno, "cannot read %s", from);
@@ -360,7 +375,7 @@ s_copy_entry(const char *from, void *arg, lade_error_t *error)
                                   from, S_MAX_TREE_DEPTH);
         else if (mkdir(to, 0755) != 0)
             code = lade_error_errno(error, errno, "cannot create the folder %s", to);
-        s_copy_t inner = {to, copy->step, copy->arg, copy->depth + 1};
+        s_copy_t inner = {to, copy->step, copy->arg, copy->depth + 1, copy->link};
         if (!code)
             code = s_each_entry(from, s_copy_entry, &inner, error);
         if (!code)
@@ -372,15 +387,29 @@ s_copy_entry(const char *from, void *arg, lade_error_t *error)
     return code;
 }
 
+static lade_code_t
+s_copy(const char *from, s_copy_t *copy, lade_error_t *error)
+{
+    struct stat st;
+    if (lstat(copy->to, &st) == 0)
+        return lade_error_errno(error, EEXIST, "cannot copy %s to %s", from, copy->to);
+    return s_copy_entry(from, copy, error);
+}
+
 lade_code_t
 lade_path_copy(const char *from, const char *to, bool (*step)(void *arg, int64_t bytes), void *arg,
                lade_error_t *error)
 {
-    struct stat st;
-    if (lstat(to, &st) == 0)
-        return lade_error_errno(error, EEXIST, "cannot copy %s to %s", from, to);
-    s_copy_t copy = {to, step, arg, 0};
-    return s_copy_entry(from, &copy, error);
+    s_copy_t copy = {to, step, arg, 0, false};
+    return s_copy(from, &copy, error);
+}
+
+lade_code_t
+lade_path_link(const char *from, const char *to, bool (*step)(void *arg, int64_t bytes), void *arg,
+               lade_error_t *error)
+{
+    s_copy_t copy = {to, step, arg, 0, true};
+    return s_copy(from, &copy, error);
 }
 
 // ---------------------------------------------------------------------------------------------------

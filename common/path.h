@@ -49,6 +49,11 @@ lade_code_t lade_path_publish(const char *from, const char *to, lade_error_t *er
 lade_code_t lade_path_copy(const char *from, const char *to, bool (*step)(void *arg, int64_t bytes),
                            void *arg, lade_error_t *error);
 
+// The same with hard links to the files instead of their bytes, where the file system has them; a
+// symbolic link is copied as what it points to.
+lade_code_t lade_path_link(const char *from, const char *to, bool (*step)(void *arg, int64_t bytes),
+                           void *arg, lade_error_t *error);
+
 // Removes a file or a tree; what is not there is no error. Never follows symbolic links.
 lade_code_t lade_path_remove(const char *path, lade_error_t *error);
 

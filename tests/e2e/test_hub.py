@@ -51,10 +51,10 @@ def test_a_revision_is_pinned_to_its_commit():
             world.hub.log(reset=True)
             config = {"name": f"model {number}"}
             if map_form:
-                job = world.call("install", "import_model", source=map_form, config=config)
+                job = world.call("install", "import_model", source=map_form, config=config, on_equal="copy")
                 job = world.call("install", "wait_for_job", id=job["id"])
             else:
-                job = world.install(source, config=config)
+                job = world.install(source, config=config, on_equal="copy")
             assert job["status"] == "completed", (source, job["error_type"], job["error"])
             commit = commit_of(world, "artist/many", revision)
             check_fields(job["config_out"], source=source, source_revision=commit)
@@ -109,7 +109,7 @@ def test_each_refusal_says_what_to_do():
         failed(world, "org/open@main/..", "ValueError", "no revision")
         failed(world, "org/open@", "ValueError", "no revision")
         for name, token in (("gated", "hf_good"), ("private", "hf_good"), ("open", None)):
-            job = world.install(f"org/{name}::x.safetensors", config={"name": name}, access_token=token)
+            job = world.install(f"org/{name}::x.safetensors", config={"name": name}, access_token=token, on_equal="copy")
             assert job["status"] == "completed", (name, job["error_type"], job["error"])
 
 

@@ -16,7 +16,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 
 from lib import weights  # noqa: E402
-from lib.checks import no_leftovers  # noqa: E402
+from lib.checks import no_leftovers, nothing_temporary  # noqa: E402
 from lib.world import LadeError, World  # noqa: E402
 
 LIMIT_S = 240
@@ -101,6 +101,7 @@ class Batch:
             assert weights.tree(path) == {"": weights.sha256(self.sources[record["source"]])} or \
                 weights.sha256(path) == weights.sha256(self.sources[record["source"]]), f"seed {seed}: {path}"
         no_leftovers(self.world, records)
+        nothing_temporary(self.world)
         self.check_journal(seed, records)
 
     def check_journal(self, seed, records):

@@ -83,13 +83,20 @@ def check_files(world, record, source):
 
 
 def no_leftovers(world, records):
-    """Nothing under the models folder but what records name (hidden files aside)."""
+    """Nothing under the models folder but what records name. What says whose a temporary folder is goes a moment later."""
     known = [world.record_path(record) for record in records]
     left = []
     for above, folders, names in os.walk(world.models_dir):
         for name in names:
             path = os.path.join(above, name)
+            if name in (".owner", ".placed") and os.path.basename(above).startswith("tmpinstall_"):
+                continue
             if not any(path == one or path.startswith(one + os.sep) for one in known):
                 left.append(path)
         folders[:] = [name for name in folders if os.path.join(above, name) not in known]
     assert not left, left
+
+
+def nothing_temporary(world):
+    """Soon after the end of all jobs no temporary folder is left."""
+    world.eventually(lambda: not [name for name in os.listdir(world.models_dir) if name.startswith("tmp")])

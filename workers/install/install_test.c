@@ -17,6 +17,8 @@ typedef struct {
     lade_config_t config;
     char *source;
     json_t *spec, *state, *children;
+    json_t *records; // what the broker answers an ask with
+    bool stepwise;   // do not pass the stages that only ask
     int64_t attempt, failures;
     lade_stop_t stop;
     int stop_after; // calls of stop that still say no; -1: never changes
@@ -109,38 +111,12 @@ s_end(s_world_t *world)
     json_decref(world->spec);
     json_decref(world->state);
     json_decref(world->children);
+    json_decref(world->records);
     free(world->source);
     free(world->config.data);
     free(world->models);
     test_folder_end(world->root);
     free(world);
-}
-
-// Dispatches the job as the broker would: a new attempt, the state as it is saved.
-static lade_code_t
-s_dispatch(s_world_t *world)
-{
-    lade_stage_free(&world->answer);
-    world->error = (lade_error_t){0};
-    world->attempt++;
-    lade_stage_t job = {.config = &world->config,
-                        .identify = s_identify,
-                        .id = 7,
-                        .attempt = world->attempt,
-                        .failures = world->failures,
-                        .source = world->source,
-                        .spec = world->spec,
-                        .state = world->state,
-                        .children = world->children,
-                        .stop = s_stop,
-                        .progress = s_progress,
-                        .arg = world};
-    lade_code_t code = lade_install_step(&job, &world->answer, &world->error);
-    if (code) {
-        print_message("  %s: %s\n", lade_code_name(code), world->error.message);
-        assert_int_equal(world->error.code, code);
-    }
-    return code;
 }
 
 // The AWAIT reached the broker: its state is the job's. It has to survive msgpack.
@@ -163,6 +139,50 @@ static const char *
 s_step_name(const s_world_t *world)
 {
     return lade_json_text(world->state, "step", "");
+}
+
+static lade_code_t
+s_run_stage(s_world_t *world)
+{
+    lade_stage_free(&world->answer);
+    world->error = (lade_error_t){0};
+    json_t *answers = world->records ? json_pack("[O]", world->records) : json_pack("[[]]");
+    lade_stage_t job = {.config = &world->config,
+                        .identify = s_identify,
+                        .id = 7,
+                        .attempt = world->attempt,
+                        .failures = world->failures,
+                        .source = world->source,
+                        .spec = world->spec,
+                        .state = world->state,
+                        .children = world->children,
+                        .answers = answers,
+                        .stop = s_stop,
+                        .progress = s_progress,
+                        .arg = world};
+    lade_code_t code = lade_install_step(&job, &world->answer, &world->error);
+    json_decref(answers);
+    if (code) {
+        print_message("  %s: %s\n", lade_code_name(code), world->error.message);
+        assert_int_equal(world->error.code, code);
+    }
+    return code;
+}
+
+// Dispatches the job as the broker would: a new attempt, the state as it is saved. A stage that
+// only asks about records is followed by the next one.
+static lade_code_t
+s_dispatch(s_world_t *world)
+{
+    world->attempt++;
+    lade_code_t code = s_run_stage(world);
+    const char *step = lade_json_text(world->answer.state, "step", "");
+    bool asks = strcmp(step, "local") == 0 || strcmp(step, "source") == 0;
+    if (code || world->stepwise || !world->answer.waits || !asks)
+        return code;
+    assert_int_equal(json_array_size(world->answer.ask), 1);
+    s_accept(world);
+    return s_run_stage(world);
 }
 
 // Plays the download of child i of the last AWAIT: writes text to where it goes (NULL: fails with
@@ -212,6 +232,9 @@ s_check_done(s_world_t *world, const char *path)
     const char *local = lade_json_text(result, "local_path", "");
     char *whole = *path == '/' ? strdup(path) : lade_path_join(world->models, path);
     assert_string_equal(local, whole);
+    assert_true(lade_place_inode(whole) != 0);
+    // The broker says that it has ended: then the folder goes, and what was placed stays.
+    assert_int_equal(lade_place_end(&world->config, 7, true, 0, NULL), LADE_OK);
     assert_true(lade_place_inode(whole) != 0);
     free(whole);
     assert_int_equal(test_folder_count(world->models, "tmp"), 0);
@@ -748,6 +771,8 @@ test_refusals_of_a_hub_reach_the_job(void **state)
         world->config.hub_endpoint = server->endpoint;
         assert_int_equal(s_dispatch(world), rows[i].code);
         assert_true(world->answer.retry_after_s == (rows[i].code == LADE_RATE_LIMITED ? 9 : 0));
+        if (rows[i].code == LADE_RATE_LIMITED) // it is tried again
+            assert_int_equal(lade_place_end(&world->config, 7, false, 0, NULL), LADE_OK);
         assert_int_equal(test_folder_count(world->models, ""), 0);
         s_end(world);
     }

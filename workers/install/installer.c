@@ -3,6 +3,7 @@
 
 #include "common/identify/identify.h"
 #include "common/log.h"
+#include "common/wire.h"
 #include "workers/install/api.h"
 #include "workers/install/install.h"
 #include "workers/install/metadata.h"
@@ -11,6 +12,7 @@
 #include "workers/install/scan.h"
 #include "workers/install/verify.h"
 
+#include <czmq.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +22,7 @@ struct lade_installer {
     const lade_config_t *config;
     lade_identify_t *identify; // shared by the threads, which only read it
     lade_pool_t *pool;
+    zactor_t *tidy;
 };
 
 static const struct {
@@ -29,12 +32,14 @@ static const struct {
     // clang-format off
     {"install",  lade_install_step},
     {"delete",   lade_remove_step},
+    {"discard",  lade_discard_step},
     {"scan",     lade_scan_step},
     {"verify",   lade_verify_step},
     {"metadata", lade_metadata_step},
     // clang-format on
 };
-static const char *const s_kind_names[] = {"install", "delete", "scan", "verify", "metadata", NULL};
+static const char *const s_kind_names[] = {"install", "delete",   "discard", "scan",
+                                           "verify",  "metadata", NULL};
 _Static_assert(sizeof s_kinds / sizeof *s_kinds + 1 == sizeof s_kind_names / sizeof *s_kind_names,
                "each kind is told to the broker");
 
@@ -65,6 +70,7 @@ s_answer(lade_task_t *task, lade_answer_t *answer, lade_code_t code, const lade_
     snprintf(about, sizeof about, "job %" PRId64, lade_task_id(task));
     if (code) {
         lade_log(LADE_LOG_INFO, about, "%s: %s", lade_code_name(code), error->message);
+        lade_task_set_result(task, json_incref(answer->result));
         lade_task_fail(&task, error, answer->final ? -1 : answer->retry_after_s);
     } else if (answer->waits) {
         lade_log(LADE_LOG_DEBUG, about, "waits for %zu jobs", json_array_size(answer->jobs));
@@ -72,6 +78,7 @@ s_answer(lade_task_t *task, lade_answer_t *answer, lade_code_t code, const lade_
                         json_incref(answer->ask), answer->total_bytes, answer->local_path);
     } else {
         lade_log(LADE_LOG_INFO, about, "%s done", lade_task_kind(task));
+        lade_task_set_undo(task, json_incref(answer->undo));
         lade_task_done(&task, json_incref(answer->result), json_incref(answer->effects));
     }
 }
@@ -118,8 +125,67 @@ s_start(void *arg, lade_task_t *task)
     lade_pool_add(self->pool, task);
 }
 
-const lade_worker_ops_t lade_installer_ops = {
-    .name = "install", .kinds = s_kind_names, .start = s_start};
+// ---------------------------------------------------------------------------------------------------
+// What ended jobs left on the disk
+
+static void
+s_end(const lade_config_t *config, int64_t job, bool completed, double since)
+{
+    lade_error_t error = {0};
+    if (lade_place_end(config, job, completed, since, &error))
+        lade_log(LADE_LOG_WARNING, "install", "job %" PRId64 ": %s", job, error.message);
+}
+
+void
+lade_installer_cancelled(void *config, int64_t job, const json_t *event)
+{
+    s_end(config, job, false, lade_json_real(event, "timestamp", 0));
+}
+
+void
+lade_installer_completed(void *config, int64_t job, const json_t *event)
+{
+    (void)event;
+    s_end(config, job, true, 0);
+}
+
+static json_t *
+s_leftovers(void *arg)
+{
+    const lade_installer_t *self = arg;
+    return lade_place_owned(self->config);
+}
+
+// An actor, as large folders take a while.
+static void
+s_tidy(zsock_t *pipe, void *arg)
+{
+    const lade_config_t *config = arg;
+    uint64_t job;
+    int failed;
+    zsock_signal(pipe, 0);
+    while (zsock_recv(pipe, "8i", &job, &failed) == 0 && job)
+        s_end(config, (int64_t)job, !failed, lade_now());
+}
+
+// Of what was purged nobody knows whether it was completed: only its folder goes.
+static void
+s_ended(void *arg, int64_t job, const char *status)
+{
+    lade_installer_t *self = arg;
+    if (!self->tidy) // made here, on the loop's thread, which has the signals
+        self->tidy = zactor_new(s_tidy, (void *)self->config);
+    bool failed = strcmp(status, "cancelled") == 0 || strcmp(status, "error") == 0;
+    zsock_send(zactor_sock(self->tidy), "8i", (uint64_t)job, failed);
+}
+
+const lade_worker_ops_t lade_installer_ops = {.name = "install",
+                                              .kinds = s_kind_names,
+                                              .start = s_start,
+                                              .leftovers = s_leftovers,
+                                              .ended = s_ended};
+
+// ---------------------------------------------------------------------------------------------------
 
 lade_code_t
 lade_installer_new(const lade_config_t *config, lade_installer_t **self_p, lade_error_t *error)
@@ -142,18 +208,6 @@ lade_installer_new(const lade_config_t *config, lade_installer_t **self_p, lade_
 }
 
 void
-lade_installer_discard(void *arg, int64_t job, const json_t *event)
-{
-    const lade_config_t *config = arg;
-    (void)event;
-    char *temp = lade_place_temp(config->models_dir, job);
-    lade_error_t error = {0};
-    if (lade_place_discard(config->models_dir, temp, &error))
-        lade_log(LADE_LOG_WARNING, "install", "job %" PRId64 ": %s", job, error.message);
-    free(temp);
-}
-
-void
 lade_installer_destroy(lade_installer_t **self_p)
 {
     lade_installer_t *self = *self_p;
@@ -162,6 +216,10 @@ lade_installer_destroy(lade_installer_t **self_p)
     if (self->pool) {
         lade_pool_destroy(&self->pool);
         lade_api_close();
+    }
+    if (self->tidy) {
+        zsock_send(zactor_sock(self->tidy), "8i", (uint64_t)0, 0);
+        zactor_destroy(&self->tidy);
     }
     lade_identify_destroy(&self->identify);
     free(self);

@@ -16,9 +16,10 @@ lade_code_t lade_installer_new(const lade_config_t *config, lade_installer_t **s
 // What lade_worker_new takes, with the lade_installer_t as its self.
 extern const lade_worker_ops_t lade_installer_ops;
 
-// Removes the temporary folder of an install that was cancelled while it waited for its downloads.
-// What lade_ended_new takes, with the lade_config_t as its arg.
-void lade_installer_discard(void *config, int64_t job, const json_t *event);
+// An install was cancelled, or completed: what it left on the disk goes. What lade_ended_new takes,
+// with the lade_config_t as its arg.
+void lade_installer_cancelled(void *config, int64_t job, const json_t *event);
+void lade_installer_completed(void *config, int64_t job, const json_t *event);
 
 // Waits for what is running.
 void lade_installer_destroy(lade_installer_t **self_p);

@@ -26,10 +26,13 @@ main(int argc, char **argv)
     if (!code) {
         lade_worker_t *worker =
             lade_worker_new(&config, &lade_installer_ops, installer, config.install_slots);
-        zactor_t *ended =
-            lade_ended_new(&config, "model_install_cancelled", lade_installer_discard, &config);
+        zactor_t *cancelled =
+            lade_ended_new(&config, "model_install_cancelled", lade_installer_cancelled, &config);
+        zactor_t *completed =
+            lade_ended_new(&config, "model_install_completed", lade_installer_completed, &config);
         code = lade_worker_run(worker, S_GRACE_MS, &error);
-        zactor_destroy(&ended);
+        zactor_destroy(&completed);
+        zactor_destroy(&cancelled);
         lade_installer_destroy(&installer);
         lade_worker_destroy(&worker);
     }

@@ -39,6 +39,129 @@ lade_place_temp(const char *models_dir, int64_t job)
 }
 
 // ---------------------------------------------------------------------------------------------------
+// What is left of a job
+
+static char *
+s_hidden(const lade_config_t *config, int64_t job, const char *name)
+{
+    return s_format("%s/tmpinstall_%" PRId64 "/%s", config->models_dir, job, name);
+}
+
+// The broker, as nobody else calls it: a socket in a folder is one of this host.
+static char *
+s_owner(const lade_config_t *config)
+{
+    char host[256] = "";
+    if (config->workers && strncmp(config->workers, "ipc:", 4) == 0)
+        gethostname(host, sizeof host - 1);
+    return s_format("%s %s", config->workers ? config->workers : "", host);
+}
+
+lade_code_t
+lade_place_claim(const lade_config_t *config, int64_t job, lade_error_t *error)
+{
+    char *path = s_hidden(config, job, ".owner"), *owner = s_owner(config);
+    char *folder = lade_path_folder(path);
+    lade_code_t code = lade_path_mkdirs(folder, 0755, error);
+    if (!code && access(path, F_OK) != 0)
+        code = lade_path_write(path, owner, strlen(owner), 0644, error);
+    free(folder);
+    free(owner);
+    free(path);
+    return code;
+}
+
+lade_code_t
+lade_place_mark(const lade_config_t *config, int64_t job, const char *to, uint64_t inode,
+                lade_error_t *error)
+{
+    char *path = s_hidden(config, job, ".placed"), *text = s_format("%" PRIu64 " %s", inode, to);
+    lade_code_t code = lade_place_claim(config, job, error);
+    if (!code)
+        code = lade_path_write(path, text, strlen(text), 0644, error);
+    free(text);
+    free(path);
+    return code;
+}
+
+lade_code_t
+lade_place_empty(const lade_config_t *config, int64_t job, lade_error_t *error)
+{
+    char *temp = lade_place_temp(config->models_dir, job);
+    DIR *dir = opendir(temp);
+    lade_code_t code = LADE_OK;
+    for (struct dirent *entry; dir && !code && (entry = readdir(dir));) {
+        if (entry->d_name[0] == '.')
+            continue;
+        char *path = lade_path_join(temp, entry->d_name);
+        code = lade_place_discard(config->models_dir, path, error);
+        free(path);
+    }
+    if (dir)
+        closedir(dir);
+    free(temp);
+    return code;
+}
+
+static bool
+s_is_owned(const lade_config_t *config, int64_t job)
+{
+    char *path = s_hidden(config, job, ".owner"), *owner = s_owner(config), *text = NULL;
+    bool ours = !lade_path_read(path, 8192, &text, NULL, NULL) && strcmp(text, owner) == 0;
+    free(text);
+    free(owner);
+    free(path);
+    return ours;
+}
+
+json_t *
+lade_place_owned(const lade_config_t *config)
+{
+    json_t *jobs = json_array();
+    DIR *dir = opendir(config->models_dir);
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        int64_t job;
+        int end = 0;
+        if (sscanf(entry->d_name, "tmpinstall_%" SCNd64 "%n", &job, &end) == 1 && job > 0 &&
+            !entry->d_name[end] && s_is_owned(config, job))
+            json_array_append_new(jobs, json_integer(job));
+    }
+    if (dir)
+        closedir(dir);
+    return jobs;
+}
+
+// Removes what the job placed, if it is still that. Who places holds the folder's lock meanwhile.
+static lade_code_t
+s_unplace(const lade_config_t *config, const char *placed, double since, lade_error_t *error)
+{
+    char *text = NULL, *to = NULL;
+    struct stat st;
+    lade_code_t code = LADE_OK;
+    bool there = stat(placed, &st) == 0 && !lade_path_read(placed, 16384, &text, NULL, NULL);
+    uint64_t inode = there ? strtoull(text, &to, 10) : 0;
+    if (inode && *to == ' ' && (double)st.st_mtim.tv_sec <= since &&
+        lade_path_inside(config->models_dir, to + 1) && lade_place_inode(to + 1) == inode)
+        code = lade_place_discard(config->models_dir, to + 1, error);
+    free(text);
+    return code;
+}
+
+lade_code_t
+lade_place_end(const lade_config_t *config, int64_t job, bool completed, double since,
+               lade_error_t *error)
+{
+    char *temp = lade_place_temp(config->models_dir, job);
+    char *placed = s_hidden(config, job, ".placed");
+    lade_code_t code = completed ? LADE_OK : s_unplace(config, placed, since, error);
+    if (!code)
+        code = lade_place_discard(config->models_dir, temp, error);
+    free(placed);
+    free(temp);
+    return code;
+}
+
+// ---------------------------------------------------------------------------------------------------
 // Names
 
 // Bytes of the UTF-8 character at text, 0 if there is none.

@@ -7,13 +7,44 @@
 #ifndef LADE_PLACE_H
 #define LADE_PLACE_H
 
+#include "common/config.h"
 #include "common/error.h"
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 // MODELS/tmpinstall_JOB; you free it.
 char *lade_place_temp(const char *models_dir, int64_t job);
+
+// ---------------------------------------------------------------------------------------------------
+// What the temporary folder is for, and what is left of a job
+//
+// Two hidden files in it: `.owner` says whose job it is (several brokers may share a models folder,
+// and their jobs have the same numbers), `.placed` where its files went. The folder stays, with
+// these two, until the job is known to have ended: so what a cancel in the instant between the move
+// and the broker's word leaves behind is found, by whoever looks next.
+
+// Makes the folder and says whose it is.
+lade_code_t lade_place_claim(const lade_config_t *config, int64_t job, lade_error_t *error);
+
+// Says where the thing with that inode goes, before it goes.
+lade_code_t lade_place_mark(const lade_config_t *config, int64_t job, const char *to,
+                            uint64_t inode, lade_error_t *error);
+
+// Removes what is in the folder but the hidden files.
+lade_code_t lade_place_empty(const lade_config_t *config, int64_t job, lade_error_t *error);
+
+// The numbers of the jobs of this broker that have such a folder, an array that is yours.
+json_t *lade_place_owned(const lade_config_t *config);
+
+// The job has ended: removes its folder. If it has not `completed`, what it had placed goes too,
+// unless that was done (by a later attempt) after `since`, seconds since the epoch.
+lade_code_t lade_place_end(const lade_config_t *config, int64_t job, bool completed, double since,
+                           lade_error_t *error);
+
+// ---------------------------------------------------------------------------------------------------
+// Names and moves
 
 // A name without what a file name can't have: slashes, control characters, a leading dot or blank,
 // more than 200 bytes. "model" if nothing is left. You free it.

@@ -4,6 +4,7 @@
 #include "common/log.h"
 #include "common/path.h"
 #include "common/wire.h"
+#include "workers/install/equal.h"
 #include "workers/install/place.h"
 
 #include <inttypes.h>
@@ -129,5 +130,43 @@ lade_remove_step(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *e
         answer->effects = json_pack("[{s:s, s:s}]", "op", "del_model", "key", key);
     }
     free(path);
+    return code;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// The old place of what was moved
+
+// path may go: it is nothing lade lives in, and what it holds is at copy as well.
+static lade_code_t
+s_check_moved(const lade_stage_t *job, const char *path, const char *copy, lade_error_t *error)
+{
+    bool same = false;
+    if (*path != '/' || strstr(path, "/../") || lade_path_inside(copy, path) ||
+        lade_path_inside(path, copy) || s_holds_lade(job, path))
+        return lade_error_set(error, LADE_VALUE_ERROR, "%s is not removed after its move to %s",
+                              path, copy);
+    lade_code_t code = lade_equal_compare(job, path, copy, &same, error);
+    if (!code && !same)
+        code = lade_error_set(error, LADE_VALUE_ERROR,
+                              "%s was changed while it was moved to %s, so it is left where it is",
+                              path, copy);
+    return code;
+}
+
+lade_code_t
+lade_discard_step(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
+{
+    const char *path = lade_json_text(job->spec, "path", ""),
+               *copy = lade_json_text(job->spec, "copy", "");
+    bool removed = false;
+    struct stat st;
+    lade_code_t code = lade_stage_check(job, error);
+    if (!code && lstat(path, &st) == 0)
+        code = s_check_moved(job, path, copy, error);
+    if (!code)
+        code = s_remove_files(job, path, false, &removed, error);
+    if (!code)
+        answer->result =
+            json_pack("{s:o, s:b}", "path", json_string_nocheck(path), "removed", removed);
     return code;
 }

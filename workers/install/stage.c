@@ -16,7 +16,8 @@
 void
 lade_stage_free(lade_answer_t *self)
 {
-    json_t *values[] = {self->result, self->effects, self->state, self->jobs, self->ask};
+    json_t *values[] = {self->result, self->effects, self->state,
+                        self->jobs,   self->ask,     self->undo};
     for (size_t i = 0; i < sizeof values / sizeof *values; i++)
         json_decref(values[i]);
     free(self->local_path);
@@ -100,8 +101,14 @@ lade_stage_remove_copies(const lade_stage_t *self)
         free(path);
     }
     if (dir)
+        rewinddir(dir);
+    bool empty = dir != NULL;
+    for (struct dirent *entry; dir && (entry = readdir(dir));)
+        empty = empty && entry->d_name[0] == '.';
+    if (dir)
         closedir(dir);
-    rmdir(temp); // only if nothing else is in it
+    if (empty) // but for what says whose it is
+        lade_place_discard(self->config->models_dir, temp, NULL);
     free(temp);
 }
 

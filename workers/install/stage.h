@@ -32,7 +32,8 @@ typedef struct {
 // How a stage answered; a stage that returns an error has not.
 typedef struct {
     bool waits;               // AWAIT, else DONE
-    json_t *result, *effects; // of DONE
+    json_t *result, *effects; // of DONE; a failure may have a result too
+    json_t *undo;             // of DONE: the state to go on with should the effects be refused
     json_t *state, *jobs;     // of AWAIT
     json_t *ask;              // of AWAIT: questions about records, or NULL
     int64_t total_bytes;

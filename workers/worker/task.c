@@ -6,13 +6,14 @@
 #include <stdatomic.h>
 
 struct lade_task {
-    json_t *body;         // the whole JOB; everything the getters return lies in it
-    json_t *empty_map;    // for a JOB without spec
-    json_t *empty_array;  // for a JOB without children or answers
-    lade_inbox_t *inbox;  // the worker's
-    _Atomic int stop;     // lade_stop_t
-    void *data;           // the work's
-    pthread_mutex_t lock; // guards what follows
+    json_t *body;          // the whole JOB; everything the getters return lies in it
+    json_t *empty_map;     // for a JOB without spec
+    json_t *empty_array;   // for a JOB without children or answers
+    lade_inbox_t *inbox;   // the worker's
+    _Atomic int stop;      // lade_stop_t
+    void *data;            // the work's
+    json_t *result, *undo; // of its answer, NULL if there are none
+    pthread_mutex_t lock;  // guards what follows
     lade_task_news_t news;
     bool fresh; // news that were not taken yet
     lade_terms_t terms;
@@ -175,6 +176,8 @@ lade_task_destroy(lade_task_t **self_p)
     json_decref(self->body);
     json_decref(self->empty_map);
     json_decref(self->empty_array);
+    json_decref(self->result);
+    json_decref(self->undo);
     free(self->news.phase);
     free(self->news.reason);
     free(self->news.local_path);
@@ -357,6 +360,20 @@ s_open(lade_report_t *report, lade_pack_t *pack)
     lade_pack_int(pack, report->attempt);
 }
 
+void
+lade_task_set_result(lade_task_t *self, json_t *result)
+{
+    json_decref(self->result);
+    self->result = result;
+}
+
+void
+lade_task_set_undo(lade_task_t *self, json_t *undo)
+{
+    json_decref(self->undo);
+    self->undo = undo;
+}
+
 static lade_report_t *
 s_fail(lade_task_t *self, const lade_error_t *error, double retry_after_s)
 {
@@ -375,6 +392,10 @@ s_fail(lade_task_t *self, const lade_error_t *error, double retry_after_s)
         s_key(report, &pack, "retry");
         lade_pack_bool(&pack, false);
     }
+    if (self->result) {
+        s_key(report, &pack, "result");
+        lade_pack_json(&pack, self->result);
+    }
     return report;
 }
 
@@ -386,6 +407,7 @@ s_answer(lade_task_t **task_p, lade_report_t *report, const lade_pack_t *pack)
     if (lade_pack_failed(pack, &error)) {
         lade_error_wrap(&error, "the answer of the job does not fit into broker.max_message_bytes");
         lade_report_destroy(&report);
+        lade_task_set_result(*task_p, NULL);
         report = s_fail(*task_p, &error, 0);
     }
     lade_inbox_t *inbox = (*task_p)->inbox;
@@ -407,6 +429,10 @@ lade_task_done(lade_task_t **task_p, json_t *result, json_t *effects)
     if (effects) {
         s_key(report, &pack, "effects");
         lade_pack_json(&pack, effects);
+    }
+    if ((*task_p)->undo) {
+        s_key(report, &pack, "undo");
+        lade_pack_json(&pack, (*task_p)->undo);
     }
     json_decref(result);
     json_decref(effects);

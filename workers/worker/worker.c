@@ -149,7 +149,7 @@ s_send_hello(lade_worker_t *self)
     lade_buf_t body = LADE_BUF(LADE_WIRE_MAX_BODY);
     lade_pack_t pack;
     lade_pack_open(&pack, &body);
-    lade_pack_map(&pack, 8 + (self->ops->terms != NULL));
+    lade_pack_map(&pack, 8 + (self->ops->terms != NULL) + (self->ops->leftovers != NULL));
     lade_pack_str(&pack, "name");
     lade_pack_str(&pack, self->name);
     lade_pack_str(&pack, "host");
@@ -172,6 +172,12 @@ s_send_hello(lade_worker_t *self)
     if (self->ops->terms) {
         lade_pack_str(&pack, "terms");
         lade_pack_bool(&pack, true);
+    }
+    if (self->ops->leftovers) {
+        json_t *leftovers = self->ops->leftovers(self->arg);
+        lade_pack_str(&pack, "leftovers");
+        lade_pack_json(&pack, leftovers);
+        json_decref(leftovers);
     }
     s_pack_jobs(self, &pack, true);
     bool sent = lade_link_send(self->link, LADE_W_HELLO, body.data, body.len);
@@ -392,6 +398,16 @@ s_drop(lade_worker_t *self, const json_t *drop)
 }
 
 static void
+s_tell_ended(lade_worker_t *self, const json_t *ended)
+{
+    for (size_t i = 0; self->ops->ended && i < json_array_size(ended); i++) {
+        const json_t *job = json_array_get(ended, i);
+        self->ops->ended(self->arg, lade_json_int(job, "id", 0),
+                         lade_json_text(job, "status", "unknown"));
+    }
+}
+
+static void
 s_on_welcome(lade_worker_t *self, json_t *body)
 {
     double epoch = lade_json_real(body, "epoch", 0);
@@ -411,6 +427,7 @@ s_on_welcome(lade_worker_t *self, json_t *body)
     s_enter(self, S_READY);
     self->next_beat_ms = self->since_ms + self->beat_ms;
     s_drop(self, json_object_get(body, "drop"));
+    s_tell_ended(self, json_object_get(body, "ended"));
     for (lade_report_t *at = self->unacked; at; at = at->next)
         at->sent = false;
     if (self->leaving == S_FINISHING && self->told_slots)

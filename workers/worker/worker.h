@@ -59,6 +59,13 @@ typedef struct {
     // be used at once. NULL for work that opens no connections; the broker then counts each of its
     // jobs as one and sends no terms.
     void (*terms)(void *self, lade_task_t *task, const lade_terms_t *terms);
+
+    // For work that leaves things of a job on the disk until the job has ended. leftovers: the ids
+    // of the jobs that have some, an array that is taken; asked at each HELLO. ended: one of them
+    // has ended: "completed", "error", "cancelled", or "unknown" when it was purged. Both are
+    // called on the loop's thread and must not block. NULL: there is nothing of the kind.
+    json_t *(*leftovers)(void *self);
+    void (*ended)(void *self, int64_t job, const char *status);
 } lade_worker_ops_t;
 
 // Makes a worker; nothing is connected yet. config and ops are borrowed and must outlive it; arg is
@@ -121,6 +128,12 @@ void lade_task_phase(lade_task_t *self, const char *phase, const char *reason);
 // once; the broker gives the others away when it hears of it. More than the terms allow says that
 // only some were closed yet. Says nothing if nothing was asked for.
 void lade_task_confirm(lade_task_t *self, int64_t connections);
+
+// What goes with the answer. Each takes its value over. result: of a failure, what is known in
+// spite of it. undo: of DONE, the state with which the next stage begins if the broker refuses the
+// effects, with `refused` ({"code", "message"}) in it.
+void lade_task_set_result(lade_task_t *self, json_t *result);
+void lade_task_set_undo(lade_task_t *self, json_t *undo);
 
 // Answers. Each consumes the task (*task_p is NULL afterwards) and the json values (NULL is allowed
 // for each).
