@@ -102,10 +102,10 @@ list-tests:
 	@echo $(tests)
 
 bench: all $(benches)
-$O/bench/%: $O/obj/tests/bench/%.o $(call obj,broker/store.c broker/wal.c $(call src,workers/gpu)) $(liblade) $(worker) $(common)
+$O/bench/%: $O/obj/tests/bench/%.o $(call obj,$(call src,broker workers/gpu)) $(liblade) $(worker) $(common)
 	$(folder)
 	$(call say,LINK)
-	$(link) $(test_libs)
+	$(link) $(test_libs) $(shell pkg-config --silence-errors --libs sqlite3)
 # What is no lade: a link that loses packets, a stopwatch, libcurl alone.
 $(addprefix $O/bench/,relay clocked curl_floor): $O/bench/%: $O/obj/tests/bench/%.o
 	$(folder)

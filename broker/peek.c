@@ -91,33 +91,60 @@ s_skip(lade_bytes_t bytes)
     return len;
 }
 
+// Goes to the next pair of a map; *at begins behind its head.
+static bool
+s_pair(lade_bytes_t map, size_t *at, lade_bytes_t *name, lade_bytes_t *value)
+{
+    const uint8_t *bytes = map.data;
+    lade_bytes_t rest = {bytes + *at, map.len - *at};
+    size_t len = s_skip(rest);
+    if (!len || !lade_peek_is_text(rest, name))
+        *name = (lade_bytes_t){NULL, 0};
+    *at += len;
+    rest = (lade_bytes_t){bytes + *at, map.len - *at};
+    size_t size = len ? s_skip(rest) : 0;
+    *value = (lade_bytes_t){rest.data, size};
+    *at += size;
+    return size > 0;
+}
+
+static bool
+s_is(lade_bytes_t name, const char *key)
+{
+    return name.len && strncmp(name.data, key, name.len) == 0 && key[name.len] == '\0';
+}
+
 bool
 lade_peek(lade_bytes_t map, const char *key, lade_bytes_t *value)
 {
     s_head_t head;
+    lade_bytes_t name, found;
     if (!s_head(map, &head) || head.type != S_MAP)
         return false;
-    size_t wanted = strlen(key), at = head.head;
-    const uint8_t *bytes = map.data;
-    for (uint64_t pairs = head.count / 2; pairs; pairs--) {
-        lade_bytes_t rest = {bytes + at, map.len - at}, name;
-        size_t len = s_skip(rest);
-        bool found = len && lade_peek_is_text(rest, &name) && name.len == wanted &&
-                     memcmp(name.data, key, wanted) == 0;
-        if (!len)
-            return false;
-        at += len;
-        rest = (lade_bytes_t){bytes + at, map.len - at};
-        len = s_skip(rest);
-        if (!len)
-            return false;
-        if (found) {
-            *value = (lade_bytes_t){rest.data, len};
+    size_t at = head.head;
+    for (uint64_t pairs = head.count / 2; pairs && s_pair(map, &at, &name, &found); pairs--)
+        if (s_is(name, key)) {
+            *value = found;
             return true;
         }
-        at += len;
-    }
     return false;
+}
+
+void
+lade_peek_members(lade_bytes_t map, const char *const *keys, size_t count, lade_bytes_t *values)
+{
+    s_head_t head;
+    lade_bytes_t name, found;
+    if (!s_head(map, &head) || head.type != S_MAP)
+        return;
+    size_t at = head.head;
+    for (uint64_t pairs = head.count / 2; pairs && s_pair(map, &at, &name, &found); pairs--)
+        for (size_t i = 0; i < count; i++)
+            if (s_is(name, keys[i])) {
+                if (!values[i].data)
+                    values[i] = found;
+                break;
+            }
 }
 
 bool
@@ -155,8 +182,14 @@ bool
 lade_peek_number(lade_bytes_t map, const char *key, double *number)
 {
     lade_bytes_t value;
+    return lade_peek(map, key, &value) && lade_peek_is_number(value, number);
+}
+
+bool
+lade_peek_is_number(lade_bytes_t value, double *number)
+{
     s_head_t head;
-    if (!lade_peek(map, key, &value) || !s_head(value, &head))
+    if (!s_head(value, &head))
         return false;
     size_t width = head.head - 1;
     if (head.type == S_UINT)

@@ -15,6 +15,10 @@ bool lade_peek(lade_bytes_t map, const char *key, lade_bytes_t *value);
 bool lade_peek_text(lade_bytes_t map, const char *key, lade_bytes_t *text);
 bool lade_peek_number(lade_bytes_t map, const char *key, double *number);
 
+// The same of several members in one pass; values of those that are missing stay as they are.
+void lade_peek_members(lade_bytes_t map, const char *const *keys, size_t count,
+                       lade_bytes_t *values);
+
 // The items of a packed array that are text, one after the other: *at begins at 0, false at the
 // end.
 bool lade_peek_item(lade_bytes_t array, size_t *at, lade_bytes_t *text);
@@ -22,7 +26,8 @@ bool lade_peek_item(lade_bytes_t array, size_t *at, lade_bytes_t *text);
 // The values of several that were packed one after the other: *at begins at 0, false at the end.
 bool lade_peek_next(lade_bytes_t values, size_t *at, lade_bytes_t *value);
 
-// A packed value that is text, as text.
+// A packed value that is text, or a number, as such.
+bool lade_peek_is_number(lade_bytes_t value, double *number);
 bool lade_peek_is_text(lade_bytes_t value, lade_bytes_t *text);
 
 #endif

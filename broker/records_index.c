@@ -104,28 +104,68 @@ lade_records_key_in(lade_bytes_t entry, lade_bytes_t *key)
     return key->len > 0;
 }
 
+// What a record says that is in an index, found in one pass over it. Members by their place in
+// s_members.
+enum { S_MEMBER_KEY, S_MEMBER_BASE, S_MEMBER_BASES, S_MEMBERS_OWN };
+static const char *const s_members[] = {
+    [S_MEMBER_KEY] = "key",
+    [S_MEMBER_BASE] = "base",
+    [S_MEMBER_BASES] = "bases",
+    "name",
+    "path",
+    "tags",
+    "source",
+    "hash",
+    "type",
+    "format",
+    "created_at",
+    "updated_at",
+    "file_size",
+};
+enum { S_MEMBERS = sizeof s_members / sizeof *s_members };
+
+typedef struct {
+    lade_bytes_t values[S_MEMBERS]; // packed
+} s_facts_t;
+
+static size_t
+s_member(const char *name)
+{
+    size_t at = 0;
+    while (at < S_MEMBERS && strcmp(s_members[at], name) != 0)
+        at++;
+    return at;
+}
+
+static void
+s_read(lade_bytes_t record, s_facts_t *facts)
+{
+    *facts = (s_facts_t){0};
+    lade_peek_members(record, s_members, S_MEMBERS, facts->values);
+}
+
 // base: stands for the record's own; item: for the one field that is a list. False if the record
 // has no such entry.
 static bool
-s_make(const lade_records_index_t *row, lade_bytes_t record, lade_bytes_t base, lade_bytes_t item,
-       s_entry_t *entry)
+s_make(const lade_records_index_t *row, const s_facts_t *facts, lade_bytes_t base,
+       lade_bytes_t item, s_entry_t *entry)
 {
     entry->len = 0;
     if (row->letter)
         entry->bytes[entry->len++] = row->letter;
     size_t fields = s_fields(row);
     for (size_t i = 0; i < fields; i++) {
-        lade_bytes_t text = item;
+        size_t member = s_member(row->fields[i]);
+        lade_bytes_t text = item, value = facts->values[member];
         double number = 0;
         if (row->number) {
-            lade_peek_number(record, row->fields[i], &number);
+            lade_peek_is_number(value, &number);
             s_add_number(entry, number);
             continue;
         }
-        bool is_base = strcmp(row->fields[i], "base") == 0;
-        if (is_base && base.len)
+        if (member == S_MEMBER_BASE && base.len)
             text = base;
-        else if (!item.len && !lade_peek_text(record, row->fields[i], &text))
+        else if (!item.len && !lade_peek_is_text(value, &text))
             text.len = 0;
         bool word = fields > 1 && strcmp(row->fields[i], "name") != 0;
         if (!text.len || (word && text.len > S_MAX_WORD))
@@ -133,7 +173,8 @@ s_make(const lade_records_index_t *row, lade_bytes_t record, lade_bytes_t base, 
         s_add_value(entry, text.data, text.len, fields == 1);
     }
     lade_bytes_t key;
-    if (!lade_peek_text(record, "key", &key) || !key.len || key.len > LADE_RECORDS_MAX_KEY)
+    if (!lade_peek_is_text(facts->values[S_MEMBER_KEY], &key) || !key.len ||
+        key.len > LADE_RECORDS_MAX_KEY)
         return false;
     memcpy(entry->bytes + entry->len, key.data, key.len);
     entry->len += key.len;
@@ -144,8 +185,10 @@ size_t
 lade_records_entry(lade_index_t which, lade_bytes_t record, const char *base, char *entry)
 {
     s_entry_t made;
+    s_facts_t facts;
     lade_bytes_t own = {base, base ? strlen(base) : 0}, none = {NULL, 0};
-    if (!s_make(&s_rows[which], record, own, none, &made))
+    s_read(record, &facts);
+    if (!s_make(&s_rows[which], &facts, own, none, &made))
         return 0;
     memcpy(entry, made.bytes, made.len);
     return made.len;
@@ -157,21 +200,22 @@ lade_records_entry(lade_index_t which, lade_bytes_t record, const char *base, ch
 typedef struct {
     lade_index_t index;
     bool more; // of a base that is not the first
-    size_t len;
-    const char *bytes;
+    size_t at, len;
 } s_item_t;
 
 typedef struct {
     s_item_t *items;
     size_t count, cap;
+    lade_buf_t bytes; // of all of them
 } s_items_t;
+#define S_ITEMS ((s_items_t){.bytes = LADE_BUF(SIZE_MAX / 2)})
 
 static bool
-s_add(s_items_t *items, lade_index_t index, lade_bytes_t record, lade_bytes_t base,
+s_add(s_items_t *items, lade_index_t index, const s_facts_t *facts, lade_bytes_t base,
       lade_bytes_t item, bool more)
 {
     s_entry_t entry;
-    if (!s_make(&s_rows[index], record, base, item, &entry))
+    if (!s_make(&s_rows[index], facts, base, item, &entry))
         return true;
     if (items->count == items->cap) {
         size_t cap = items->cap ? 2 * items->cap : 32;
@@ -181,25 +225,26 @@ s_add(s_items_t *items, lade_index_t index, lade_bytes_t record, lade_bytes_t ba
         items->items = grown;
         items->cap = cap;
     }
-    char *bytes = malloc(entry.len);
-    if (!bytes)
-        return false;
-    memcpy(bytes, entry.bytes, entry.len);
-    items->items[items->count++] = (s_item_t){index, more, entry.len, bytes};
-    return true;
+    items->items[items->count++] = (s_item_t){index, more, items->bytes.len, entry.len};
+    return lade_buf_add(&items->bytes, entry.bytes, entry.len, NULL) == LADE_OK;
 }
 
 static int
-s_order(const void *a, const void *b)
+s_compare(const s_item_t *one, const char *bytes, const s_item_t *other, const char *others)
 {
-    const s_item_t *one = a, *other = b;
     if (one->index != other->index)
         return one->index < other->index ? -1 : 1;
     size_t common = one->len < other->len ? one->len : other->len;
-    int order = memcmp(one->bytes, other->bytes, common);
+    int order = memcmp(bytes + one->at, others + other->at, common);
     if (!order && one->len != other->len)
         order = one->len < other->len ? -1 : 1;
     return order ? order : (int)one->more - (int)other->more;
+}
+
+static int
+s_order(const void *a, const void *b, void *bytes)
+{
+    return s_compare(a, bytes, b, bytes);
 }
 
 static bool
@@ -209,17 +254,15 @@ s_has_base(const lade_records_index_t *row)
 }
 
 static bool
-s_add_bases(s_items_t *items, lade_index_t index, lade_bytes_t record)
+s_add_bases(s_items_t *items, lade_index_t index, const s_facts_t *facts)
 {
-    lade_bytes_t none = {NULL, 0}, bases, base, own = none;
+    lade_bytes_t none = {NULL, 0}, base, own = none;
     size_t at = 0;
-    lade_peek_text(record, "base", &own);
-    bool fine = s_add(items, index, record, none, none, false);
-    if (!lade_peek(record, "bases", &bases))
-        return fine;
-    while (fine && lade_peek_item(bases, &at, &base))
+    lade_peek_is_text(facts->values[S_MEMBER_BASE], &own);
+    bool fine = s_add(items, index, facts, none, none, false);
+    while (fine && lade_peek_item(facts->values[S_MEMBER_BASES], &at, &base))
         if (base.len != own.len || memcmp(base.data, own.data, own.len) != 0)
-            fine = s_add(items, index, record, base, none, true);
+            fine = s_add(items, index, facts, base, none, true);
     return fine;
 }
 
@@ -227,29 +270,28 @@ static bool
 s_collect(s_items_t *items, lade_bytes_t record)
 {
     bool fine = true;
+    s_facts_t facts;
+    s_read(record, &facts);
     for (lade_index_t i = 0; record.len && fine && i < LADE_INDEX_COUNT; i++) {
-        lade_bytes_t none = {NULL, 0}, value, item;
+        lade_bytes_t none = {NULL, 0}, item, value = facts.values[s_member(s_rows[i].fields[0])];
         size_t at = 0;
         if (s_has_base(&s_rows[i]))
-            fine = s_add_bases(items, i, record);
-        else if (s_rows[i].number || !lade_peek(record, s_rows[i].fields[0], &value))
-            fine = s_add(items, i, record, none, none, false);
-        else if (lade_peek_is_text(value, &item))
-            fine = s_add(items, i, record, none, none, false);
+            fine = s_add_bases(items, i, &facts);
+        else if (s_rows[i].number || lade_peek_is_text(value, &item))
+            fine = s_add(items, i, &facts, none, none, false);
         else
             while (fine && lade_peek_item(value, &at, &item))
-                fine = item.len == 0 || s_add(items, i, record, none, item, false);
+                fine = item.len == 0 || s_add(items, i, &facts, none, item, false);
     }
-    if (items->count)
-        qsort(items->items, items->count, sizeof *items->items, s_order);
+    if (fine && items->count)
+        qsort_r(items->items, items->count, sizeof *items->items, s_order, items->bytes.data);
     return fine;
 }
 
 static void
 s_free(s_items_t *items)
 {
-    for (size_t i = 0; i < items->count; i++)
-        free((char *)items->items[i].bytes);
+    lade_buf_free(&items->bytes);
     free(items->items);
 }
 
@@ -257,10 +299,10 @@ s_free(s_items_t *items)
 // Counts: TYPE NUL BASE NUL FORMAT NUL, and m for first bases or x for others
 
 static lade_code_t
-s_count(lade_store_t *store, const s_item_t *item, bool add, lade_error_t *error)
+s_count(lade_store_t *store, const char *entry, bool more, bool add, lade_error_t *error)
 {
     // An entry of the index by type is T TYPE NUL BASE NUL NAME NUL FORMAT NUL KEY.
-    const char *part[4] = {item->bytes + 1};
+    const char *part[4] = {entry + 1};
     for (size_t i = 1; i < 4; i++)
         part[i] = part[i - 1] + strlen(part[i - 1]) + 1;
     char name[LADE_STORE_MAX_KEY];
@@ -272,7 +314,7 @@ s_count(lade_store_t *store, const s_item_t *item, bool add, lade_error_t *error
         memcpy(name + len, part[i], size);
         len += size;
     }
-    name[len++] = item->more ? 'x' : 'm';
+    name[len++] = more ? 'x' : 'm';
     uint64_t count = 0;
     lade_bytes_t value;
     lade_code_t code = lade_store_get(store, LADE_DB_MODELS_COUNTS, name, len, &value, error);
@@ -329,13 +371,16 @@ lade_records_class_count(lade_store_t *store, const char *type, const char *base
 // The difference
 
 static lade_code_t
-s_write(lade_store_t *store, const s_item_t *item, bool add, lade_error_t *error)
+s_write(lade_store_t *store, const s_items_t *items, const s_item_t *item, bool add,
+        lade_error_t *error)
 {
     lade_db_t db = s_rows[item->index].db;
-    lade_code_t code = add ? lade_store_put(store, db, item->bytes, item->len, "+",
-                                            item->more ? 1 : 0, false, error)
-                           : lade_store_del(store, db, item->bytes, item->len, error);
-    return code || item->index != LADE_INDEX_TYPE ? code : s_count(store, item, add, error);
+    const char *entry = items->bytes.data + item->at;
+    lade_code_t code =
+        add ? lade_store_put(store, db, entry, item->len, "+", item->more ? 1 : 0, false, error)
+            : lade_store_del(store, db, entry, item->len, error);
+    return code || item->index != LADE_INDEX_TYPE ? code
+                                                  : s_count(store, entry, item->more, add, error);
 }
 
 // Writes the items of one list that the other does not have; both are sorted.
@@ -344,12 +389,14 @@ s_write_missing(lade_store_t *store, const s_items_t *list, const s_items_t *oth
                 lade_error_t *error)
 {
     lade_code_t code = LADE_OK;
+    const char *bytes = list->bytes.data, *others = other->bytes.data;
     for (size_t i = 0, j = 0; i < list->count && !code; i++) {
-        while (j < other->count && s_order(&other->items[j], &list->items[i]) < 0)
+        const s_item_t *item = &list->items[i];
+        while (j < other->count && s_compare(&other->items[j], others, item, bytes) < 0)
             j++;
-        bool twice = i && s_order(&list->items[i - 1], &list->items[i]) == 0;
-        if (!twice && (j == other->count || s_order(&other->items[j], &list->items[i]) != 0))
-            code = s_write(store, &list->items[i], add, error);
+        bool twice = i && s_compare(&list->items[i - 1], bytes, item, bytes) == 0;
+        if (!twice && (j == other->count || s_compare(&other->items[j], others, item, bytes) != 0))
+            code = s_write(store, list, item, add, error);
     }
     return code;
 }
@@ -358,7 +405,7 @@ lade_code_t
 lade_records_reindex(lade_store_t *store, lade_bytes_t before, lade_bytes_t after,
                      lade_error_t *error)
 {
-    s_items_t old = {0}, new = {0};
+    s_items_t old = S_ITEMS, new = S_ITEMS;
     lade_code_t code = LADE_OK;
     if (!s_collect(&old, before) || !s_collect(&new, after))
         code = lade_error_set(error, LADE_NO_MEMORY, "no memory for the indexes of a record");

@@ -41,15 +41,16 @@ struct lade_store {
     MDB_dbi tables[LADE_DB_COUNT];
     MDB_txn *write; // holds what was written since the last checkpoint; NULL if nothing was
     lade_wal_t *wal;
-    lade_buf_t batch;     // the open batch as the log takes it
-    bool logging;         // writes go to the batch; not while the log is taken up
-    int64_t logged_ms;    // when the first batch of this generation was logged
-    MDB_txn *read;        // kept and renewed, as making one costs more than a look-up
-    bool reading;         // read holds a snapshot
-    bool grow;            // the last batch found the map full
-    lade_error_t spoiled; // why the open batch cannot be committed
-    lade_error_t broken;  // why nothing can be done any more
-    lade_store_t *of;     // of a view: the store it looks at, whose env and tables it borrows
+    lade_buf_t batch;      // the open batch as the log takes it
+    bool logging;          // writes go to the batch; not while the log is taken up
+    int64_t logged_ms;     // when the first batch of this generation was logged
+    int64_t checkpoint_ms; // how long the last checkpoint took
+    MDB_txn *read;         // kept and renewed, as making one costs more than a look-up
+    bool reading;          // read holds a snapshot
+    bool grow;             // the last batch found the map full
+    lade_error_t spoiled;  // why the open batch cannot be committed
+    lade_error_t broken;   // why nothing can be done any more
+    lade_store_t *of;      // of a view: the store it looks at, whose env and tables it borrows
     // Views that are open. The map must not move under them.
     pthread_mutex_t views_lock;
     pthread_cond_t views_gone;
@@ -104,10 +105,14 @@ static const lade_store_options_t s_options = {
 enum {
     S_MAP_BYTES = 1 << 30,
     // A checkpoint is a wait of its own, the longer the more pages changed since the last: so one
-    // comes soon after the first batch was logged, and only a busy broker fills the log.
+    // comes soon after the first batch was logged. Where pages all over are changed it takes long
+    // even so, and then comes the less often: it has no more than an eighth of the time. A log that
+    // is full before that grows.
     S_WAL_BYTES = 2 << 20,
-    S_LOGGED_BYTES = 512 << 10, // largest batch that is logged
-    S_CHECKPOINT_MS = 25, // age of the oldest logged batch at which the next commit is a checkpoint
+    S_WAL_MOST = 16 << 20,
+    S_LOGGED_BYTES = 2 << 20, // largest batch that is logged
+    S_CHECKPOINT_MS = 25,     // least age of the oldest logged batch at a checkpoint
+    S_CHECKPOINT_SHARE = 8,   // the same, in times that the last checkpoint took
     S_LITTLE_ROOM = 64 << 10, // bytes free on a disk that counts as full
 };
 
@@ -357,12 +362,25 @@ lade_store_abort(lade_store_t *self)
         self->broken = error;
 }
 
-// Whether the batch goes to the log; else it is time for a checkpoint.
+// Whether the log is so young that no checkpoint is due.
 static bool
-s_is_for_log(const lade_store_t *self, int64_t now_ms)
+s_is_young(const lade_store_t *self, int64_t now_ms)
 {
-    bool young = lade_wal_count(self->wal) == 0 || now_ms - self->logged_ms < S_CHECKPOINT_MS;
-    return young && self->batch.len <= S_LOGGED_BYTES && lade_wal_fits(self->wal, self->batch.len);
+    int64_t least = S_CHECKPOINT_SHARE * self->checkpoint_ms;
+    return lade_wal_count(self->wal) == 0 ||
+           now_ms - self->logged_ms < (least > S_CHECKPOINT_MS ? least : S_CHECKPOINT_MS);
+}
+
+// A checkpoint in the midst of work; a log that was too short for it is longer afterwards.
+static lade_code_t
+s_checkpoint_now(lade_store_t *self, int64_t now_ms, lade_error_t *error)
+{
+    bool was_young = s_is_young(self, now_ms) && lade_wal_count(self->wal);
+    lade_code_t code = s_checkpoint(self, error);
+    self->checkpoint_ms = lade_mono_ms() - now_ms;
+    if (!code && was_young && lade_wal_bytes(self->wal) < S_WAL_MOST)
+        lade_wal_grow(self->wal, 2 * lade_wal_bytes(self->wal));
+    return code;
 }
 
 lade_code_t
@@ -372,12 +390,14 @@ lade_store_commit(lade_store_t *self, lade_error_t *error)
         return LADE_OK;
     lade_code_t code = s_check_spoiled(self, error);
     int64_t now_ms = lade_mono_ms();
-    if (!code && s_is_for_log(self, now_ms)) {
+    bool logged = s_is_young(self, now_ms) && self->batch.len <= S_LOGGED_BYTES &&
+                  lade_wal_fits(self->wal, self->batch.len);
+    if (!code && logged) {
         if (lade_wal_count(self->wal) == 0)
             self->logged_ms = now_ms;
         code = lade_wal_append(self->wal, self->batch.data, self->batch.len, error);
     } else if (!code) {
-        code = s_checkpoint(self, error);
+        code = s_checkpoint_now(self, now_ms, error);
     }
     if (code)
         lade_store_abort(self);

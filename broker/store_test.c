@@ -420,7 +420,8 @@ static void
 test_full_disk_fails_the_batch_and_keeps_the_rest(void **state)
 {
     s_place_t *place = *state;
-    char *value = calloc(1, 1 << 20);
+    // More than the log takes, so that it is LMDB's commit.
+    char *value = calloc(1, 3 << 20);
     PASS(s_put(place, LADE_DB_JOBS, "before", "1"));
     PASS(lade_store_commit(place->store, &place->error));
 
@@ -431,7 +432,7 @@ test_full_disk_fails_the_batch_and_keeps_the_rest(void **state)
     signal(SIGXFSZ, SIG_IGN);
     setrlimit(RLIMIT_FSIZE, &limit);
     PASS(
-        lade_store_put(place->store, LADE_DB_JOBS, "big", 3, value, 1 << 20, false, &place->error));
+        lade_store_put(place->store, LADE_DB_JOBS, "big", 3, value, 3 << 20, false, &place->error));
     lade_code_t code = lade_store_commit(place->store, &place->error);
     setrlimit(RLIMIT_FSIZE, &before);
     assert_int_equal(code, LADE_NO_SPACE);

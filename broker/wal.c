@@ -195,6 +195,32 @@ lade_wal_restart(lade_wal_t *self, uint64_t generation)
     self->failed = false;
 }
 
+size_t
+lade_wal_bytes(const lade_wal_t *self)
+{
+    return self->bytes;
+}
+
+void
+lade_wal_grow(lade_wal_t *self, size_t bytes)
+{
+    char *zeros = bytes > self->bytes ? calloc(1, bytes - self->bytes) : NULL;
+    if (!zeros)
+        return;
+    size_t done = 0, more = bytes - self->bytes;
+    while (done < more) {
+        ssize_t len = pwrite(self->fd, zeros + done, more - done, (off_t)(self->bytes + done));
+        if (len <= 0)
+            break;
+        done += (size_t)len;
+    }
+    free(zeros);
+    if (done == more)
+        self->bytes = bytes;
+    else if (ftruncate(self->fd, (off_t)self->bytes) != 0)
+        return; // longer than it is taken for, which harms nobody
+}
+
 bool
 lade_wal_fits(const lade_wal_t *self, size_t len)
 {

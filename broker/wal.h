@@ -1,9 +1,9 @@
 // The write-ahead log of the keyspace: small batches, each durable with one wait for the disk.
 //
-// A file of fixed size whose blocks are all written when it is made, so that appending changes data
-// only and the file system has nothing of its own to make durable. It holds the batches since the
-// last checkpoint; a checkpoint raises the generation and begins at the front again, over what is
-// there.
+// A file whose blocks are all written when it is made, and when it grows, so that appending changes
+// data only and the file system has nothing of its own to make durable. It holds the batches since
+// the last checkpoint; a checkpoint raises the generation and begins at the front again, over what
+// is there.
 //
 //   record   magic "LWAL", length (4 bytes), generation (8), number within it (8), check (16), then
 //   the batch,
@@ -33,6 +33,11 @@ lade_code_t lade_wal_replay(lade_wal_t *self, uint64_t generation, uint64_t most
 
 // Begins at the front again: what the log holds belongs to an older generation from now on.
 void lade_wal_restart(lade_wal_t *self, uint64_t generation);
+
+// Makes the log longer, if it is shorter than that; on failure it stays as it is. Only right after
+// lade_wal_restart.
+void lade_wal_grow(lade_wal_t *self, size_t bytes);
+size_t lade_wal_bytes(const lade_wal_t *self);
 
 // True if a batch of that length can be appended.
 bool lade_wal_fits(const lade_wal_t *self, size_t len);

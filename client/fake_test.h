@@ -120,6 +120,17 @@ fake_find(const fake_state_t *self, const char *key, const char *value)
     return found;
 }
 
+static inline json_t *
+fake_find_key(const fake_state_t *self, const char *beginning)
+{
+    json_t *found = json_array();
+    for (size_t i = 0; i < json_array_size(self->models); i++)
+        if (strncmp(lade_json_text(json_array_get(self->models, i), "key", ""), beginning,
+                    strlen(beginning)) == 0)
+            json_array_append(found, json_array_get(self->models, i));
+    return found;
+}
+
 static inline void
 fake_page(fake_state_t *self, zframe_t *peer, json_t *id, const json_t *args, json_t *found)
 {
@@ -264,6 +275,8 @@ fake_request(fake_state_t *self, zframe_t *peer, const char *service, const json
     else if (strcmp(name, "store.search_by_name") == 0)
         fake_page(self, peer, id, args,
                   fake_find(self, "name", lade_json_text(args, "name", NULL)));
+    else if (strcmp(name, "store.search_by_key") == 0)
+        fake_page(self, peer, id, args, fake_find_key(self, lade_json_text(args, "key", "")));
     else if (strcmp(name, "test.echo") == 0)
         fake_answer(self, peer, service, id, json_incref(args));
     else if (strcmp(name, "test.seen") == 0)

@@ -49,6 +49,71 @@ lade_code_t lade_install(lade_t *self, const char *source, const char *config, d
                          char **record_p, lade_error_t *error);
 
 // ---------------------------------------------------------------------------------------------------
+// Model records
+//
+// The seed's record store. Records and lists are JSON text that you free, as broker/README.md has
+// them; what a pointer is given NULL for is not asked for or not told.
+
+// Adds a record; key NULL has one made. *stored_p (may be NULL) is the record with what the broker
+// keeps: key, created_at, updated_at, version. LADE_INVALID_MODEL_CONFIG names the field and what
+// it takes; LADE_DUPLICATE_MODEL for a key or a path that is there.
+lade_code_t lade_models_add(lade_t *self, const char *key, const char *record, char **stored_p,
+                            lade_error_t *error);
+
+// Sets the given fields, null removing one; fields that nobody here knows are kept. version: that
+// of the record that was read, and then LADE_STALE_RECORD if it was changed since; 0 writes in any
+// case. LADE_UNKNOWN_MODEL, LADE_INVALID_MODEL_CONFIG, LADE_DUPLICATE_MODEL.
+lade_code_t lade_models_update(lade_t *self, const char *key, const char *changes, int64_t version,
+                               char **stored_p, lade_error_t *error);
+
+// Removes the record, and no file.
+lade_code_t lade_models_del(lade_t *self, const char *key, lade_error_t *error);
+
+lade_code_t lade_models_get(lade_t *self, const char *key, char **record_p, lade_error_t *error);
+lade_code_t lade_models_exists(lade_t *self, const char *key, bool *exists_p, lade_error_t *error);
+
+// The record with that path, absolute or below the models folder; *record_p is NULL if there is
+// none.
+lade_code_t lade_models_by_path(lade_t *self, const char *path, char **record_p,
+                                lade_error_t *error);
+
+// The one record of that name, at that base (or one of its bases) and of that type, which may be
+// NULL. LADE_UNKNOWN_MODEL if there is none, LADE_DUPLICATE_MODEL with the keys if there are
+// several.
+lade_code_t lade_models_info_by_name(lade_t *self, const char *name, const char *base,
+                                     const char *type, char **record_p, lade_error_t *error);
+
+// Which records, in what order: those that have all that is not NULL.
+typedef struct {
+    const char *name, *base, *type, *format, *hash;
+    const char *const *tags; // ended by NULL
+    const char *order_by;    // type (the preset), base, name, format, size, created_at, updated_at,
+                             // path
+    bool descending;
+    int64_t limit; // 0: 1,000; fewer may come where records are large: go on with offset until none
+                   // come
+    int64_t offset;
+} lade_models_query_t;
+
+// A JSON array of records. query NULL: all.
+lade_code_t lade_models_search(lade_t *self, const lade_models_query_t *query, char **records_p,
+                               lade_error_t *error);
+lade_code_t lade_models_by_tag(lade_t *self, const char *const *tags, char **records_p,
+                               lade_error_t *error); // all of the tags
+lade_code_t lade_models_by_hash(lade_t *self, const char *hash, char **records_p,
+                                lade_error_t *error);
+lade_code_t lade_models_all(lade_t *self, int64_t limit, int64_t offset, char **records_p,
+                            lade_error_t *error);
+
+// {"page", "pages", "per_page", "total", "items"}: page 0 is the first, per_page 0 is 10, items are
+// summaries; limit and offset of the query are not looked at.
+lade_code_t lade_models_list(lade_t *self, const lade_models_query_t *query, int64_t page,
+                             int64_t per_page, char **page_p, lade_error_t *error);
+
+// "3.2".
+lade_code_t lade_models_version(lade_t *self, char **version_p, lade_error_t *error);
+
+// ---------------------------------------------------------------------------------------------------
 // The installer
 //
 // The seed's methods. Jobs and records are JSON text that you free, as broker/README.md has them.

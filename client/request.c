@@ -83,6 +83,7 @@ static const struct {
     {"load",     "load_model_by_config",   S_TOKEN},
     {"load",     "lock",                   S_TOKEN},
     {"store",    "add_model",              S_ONCE},
+    {"store",    "update_model",           S_ONCE}, // with a version, the second would be stale
     {"store",    "del_model",              S_ONCE},
     // clang-format on
 };

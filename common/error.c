@@ -133,6 +133,7 @@ s_code_of_errno(int errnum)
     switch (errnum) {
     case ENOSPC:
     case EDQUOT:
+    case EFBIG:
         return LADE_NO_SPACE;
     case ENOENT:
         return LADE_NOT_FOUND;

@@ -182,14 +182,19 @@ s_class(const json_t *record)
     return class;
 }
 
+// A pattern is text with a star at its beginning, at its end, at both or nowhere.
 static bool
 s_fits(const char *patterns, const char *class)
 {
-    char pattern[64];
+    size_t size = strlen(class);
     for (const char *at = patterns; *at;) {
         size_t len = strcspn(at, " ");
-        snprintf(pattern, sizeof pattern, "%.*s", (int)len, at);
-        if (fnmatch(pattern, class, 0) == 0)
+        bool head = at[0] == '*', tail = at[len - 1] == '*';
+        const char *text = at + head;
+        size_t part = len - head - tail;
+        if (head && tail ? memmem(class, size, text, part) != NULL
+                         : part <= size && (part == size || head || tail) &&
+                               memcmp(head ? class + size - part : class, text, part) == 0)
             return true;
         at += len + strspn(at + len, " ");
     }
@@ -238,9 +243,14 @@ static bool
 s_is_text(const json_t *value)
 {
     const char *text = json_string_value(value);
-    if (!text || strlen(text) != json_string_length(value))
+    size_t len = json_string_length(value), ascii = 0;
+    while (ascii < len && (signed char)text[ascii] > 0)
+        ascii++;
+    if (ascii == len)
+        return text != NULL;
+    if (strlen(text) != len)
         return false;
-    json_t *copy = json_stringn(text, json_string_length(value)); // NULL unless it is UTF-8
+    json_t *copy = json_stringn(text, len); // NULL unless it is UTF-8
     json_decref(copy);
     return copy != NULL;
 }
@@ -282,56 +292,104 @@ s_say_values(char *takes, size_t size, const char *const *values)
                                 *values[i] ? values[i] : "\"\"");
 }
 
+// What values each type of field takes, and the words for it. Words are made for an error only: a
+// record that is fine costs no formatting.
 static bool
-s_check_text(const s_field_t *field, const json_t *value, char *takes, size_t size)
+s_fits_text(const s_class_t *class, const s_field_t *field, const json_t *value)
 {
-    snprintf(takes, size, "takes text (UTF-8) of %.0f to %.0f bytes", field->min, field->max);
+    (void)class;
     double len = (double)json_string_length(value);
-    if (!s_is_text(value) || len < field->min || len > field->max)
-        return false;
-    if (field->type == S_URL) {
-        snprintf(takes, size, "takes a URL that begins with http:// or https://");
-        return fnmatch("http://?*", json_string_value(value), 0) == 0 ||
-               fnmatch("https://?*", json_string_value(value), 0) == 0;
-    }
-    if (field->type != S_KEY)
-        return true;
-    snprintf(takes, size, "takes letters, digits and . _ - (at most %d, no dot first)", S_MAX_KEY);
-    return s_is_key(json_string_value(value));
+    return s_is_text(value) && len >= field->min && len <= field->max;
+}
+
+static void
+s_say_text(const s_class_t *class, const s_field_t *field, char *takes, size_t size)
+{
+    (void)class;
+    snprintf(takes, size, "takes text (UTF-8) of %.0f to %.0f bytes", field->min, field->max);
 }
 
 static bool
-s_check_texts(const s_field_t *field, const json_t *value, char *takes, size_t size)
+s_fits_key(const s_class_t *class, const s_field_t *field, const json_t *value)
 {
-    if (field->type == S_ENUMS) {
-        size_t len = (size_t)snprintf(takes, size, "takes a list of one or more; each ");
-        s_say_values(takes + len, size - len, lade_enum_values(field->values));
-    } else {
-        snprintf(takes, size, "takes a list of at most %.0f texts of 1 to %d bytes", field->max,
-                 S_MAX_NAME);
-    }
+    return s_fits_text(class, field, value) && s_is_key(json_string_value(value));
+}
+
+static void
+s_say_key(const s_class_t *class, const s_field_t *field, char *takes, size_t size)
+{
+    (void)class;
+    snprintf(takes, size, "takes letters, digits and . _ - (at most %.0f, no dot first)",
+             field->max);
+}
+
+static bool
+s_fits_url(const s_class_t *class, const s_field_t *field, const json_t *value)
+{
+    return s_fits_text(class, field, value) &&
+           (fnmatch("http://?*", json_string_value(value), 0) == 0 ||
+            fnmatch("https://?*", json_string_value(value), 0) == 0);
+}
+
+static void
+s_say_url(const s_class_t *class, const s_field_t *field, char *takes, size_t size)
+{
+    (void)class;
+    snprintf(takes, size, "takes a URL of at most %.0f bytes that begins with http:// or https://",
+             field->max);
+}
+
+static const char *const *
+s_words(const s_class_t *class, const s_field_t *field)
+{
+    return field->type == S_VARIANT ? s_class_variants(class) : lade_enum_values(field->values);
+}
+
+static bool
+s_fits_word(const s_class_t *class, const s_field_t *field, const json_t *value)
+{
+    return s_is_text(value) && lade_taxonomy_has(s_words(class, field), json_string_value(value));
+}
+
+static void
+s_say_word(const s_class_t *class, const s_field_t *field, char *takes, size_t size)
+{
+    s_say_values(takes, size, s_words(class, field));
+}
+
+static bool
+s_fits_texts(const s_class_t *class, const s_field_t *field, const json_t *value)
+{
     double count = (double)json_array_size(value);
-    if (!json_is_array(value) || count < field->min || count > field->max)
-        return false;
-    for (size_t i = 0; i < json_array_size(value); i++) {
+    bool fine = json_is_array(value) && count >= field->min && count <= field->max;
+    for (size_t i = 0; i < json_array_size(value) && fine; i++) {
         const json_t *item = json_array_get(value, i);
-        if (!s_is_text(item) || !json_string_length(item) || json_string_length(item) > S_MAX_NAME)
-            return false;
-        if (field->type == S_ENUMS && !lade_enum_has(field->values, json_string_value(item)))
-            return false;
+        size_t len = json_string_length(item);
+        fine = field->type == S_ENUMS ? s_fits_word(class, field, item)
+                                      : s_is_text(item) && len > 0 && len <= S_MAX_NAME;
     }
-    return true;
+    return fine;
+}
+
+static void
+s_say_texts(const s_class_t *class, const s_field_t *field, char *takes, size_t size)
+{
+    (void)class;
+    snprintf(takes, size, "takes a list of at most %.0f texts of 1 to %d bytes", field->max,
+             S_MAX_NAME);
+}
+
+static void
+s_say_words(const s_class_t *class, const s_field_t *field, char *takes, size_t size)
+{
+    size_t len = (size_t)snprintf(takes, size, "takes a list of one or more; each ");
+    s_say_word(class, field, takes + len, size - len);
 }
 
 static bool
-s_check_number(const s_field_t *field, const json_t *value, char *takes, size_t size)
+s_fits_number(const s_class_t *class, const s_field_t *field, const json_t *value)
 {
-    const char *what = field->type == S_NUMBER   ? "a number"
-                       : field->type == S_EIGHTS ? "a multiple of 8"
-                                                 : "an integer";
-    snprintf(takes, size,
-             field->type == S_EITHER ? "takes %s: %.15g or %.15g" : "takes %s from %.15g to %.15g",
-             what, field->min, field->max);
+    (void)class;
     if (field->type == S_NUMBER ? !json_is_number(value) : !json_is_integer(value))
         return false;
     double number = json_number_value(value);
@@ -342,12 +400,67 @@ s_check_number(const s_field_t *field, const json_t *value, char *takes, size_t 
     return field->type != S_EIGHTS || json_integer_value(value) % 8 == 0;
 }
 
-static bool
-s_check_blob(const s_field_t *field, const json_t *value, char *takes, size_t size)
+static void
+s_say_number(const s_class_t *class, const s_field_t *field, char *takes, size_t size)
 {
+    (void)class;
+    snprintf(takes, size, "takes %s from %.15g to %.15g",
+             field->type == S_NUMBER   ? "a number"
+             : field->type == S_EIGHTS ? "a multiple of 8"
+                                       : "an integer",
+             field->min, field->max);
+}
+
+static void
+s_say_either(const s_class_t *class, const s_field_t *field, char *takes, size_t size)
+{
+    (void)class;
+    snprintf(takes, size, "takes %.15g or %.15g", field->min, field->max);
+}
+
+static bool
+s_fits_switch(const s_class_t *class, const s_field_t *field, const json_t *value)
+{
+    (void)class;
+    (void)field;
+    return json_is_boolean(value);
+}
+
+static void
+s_say_switch(const s_class_t *class, const s_field_t *field, char *takes, size_t size)
+{
+    (void)class;
+    (void)field;
+    snprintf(takes, size, "takes true or false");
+}
+
+static bool
+s_fits_map(const s_class_t *class, const s_field_t *field, const json_t *value)
+{
+    (void)class;
+    (void)field;
+    return json_is_object(value);
+}
+
+static void
+s_say_map(const s_class_t *class, const s_field_t *field, char *takes, size_t size)
+{
+    (void)class;
+    (void)field;
+    snprintf(takes, size, "takes a map");
+}
+
+static bool
+s_fits_blob(const s_class_t *class, const s_field_t *field, const json_t *value)
+{
+    return json_is_object(value) || s_fits_text(class, field, value);
+}
+
+static void
+s_say_blob(const s_class_t *class, const s_field_t *field, char *takes, size_t size)
+{
+    (void)class;
     snprintf(takes, size, "takes text of at most %.0f bytes, or a map", field->max);
-    return json_is_object(value) ||
-           (s_is_text(value) && (double)json_string_length(value) <= field->max);
 }
 
 static lade_code_t s_check_settings(const s_class_t *class, const json_t *settings,
@@ -355,59 +468,43 @@ static lade_code_t s_check_settings(const s_class_t *class, const json_t *settin
 static lade_code_t s_check_submodels(const s_class_t *class, const json_t *submodels,
                                      lade_error_t *error);
 
+static const struct {
+    bool (*fits)(const s_class_t *class, const s_field_t *field, const json_t *value);
+    void (*say)(const s_class_t *class, const s_field_t *field, char *takes, size_t size);
+    lade_code_t (*within)(const s_class_t *class, const json_t *value, lade_error_t *error);
+} s_types[] = {
+    // clang-format off
+    [S_KEY]       = {s_fits_key,    s_say_key,    NULL},
+    [S_TEXT]      = {s_fits_text,   s_say_text,   NULL},
+    [S_URL]       = {s_fits_url,    s_say_url,    NULL},
+    [S_ENUM]      = {s_fits_word,   s_say_word,   NULL},
+    [S_VARIANT]   = {s_fits_word,   s_say_word,   NULL},
+    [S_ENUMS]     = {s_fits_texts,  s_say_words,  NULL},
+    [S_TEXTS]     = {s_fits_texts,  s_say_texts,  NULL},
+    [S_INTEGER]   = {s_fits_number, s_say_number, NULL},
+    [S_EITHER]    = {s_fits_number, s_say_either, NULL},
+    [S_NUMBER]    = {s_fits_number, s_say_number, NULL},
+    [S_EIGHTS]    = {s_fits_number, s_say_number, NULL},
+    [S_SWITCH]    = {s_fits_switch, s_say_switch, NULL},
+    [S_MAP]       = {s_fits_map,    s_say_map,    NULL},
+    [S_BLOB]      = {s_fits_blob,   s_say_blob,   NULL},
+    [S_SUBMODELS] = {s_fits_map,    s_say_map,    s_check_submodels},
+    [S_SETTINGS]  = {s_fits_map,    s_say_map,    s_check_settings},
+    // clang-format on
+};
+
 static lade_code_t
 s_check_value(const s_class_t *class, const s_field_t *field, const json_t *value,
               lade_error_t *error)
 {
-    char takes[600] = "";
-    bool fine = false;
-    switch (field->type) {
-    case S_KEY:
-    case S_TEXT:
-    case S_URL:
-        fine = s_check_text(field, value, takes, sizeof takes);
-        break;
-    case S_ENUM:
-    case S_VARIANT: {
-        const char *const *values =
-            field->type == S_ENUM ? lade_enum_values(field->values) : s_class_variants(class);
-        s_say_values(takes, sizeof takes, values);
-        fine = s_is_text(value) && lade_taxonomy_has(values, json_string_value(value));
-        break;
-    }
-    case S_ENUMS:
-    case S_TEXTS:
-        fine = s_check_texts(field, value, takes, sizeof takes);
-        break;
-    case S_INTEGER:
-    case S_EITHER:
-    case S_NUMBER:
-    case S_EIGHTS:
-        fine = s_check_number(field, value, takes, sizeof takes);
-        break;
-    case S_SWITCH:
-        snprintf(takes, sizeof takes, "takes true or false");
-        fine = json_is_boolean(value);
-        break;
-    case S_BLOB:
-        fine = s_check_blob(field, value, takes, sizeof takes);
-        break;
-    case S_MAP:
-    case S_SUBMODELS:
-    case S_SETTINGS:
-        snprintf(takes, sizeof takes, "takes a map");
-        fine = json_is_object(value);
-        break;
-    }
-    if (!fine) {
-        char shown[61];
-        s_show(value, shown);
-        return lade_error_set(error, LADE_INVALID_MODEL_CONFIG, "%s: %s does not do; it %s",
-                              field->name, shown, takes);
-    }
-    if (field->type == S_SUBMODELS)
-        return s_check_submodels(class, value, error);
-    return field->type == S_SETTINGS ? s_check_settings(class, value, error) : LADE_OK;
+    if (s_types[field->type].fits(class, field, value))
+        return s_types[field->type].within ? s_types[field->type].within(class, value, error)
+                                           : LADE_OK;
+    char takes[600], shown[61];
+    s_types[field->type].say(class, field, takes, sizeof takes);
+    s_show(value, shown);
+    return lade_error_set(error, LADE_INVALID_MODEL_CONFIG, "%s: %s does not do; it %s",
+                          field->name, shown, takes);
 }
 
 static lade_code_t
@@ -585,11 +682,11 @@ s_check_all(const s_class_t *class, const json_t *record, lade_error_t *error)
     if (s_check_class(record, error))
         return LADE_INVALID_MODEL_CONFIG;
     for (size_t i = 0; i < S_FIELDS; i++) {
+        const json_t *value = json_object_get(record, s_fields[i].name);
+        if (!value && !s_fields[i].required)
+            continue;
         const s_field_t *field = s_row(class, s_fields, S_FIELDS, s_fields[i].name);
-        const json_t *value = json_object_get(record, field->name);
-        // One row of a name is enough.
-        lade_code_t code =
-            field == &s_fields[i] ? s_check_field(class, field, value, error) : LADE_OK;
+        lade_code_t code = s_check_field(class, field, value, error);
         if (code)
             return code;
     }

@@ -125,6 +125,24 @@ s_names(const json_t *map)
     return shown;
 }
 
+// "steps 20, width 512".
+static char *
+s_settings(const json_t *map)
+{
+    lade_buf_t list = LADE_BUF(1 << 20);
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)map, key, value)
+    {
+        char *text = lade_cli_member(map, key);
+        lade_buf_addf(&list, NULL, "%s%s %s", list.len ? ", " : "", key, text);
+        free(text);
+    }
+    char *shown = lade_show_clean(lade_buf_text(&list), 0, false);
+    lade_buf_free(&list);
+    return shown;
+}
+
 // A member as a line of print_members shows it: times, sizes and maps as people read them.
 static char *
 s_member_shown(const json_t *map, const char *key)
@@ -136,6 +154,8 @@ s_member_shown(const json_t *map, const char *key)
     double number = json_number_value(json_object_get(map, key));
     if (number > 0 && len > 3 && strcmp(key + len - 3, "_at") == 0)
         return strdup(lade_show_time(number, text));
+    if (strcmp(key, "default_settings") == 0 && json_is_object(json_object_get(map, key)))
+        return s_settings(json_object_get(map, key));
     if (number > 0 && strcmp(key, "file_size") == 0)
         return strdup(lade_show_bytes((int64_t)number, text));
     char *member = lade_cli_member(map, key), *clean = lade_show_clean(member, 0, false);
@@ -179,9 +199,10 @@ lade_cli_list(lade_cli_t *cli, const char *service, const char *op, json_t *args
 {
     enum { S_PAGE = 1000 };
     json_t *all = json_array();
-    size_t got = S_PAGE;
+    size_t got =
+        1; // a page may be short because its items are large: only an empty one is the last
     lade_code_t code = LADE_OK;
-    while (got == S_PAGE && !code) {
+    while (got && !code) {
         json_t *page = NULL, *ask = args ? json_copy(args) : json_object();
         json_object_set_new(ask, "limit", json_integer(S_PAGE));
         json_object_set_new(ask, "offset", json_integer((json_int_t)json_array_size(all)));
@@ -233,7 +254,7 @@ lade_cli_set_member(json_t *map, const char *text, lade_error_t *error)
 // Which record is meant
 
 static lade_code_t
-s_one_of(const json_t *records, const char *text, const char *what, char key[33],
+s_one_of(const json_t *records, const char *text, const char *what, char key[LADE_CLI_KEY],
          lade_error_t *error)
 {
     if (json_array_size(records) != 1) {
@@ -247,7 +268,7 @@ s_one_of(const json_t *records, const char *text, const char *what, char key[33]
             error, LADE_DUPLICATE_MODEL, "%zu records have the %s '%s' (%s%s): give a whole key",
             json_array_size(records), what, text, keys, json_array_size(records) > 4 ? ", …" : "");
     }
-    snprintf(key, 33, "%s", lade_json_text(json_array_get(records, 0), "key", ""));
+    snprintf(key, LADE_CLI_KEY, "%s", lade_json_text(json_array_get(records, 0), "key", ""));
     return LADE_OK;
 }
 
@@ -260,24 +281,25 @@ s_is_hex(const char *text)
     return true;
 }
 
+// Records whose key begins so.
 static lade_code_t
 s_key_by_prefix(lade_cli_t *cli, const char *text, json_t **found_p, lade_error_t *error)
 {
-    json_t *all, *found = json_array();
-    lade_code_t code = lade_cli_list(cli, "store", "all_models", NULL, &all, error);
-    for (size_t i = 0; !code && i < json_array_size(all); i++)
-        if (strncmp(lade_json_text(json_array_get(all, i), "key", ""), text, strlen(text)) == 0)
-            json_array_append(found, json_array_get(all, i));
-    json_decref(all);
+    enum { S_FEW = 10 }; // one is meant
+    json_t *found = NULL;
+    lade_code_t code = lade_cli_call(
+        cli, "store", "search_by_key",
+        json_pack("{s:o, s:i}", "key", json_stringn_nocheck(text, strlen(text)), "limit", S_FEW),
+        &found, error);
     *found_p = found;
     return code;
 }
 
 lade_code_t
-lade_cli_key(lade_cli_t *cli, const char *text, char key[33], lade_error_t *error)
+lade_cli_key(lade_cli_t *cli, const char *text, char key[LADE_CLI_KEY], lade_error_t *error)
 {
     if (strlen(text) == 32 && s_is_hex(text)) {
-        snprintf(key, 33, "%s", text);
+        snprintf(key, LADE_CLI_KEY, "%s", text);
         return LADE_OK;
     }
     json_t *found = NULL;
@@ -285,8 +307,8 @@ lade_cli_key(lade_cli_t *cli, const char *text, char key[33], lade_error_t *erro
         cli, "store", "search_by_name",
         json_pack("{s:o}", "name", json_stringn_nocheck(text, strlen(text))), &found, error);
     const char *what = "name";
-    if (!code && json_array_size(found) == 0 && s_is_hex(text) && strlen(text) >= 4 &&
-        strlen(text) < 32) {
+    if (!code && json_array_size(found) == 0 && *text && strlen(text) < LADE_CLI_KEY &&
+        (strlen(text) >= 4 || !s_is_hex(text))) {
         json_decref(found);
         what = "beginning";
         code = s_key_by_prefix(cli, text, &found, error);

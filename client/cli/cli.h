@@ -74,9 +74,12 @@ char *lade_cli_member(const json_t *map, const char *key);
 // "Key  value" lines of the members that keys (ended by NULL) name and that are there.
 void lade_cli_print_members(const lade_cli_t *cli, const json_t *map, const char *const *keys);
 
+enum { LADE_CLI_KEY = 65 }; // room for a key
+
 // The key of the record that text means: a key, an unambiguous beginning of one, or a name only one
 // record has.
-lade_code_t lade_cli_key(lade_cli_t *cli, const char *text, char key[33], lade_error_t *error);
+lade_code_t lade_cli_key(lade_cli_t *cli, const char *text, char key[LADE_CLI_KEY],
+                         lade_error_t *error);
 
 // The program lade-NAME: beside this one, else in PATH; NULL if there is none. You free it.
 char *lade_cli_program(const char *name);

@@ -110,7 +110,7 @@ test_a_key_is_found_by_key_beginning_or_name(void **state)
     lade_cli_t cli = {.stop = -1};
     assert_int_equal(lade_open(NULL, self->fake.folder, NULL, &cli.client, NULL), LADE_OK);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        char key[33] = "";
+        char key[LADE_CLI_KEY] = "";
         lade_error_t error = {0};
         assert_int_equal(lade_cli_key(&cli, rows[i].text, key, &error), rows[i].code);
         assert_string_equal(key, rows[i].code ? "" : s_keys[rows[i].which]);

@@ -170,7 +170,7 @@ s_most_tensors(const lade_cli_t *cli, size_t *most_p, lade_error_t *error)
 lade_code_t
 lade_cmd_load_run(lade_cli_t *cli, lade_error_t *error)
 {
-    char key[33];
+    char key[LADE_CLI_KEY];
     size_t most;
     lade_model_t *model = NULL;
     lade_code_t code = s_most_tensors(cli, &most, error);
@@ -203,7 +203,7 @@ lade_code_t
 lade_cmd_load_unload(lade_cli_t *cli, lade_error_t *error)
 {
     json_t *args = json_object(), *result = NULL;
-    char key[33];
+    char key[LADE_CLI_KEY];
     const char *submodel = lade_args_text(&cli->args, "--submodel", NULL);
     lade_code_t code = cli->word_count ? lade_cli_key(cli, cli->words[0], key, error) : LADE_OK;
     if (!code && cli->word_count)

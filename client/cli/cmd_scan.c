@@ -170,7 +170,7 @@ s_keys(lade_cli_t *cli, json_t *args, lade_error_t *error)
     json_t *keys = json_array();
     lade_code_t code = LADE_OK;
     for (size_t i = 0; i < cli->word_count && !code; i++) {
-        char key[33];
+        char key[LADE_CLI_KEY];
         code = lade_cli_key(cli, cli->words[i], key, error);
         if (!code)
             json_array_append_new(keys, json_string(key));

@@ -85,13 +85,25 @@ static const lade_option_t s_rm[] = {
     {"--force",      NULL, LADE_ARG_FLAG, false, 0, 0, "the files go even if they are outside of the models folder", 0},
     {0},
 };
+#define FILTERS \
+    {"--name",    "NAME",   LADE_ARG_TEXT,   false, 0, 0, "exactly this name", 0}, \
+    {"--base",    "BASE",   LADE_ARG_TEXT,   false, 0, 0, "sd-1, sd-2, sdxl, …: their base, or one of their bases", 0}, \
+    {"--type",    "TYPE",   LADE_ARG_TEXT,   false, 0, 0, "main, vae, lora, …", 0}, \
+    {"--format",  "FORMAT", LADE_ARG_TEXT,   false, 0, 0, "diffusers, checkpoint, …", 0}, \
+    {"--tag",     "TAG",    LADE_ARG_TEXT,   true,  0, 0, "has this tag, and every other one given", 0}, \
+    {"--hash",    "HASH",   LADE_ARG_TEXT,   false, 0, 0, "exactly this content hash", 0}, \
+    {"--sort",    "FIELD",  LADE_ARG_TEXT,   false, 0, 0, "by type (then base, name, format), base, name, format, size, created_at, updated_at or path", 0}, \
+    {"--reverse", NULL,     LADE_ARG_FLAG,   false, 0, 0, "the last first", 0}, \
+    {"--limit",   "N",      LADE_ARG_NUMBER, false, 1, 1000, "only so many (20 if only --page is given)", 0}, \
+    {"--page",    "N",      LADE_ARG_NUMBER, false, 1, 1000000000, "the N-th page of --limit models", 0}
+static const lade_option_t s_ls[] = {FILTERS, {0}};
 static const lade_option_t s_find[] = {
-    {"--name",   "NAME",   LADE_ARG_TEXT, false, 0, 0, "exactly this name", 0},
-    {"--base",   "BASE",   LADE_ARG_TEXT, false, 0, 0, "sd-1, sd-2, sdxl, …", 0},
-    {"--type",   "TYPE",   LADE_ARG_TEXT, false, 0, 0, "main, vae, lora, …", 0},
-    {"--format", "FORMAT", LADE_ARG_TEXT, false, 0, 0, "diffusers, checkpoint, …", 0},
-    {"--tag",    "TAG",    LADE_ARG_TEXT, true,  0, 0, "has this tag, and every other one given", 0},
-    {"--path",   "PATH",   LADE_ARG_TEXT, false, 0, 0, "the record of this file or folder", 0},
+    FILTERS,
+    {"--path",    "PATH",   LADE_ARG_TEXT,   false, 0, 0, "the record of this file or folder", 0},
+    {0},
+};
+static const lade_option_t s_edit[] = {
+    {"--if-version", "N", LADE_ARG_NUMBER, false, 1, 9007199254740992.0, "only if the record has that version still (`lade show`)", 0},
     {0},
 };
 static const lade_option_t s_jobs[] = {
@@ -188,10 +200,11 @@ static const lade_command_t s_commands[] = {
     {"metadata", "URL|ID", "what a model's page says of it; nothing is installed", 1, 1, s_metadata, lade_cmd_metadata_run,
         "URL is a page of the hub or of Civitai, ID OWNER/REPO[@REVISION] or the number of a model of Civitai."},
     {"probe", "PATH", "identify a file or folder; needs no broker", 1, 1, s_probe, lade_cmd_probe_run, NULL},
-    {"ls", "", "list the models", 0, 0, s_none, lade_cmd_models_ls, NULL},
+    {"ls", "", "list the models", 0, 0, s_ls, lade_cmd_models_ls, NULL},
     {"show", "KEY", "show a model's record", 1, 1, s_none, lade_cmd_models_show,
         "KEY, here and elsewhere: a key, the beginning of one, or a name that only one model has."},
-    {"edit", "KEY NAME=VALUE…", "change fields of a record (NAME=null removes one)", 2, S_MANY, s_none, lade_cmd_models_edit, NULL},
+    {"edit", "KEY NAME=VALUE…", "change fields of a record (NAME=null removes one)", 2, S_MANY, s_edit, lade_cmd_models_edit,
+        "VALUE is JSON, or text: 'bases=[\"sd-1\", \"sd-2\"]', 'tags=[\"sfw\"]', name=other. A value that a field does not take is refused, and nothing is changed."},
     {"rm", "KEY…", "remove models: the record, and its files in the models folder", 1, S_MANY, s_rm, lade_cmd_models_rm, NULL},
     {"find", "", "list the models that are like that", 0, 0, s_find, lade_cmd_models_find, NULL},
     {"jobs", "", "list jobs, the newest last", 0, 0, s_jobs, lade_cmd_jobs_list, NULL},

@@ -1,9 +1,13 @@
 """Model records through the wire: the store's methods, their errors, orders and pages, editors at the same time."""
+import os
+import re
+import subprocess
 import threading
 
-from lib.world import LadeError, World
+from lib.world import BUILD, LadeError, World
 
 LIMIT_S = 180
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def record(name, path=None, **fields):
@@ -213,3 +217,46 @@ def test_records_are_there_after_a_kill(world, store):
     assert again.list_models()["total"] == 49 and again.list_models(base="sdxl")["total"] == 1
     assert keys(again.search_by_name(name="renamed")) == ["k07"] and again.search_by_name(name="m8") == []
     assert len(again.search_by_tag(tags=["all", "t2"])) == 10
+
+
+@with_store
+def test_liblade_has_every_method(world, store):
+    program = os.path.join(world.folder, "driver")
+    with open(os.path.join(BUILD, "liblade.so.0"), "rb") as file:
+        found = [name for name, mark in (("address", b"__asan_init"), ("thread", b"__tsan_init")) if mark in file.read()]
+    subprocess.run(["cc", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", *[f"-fsanitize={name}" for name in found],
+                    "-I", os.path.join(HERE, "..", ".."), "-o", program, os.path.join(HERE, "records_driver.c"), "-L", BUILD,
+                    "-llade", f"-Wl,-rpath,{BUILD}"], check=True)
+    done = subprocess.run([program, world.data], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60,
+                          env=world.environment(), check=False)
+    assert done.returncode == 0 and done.stdout == "all of it\n", done
+
+
+@with_store
+def test_command_lists_finds_shows_and_edits(world, store):
+    for i in range(25):
+        store.add_model(key=f"{i:032x}", config=record(f"m{i:02}", f"/m/{i}", file_size=1000 - i, tags=["all", f"t{i % 5}"]))
+    store.update_model(key=f"{3:032x}", config={"bases": ["sd-1", "sdxl"], "default_settings": {"steps": 20, "width": 512}})
+    names = [f"m{i:02}" for i in range(25)]
+
+    def listed(*args):
+        return [one["name"] for one in world.lade_json(*args)]
+
+    assert listed("ls") == names and listed("ls", "--reverse") == names[::-1]
+    assert listed("ls", "--sort", "size") == names[::-1] and listed("ls", "--limit", "3") == names[:3]
+    assert listed("ls", "--limit", "10", "--page", "3") == names[20:] and listed("ls", "--page", "2") == names[20:]
+    assert "models 21 to 25 of 25" in world.lade("ls", "--page", "2").stderr
+    assert listed("find", "--tag", "t2", "--tag", "all") == names[2::5] and listed("find", "--base", "sdxl") == ["m03"]
+    assert listed("find", "--path", "/m/7") == ["m07"] and listed("find", "--path", "/m/7", "--base", "sdxl") == []
+    assert "order_by: 'age'" in world.lade("ls", "--sort", "age", status=2).stderr
+    assert "there is no 'sd9'" in world.lade("find", "--base", "sd9", status=2).stderr
+    shown = world.lade("show", "m03").stdout
+    assert re.search(r"^bases +sd-1, sdxl$", shown, re.M) and re.search(r"^default_settings +steps 20, width 512$", shown, re.M)
+    assert re.search(r"^file_size +997 B$", shown, re.M) and shown.startswith("name "), shown
+    edited = world.lade_json("edit", "m03", "--if-version", "2", 'tags=["new"]', "variant=inpaint")
+    assert edited["version"] == 3 and edited["tags"] == ["new"] and edited["variant"] == "inpaint"
+    late = world.lade("edit", "m03", "--if-version", "2", "name=late", status=1)
+    assert "version is 3" in late.stderr and "read it again" in late.stderr
+    assert "variant: \"huge\" does not do" in world.lade("edit", "m03", "variant=huge", status=1).stderr
+    store.add_model(key="8f14e45f-ceea-467f-a8a5-9d3d1a2b3c4d", config=record("uuid"))
+    assert world.lade_json("show", "8f14e45f-ceea")["name"] == world.lade_json("show", "8f14e45f-ceea-467f-a8a5-9d3d1a2b3c4d")["name"]
