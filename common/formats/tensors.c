@@ -4,6 +4,7 @@
 
 #include "common/formats/gguf.h"
 #include "common/formats/json_file.h"
+#include "common/formats/onnx.h"
 #include "common/formats/safetensors.h"
 #include "common/formats/tensor_list.h"
 #include "common/path.h"
@@ -30,6 +31,7 @@ static const struct {
 } s_formats[] = {
     {"gguf", ".gguf", lade_gguf_is, lade_gguf_read},
     {"safetensors", ".safetensors", lade_safetensors_is, lade_safetensors_read},
+    {"onnx", ".onnx", lade_onnx_is, lade_onnx_read},
 };
 
 // What else turns up under a model's name, to be named in the refusal.
