@@ -37,7 +37,7 @@ static const struct {
     // clang-format off
     {"access_token", S_TEXT},   {"all", S_BOOL},      {"base", S_TEXT},      {"base_model", S_TEXT},
     {"bytes_per_s", S_INT},     {"closed_for_s", S_REAL}, {"config", S_MAP},    {"context", S_MAP},    {"destdir", S_TEXT},
-    {"destination", S_TEXT},    {"dry_run", S_BOOL},  {"each", S_BOOL},  {"filename", S_TEXT},  {"files", S_ARRAY},
+    {"destination", S_TEXT},    {"dry_run", S_BOOL},  {"each", S_BOOL},      {"fix", S_BOOL},  {"filename", S_TEXT},  {"files", S_ARRAY},
     {"force", S_BOOL},          {"preserve_partial_downloads", S_BOOL},
     {"format", S_TEXT},         {"gate", S_TEXT},     {"gates", S_ARRAY},    {"id", S_INT | S_TEXT},
     {"ids", S_ARRAY},           {"inplace", S_BOOL},  {"job", S_MAP | S_INT},        {"key", S_TEXT},

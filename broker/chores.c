@@ -49,7 +49,7 @@ lade_chores_descriptor(const lade_chores_t *self)
 bool
 lade_chore_stopped(const lade_chore_t *chore)
 {
-    return atomic_load(&chore->stop) || lade_store_wanted(chore->view);
+    return atomic_load(&chore->stop) || (chore->view && lade_store_wanted(chore->view));
 }
 
 lade_code_t

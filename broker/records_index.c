@@ -298,14 +298,14 @@ s_free(s_items_t *items)
 // ---------------------------------------------------------------------------------------------------
 // Counts: TYPE NUL BASE NUL FORMAT NUL, and m for first bases or x for others
 
-static lade_code_t
-s_count(lade_store_t *store, const char *entry, bool more, bool add, lade_error_t *error)
+// The name of the count that an entry of the index by type belongs to; returns its length.
+static size_t
+s_count_name(const char *entry, bool more, char name[LADE_STORE_MAX_KEY])
 {
     // An entry of the index by type is T TYPE NUL BASE NUL NAME NUL FORMAT NUL KEY.
     const char *part[4] = {entry + 1};
     for (size_t i = 1; i < 4; i++)
         part[i] = part[i - 1] + strlen(part[i - 1]) + 1;
-    char name[LADE_STORE_MAX_KEY];
     size_t len = 0;
     for (size_t i = 0; i < 4; i++) {
         if (i == 2)
@@ -315,6 +315,14 @@ s_count(lade_store_t *store, const char *entry, bool more, bool add, lade_error_
         len += size;
     }
     name[len++] = more ? 'x' : 'm';
+    return len;
+}
+
+static lade_code_t
+s_count(lade_store_t *store, const char *entry, bool more, bool add, lade_error_t *error)
+{
+    char name[LADE_STORE_MAX_KEY];
+    size_t len = s_count_name(entry, more, name);
     uint64_t count = 0;
     lade_bytes_t value;
     lade_code_t code = lade_store_get(store, LADE_DB_MODELS_COUNTS, name, len, &value, error);
@@ -365,6 +373,29 @@ lade_records_class_count(lade_store_t *store, const char *type, const char *base
         lade_store_scan(store, LADE_DB_MODELS_COUNTS, NULL, 0, 0, false, s_on_count, &sum, error);
     *count_p = sum.count;
     return code;
+}
+
+bool
+lade_records_each_entry(lade_bytes_t record,
+                        bool (*each)(void *arg, lade_db_t db, lade_bytes_t entry, bool more,
+                                     lade_bytes_t count),
+                        void *arg)
+{
+    s_items_t items = S_ITEMS;
+    bool fine = s_collect(&items, record);
+    const char *bytes = items.bytes.data;
+    for (size_t i = 0; i < items.count && fine; i++) {
+        const s_item_t *item = &items.items[i];
+        char name[LADE_STORE_MAX_KEY];
+        lade_bytes_t entry = {bytes + item->at, item->len}, count = {NULL, 0};
+        if (i && s_compare(&items.items[i - 1], bytes, item, bytes) == 0)
+            continue;
+        if (item->index == LADE_INDEX_TYPE)
+            count = (lade_bytes_t){name, s_count_name(entry.data, item->more, name)};
+        fine = each(arg, s_rows[item->index].db, entry, item->more, count);
+    }
+    s_free(&items);
+    return fine;
 }
 
 // ---------------------------------------------------------------------------------------------------

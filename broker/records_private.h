@@ -60,6 +60,14 @@ bool lade_records_key_in(lade_bytes_t entry, lade_bytes_t *key);
 lade_code_t lade_records_reindex(lade_store_t *store, lade_bytes_t before, lade_bytes_t after,
                                  lade_error_t *error);
 
+// Gives every entry that a record (as it is packed) has to have in the indexes, until each returns
+// false; more is what makes its value "+" instead of empty. count is the name of the class count
+// that has the entry in it, {NULL, 0} if none has. False if it was ended, or memory ran out.
+bool lade_records_each_entry(lade_bytes_t record,
+                             bool (*each)(void *arg, lade_db_t db, lade_bytes_t entry, bool more,
+                                          lade_bytes_t count),
+                             void *arg);
+
 // How many entries a class has; each of the filters may be NULL. Without a base every record counts
 // once.
 lade_code_t lade_records_class_count(lade_store_t *store, const char *type, const char *base,

@@ -1,6 +1,7 @@
 // broker: how it is, who works for it, its counters and its gates.
 #include "broker/backup.h"
 #include "broker/call.h"
+#include "broker/doctor.h"
 #include "broker/events.h"
 #include "broker/gates.h"
 #include "broker/packer.h"
@@ -284,6 +285,7 @@ static const lade_op_t s_ops[] = {
     {"gates",   s_gates},
     {"set",     s_set},
     {"backup",  lade_backup_call},
+    {"check",   lade_doctor_call},
     {NULL,      NULL},
     // clang-format on
 };

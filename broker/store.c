@@ -755,6 +755,12 @@ lade_store_copy(lade_store_t *view, bool (*take)(void *arg, const void *bytes, s
     return code || !copy.rc ? code : s_error(view, copy.rc, "copying", error);
 }
 
+const char *
+lade_store_name(lade_db_t db)
+{
+    return s_tables[db];
+}
+
 void
 lade_store_use(lade_store_t *self, lade_store_use_t *use)
 {

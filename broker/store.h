@@ -131,6 +131,9 @@ lade_code_t lade_store_copy(lade_store_t *view,
                             lade_error_t *error);
 uint64_t lade_store_copy_bytes(lade_store_t *view);
 
+// The name of a table.
+const char *lade_store_name(lade_db_t db);
+
 // How the map is used, for those who look after it.
 typedef struct {
     uint64_t used_bytes, map_bytes;

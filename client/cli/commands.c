@@ -171,6 +171,10 @@ static const lade_option_t s_invokeai[] = {
     {"--dry-run", NULL, LADE_ARG_FLAG, false, 0, 0, "say what would be done", 0},
     {0},
 };
+static const lade_option_t s_doctor[] = {
+    {"--fix", NULL, LADE_ARG_FLAG, false, 0, 0, "make good what loses nothing: indexes from the records, leftovers of jobs that are over", 0},
+    {0},
+};
 static const lade_option_t s_keys[] = {
     {"--dest", "DIR", LADE_ARG_TEXT, false, 0, 0, "the folder they go into (DATA/keys)", 0},
     {0},
@@ -233,6 +237,9 @@ static const lade_command_t s_commands[] = {
         "Model files stay where they are. What is wrong with the file is told with its line before anything is changed."},
     {"import-invokeai", "ROOT", "take up the models of an InvokeAI installation, where they are", 1, 1, s_invokeai, lade_cmd_import_invokeai,
         "ROOT holds invokeai.yaml. Its models.yaml and database are only read; nothing in it is moved or written."},
+    {"doctor", "", "look whether everything is as it should be, and say what to do", 0, 0, s_doctor, lade_cmd_doctor_run,
+        "Is the broker there and of this version; do indexes, records and files agree; what was left behind; is there room.\n"
+        "Exit status 0 only if nothing is wrong. No model file and no record is ever removed."},
     {"config", "", "print the settings in force", 0, 0, s_config, lade_cmd_config_run, NULL},
     {"keys", "NAME", "make a pair of CURVE keys for tcp endpoints", 1, 1, s_keys, lade_cmd_config_keys, NULL},
     {"completion", "bash", "print a completion script: eval \"$(lade completion bash)\"", 1, 1, s_none, s_completion, NULL},

@@ -68,6 +68,8 @@ lade_code_t lade_cmd_yaml_import(lade_cli_t *cli, lade_error_t *error);
 
 lade_code_t lade_cmd_import_invokeai(lade_cli_t *cli, lade_error_t *error);
 
+lade_code_t lade_cmd_doctor_run(lade_cli_t *cli, lade_error_t *error);
+
 lade_code_t lade_cmd_config_run(lade_cli_t *cli, lade_error_t *error);
 lade_code_t lade_cmd_config_keys(lade_cli_t *cli, lade_error_t *error);
 
