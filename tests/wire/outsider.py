@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """The wire as an outsider sees it: a client, a subscriber and a worker in Python, with nothing of lade's own.
 
-    tests/wire/outsider.py --data DIR SOURCE      installs SOURCE, follows its events, prints its record
+    tests/wire/outsider.py --data DIR SOURCE            installs SOURCE, follows its events, prints its record
+    tests/wire/outsider.py --data DIR --life SOURCE     then finds, edits and deletes it
 
 What is used is what broker/README.md says: Majordomo 0.2 and LADEW1 over ZeroMQ, msgpack bodies. python3-zmq and
 python3-msgpack. The tests use the three classes as well.
@@ -299,9 +300,33 @@ def install(client, events, source):
     return client.call("store", "get_model", key=job["config_out"]["key"])
 
 
+def life(client, events, record):
+    """Finds, edits and deletes an installed model; prints a line for each step."""
+    key = record["key"]
+    found = client.call("store", "search_by_name", name=record["name"], base=record["base"], type=record["type"])
+    print(f"by name: {[one['key'] for one in found]}")
+    edited = client.call("store", "update_model", key=key, config={
+        "description": "seen by a stranger", "tags": ["stranger", "wire"], "version": record["version"]})
+    print(f"edited: {edited['description']}, version {edited['version']}")
+    try:  # with the version that was read before the edit
+        client.call("store", "update_model", key=key, config={"description": "late", "version": record["version"]})
+    except LadeError as error:
+        print(f"late edit: {error.code}")
+    print(f"by tag: {[one['key'] for one in client.call('store', 'search_by_tag', tags=['wire', 'stranger'])]}")
+    job = client.call("install", "delete", key=key)
+    ended = client.call("jobs", "wait", id=job["id"], timeout_s=30)
+    events.until(lambda event: event["topic"] == f"model_record_deleted/{key}/")
+    print(f"deleted: {ended['status']}, exists: {client.call('store', 'exists', key=key)}")
+    try:
+        client.call("store", "get_model", key=key)
+    except LadeError as error:
+        print(f"get: {error.code}")
+
+
 def main():
     parser = argparse.ArgumentParser(description="Installs a model over the bare wire.")
     parser.add_argument("--data", required=True, help="the broker's data folder")
+    parser.add_argument("--life", action="store_true", help="then find, edit and delete it")
     parser.add_argument("source")
     args = parser.parse_args()
     client = Client(f"ipc://{args.data}/clients")
@@ -309,7 +334,10 @@ def main():
     for service in ("install", "store", "no.such.service"):
         print(f"mmi.service {service}: {'yes' if client.serves(service) else 'no'}")
     try:
-        print(json.dumps(install(client, events, args.source), indent=2))
+        record = install(client, events, args.source)
+        print(json.dumps(record, indent=2))
+        if args.life:
+            life(client, events, record)
     except LadeError as error:
         print(error, file=sys.stderr)
         return 1

@@ -29,6 +29,23 @@ def test_outsider_installs_a_model():
         assert len(order) == 4 and places == sorted(places), done.stdout
 
 
+def test_outsider_searches_edits_and_deletes():
+    """A model's whole life over the bare wire, with what broker/README.md says and nothing else."""
+    with World() as world:
+        source = samples.checkpoint(os.path.join(world.folder, "style.safetensors"))
+        world.up()
+        done = subprocess.run(["/usr/bin/python3", os.path.join(ROOT, "tests/wire/outsider.py"), "--data", world.data, "--life",
+                               source], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout
+        record, after = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index("\n{") + 1:])
+        said = done.stdout[done.stdout.index("\n{") + 1 + after:].strip().splitlines()
+        assert said == [f"by name: ['{record['key']}']", f"edited: seen by a stranger, version {record['version'] + 1}",
+                        "late edit: stale_record", f"by tag: ['{record['key']}']", "deleted: completed, exists: False",
+                        "get: UnknownModel"], said
+        assert not os.path.exists(os.path.join(world.data, "models", record["path"])), "its files went with it"
+        assert os.path.exists(source), "what it was copied from stays"
+
+
 def test_a_kind_is_whatever_a_worker_says_it_serves():
     with World() as world:
         world.start("broker")
