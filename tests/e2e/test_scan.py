@@ -256,3 +256,32 @@ def test_liblade():
         assert json.loads(text.value)["checked"] == len(models)
         assert lade.lade_installer_scan_directory(client, b"relative", False, wait, ctypes.byref(text), error) != 0
         lade.lade_close(ctypes.byref(client))
+
+
+def read_bytes(process):
+    with open(f"/proc/{process.pid}/io", encoding="ascii") as file:
+        return int(file.readline().split()[1])
+
+
+def test_a_second_scan_reads_no_file_data():
+    """Neither of what is known nor of what was refused, as long as it has not changed."""
+    with World({"log_level": "warning"}) as world:
+        root = os.path.join(world.folder, "tree")
+        for i in range(40):
+            weights.lora(os.path.join(root, f"{i}.safetensors"), i)
+        strange = {f"of.no.model.{i}.{'x' * 40}": ("F32", (1,)) for i in range(1000)}
+        odd = [weights.write_safetensors(os.path.join(root, f"odd-{i}.safetensors"), strange, seed=i) for i in range(5)]
+        world.start("broker")
+        worker = world.start("install")
+        read = []
+        for _ in range(3):
+            before = read_bytes(worker)
+            result = scanned(world, scan_dir=root)["result"]
+            assert (result["found"], result["failed_count"]) == (45, 5), result
+            read.append(read_bytes(worker) - before)
+            assert sorted(one["path"] for one in result["failed"]) == sorted(odd) and result["failed"][0]["error"], result
+        assert read[0] > 40 * 48 * 1024, read
+        assert max(read[1:]) < 16 * 1024, read
+        weights.lora(odd[0], 77)  # it is a model now
+        (key,) = world.call("install", "scan_directory", scan_dir=root, timeout_s=60)
+        assert world.call("store", "get_model", key=key)["path"] == odd[0]

@@ -7,6 +7,7 @@
 #include "workers/install/install.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
 typedef struct {
     const lade_stage_t *job;
@@ -29,7 +30,13 @@ s_register(s_batch_t *self, const char *path, lade_error_t *error)
 {
     static const char *const told[] = {"key", "path", "name", "type", "base", "format"};
     json_t *record = NULL;
+    struct stat st;
+    bool file = self->job->refused && stat(path, &st) == 0 && S_ISREG(st.st_mode);
+    if (file && lade_refused_find(self->job->refused, path, &st, error))
+        return error->code;
     lade_code_t code = lade_install_describe(self->job, path, &record, error);
+    if (code && file)
+        lade_refused_add(self->job->refused, path, &st, error);
     if (code)
         return code;
     json_t *model = json_object();

@@ -21,6 +21,7 @@
 struct lade_installer {
     const lade_config_t *config;
     lade_identify_t *identify; // shared by the threads, which only read it
+    lade_refused_t *refused;
     lade_pool_t *pool;
     zactor_t *tidy;
 };
@@ -91,6 +92,7 @@ s_run(void *arg, lade_task_t *task)
     lade_stage_t job = {.config = self->config,
                         .identify = s_identify,
                         .rules = self->identify,
+                        .refused = self->refused,
                         .id = lade_task_id(task),
                         .attempt = lade_task_attempt(task),
                         .failures = lade_task_failures(task),
@@ -202,6 +204,7 @@ lade_installer_new(const lade_config_t *config, lade_installer_t **self_p, lade_
     }
     lade_api_open();
     lade_place_sweep(config->models_dir);
+    self->refused = lade_refused_new();
     self->pool = lade_pool_new((size_t)config->install_slots, s_run, self);
     *self_p = self;
     return LADE_OK;
@@ -222,6 +225,7 @@ lade_installer_destroy(lade_installer_t **self_p)
         zactor_destroy(&self->tidy);
     }
     lade_identify_destroy(&self->identify);
+    lade_refused_destroy(&self->refused);
     free(self);
     *self_p = NULL;
 }

@@ -14,7 +14,7 @@
 enum {
     S_PAGE = 20000,         // models asked for at once: what one AWAIT may have of children
     S_PAGE_PARTS = 16,      // of broker.max_message_bytes, one for the paths of a page
-    S_BATCH = 64,           // models of a batch
+    S_BATCH = 16,           // models of a batch
     S_BYTES_OF_NOTE = 4096, // of broker.max_message_bytes for each item of a list
     S_BYTES_OF_KEY = 200,
     S_FEWEST_NOTES = 100,

@@ -145,7 +145,11 @@ test_a_scan_asks_then_sends_batches_then_tells(void **state)
     json_t *answers = s_nobody_knows(world);
     json_array_set_new(json_array_get(answers, 0), 7, json_string("a key"));
     s_good_step(world, s_dir_spec(tree), NULL, answers);
-    assert_int_equal(json_array_size(world->answer.jobs), 3); // 64 + 64 + 1
+    size_t batches = json_array_size(world->answer.jobs);
+    size_t batch = json_array_size(
+        json_object_get(json_object_get(json_array_get(world->answer.jobs, 0), "spec"), "batch"));
+    assert_int_equal(batches, (129 + batch - 1) / batch);
+    assert_true(batches > 3 && batch > 9);
     assert_null(world->answer.ask);
     // The first has died, the second has one that was refused, the third is empty-handed.
     json_t *children = json_pack(
@@ -156,12 +160,15 @@ test_a_scan_asks_then_sends_batches_then_tells(void **state)
         "path", "/p2", "refused", "at", 1, "error_type", "DuplicateModel", "error", "there", "kind",
         "scan", "status", "completed", "result", "failed", "path", "/p3", "error_type", "corrupt",
         "error", "words");
+    for (size_t i = 3; i < batches; i++)
+        json_array_append_new(children, json_pack("{s:s, s:s, s:{}}", "kind", "scan", "status",
+                                                  "completed", "result"));
     s_good_step(world, s_dir_spec(tree), children, NULL);
-    assert_int_equal(json_array_size(world->answer.jobs), 64); // one by one
+    assert_int_equal(json_array_size(world->answer.jobs), batch); // one by one
     // One of them is the bad one.
     children = json_array();
-    for (int i = 0; i < 64; i++) {
-        snprintf(name, sizeof name, "s%d", i);
+    for (size_t i = 0; i < batch; i++) {
+        snprintf(name, sizeof name, "s%zu", i);
         json_array_append_new(
             children, i == 9
                           ? json_pack("{s:s, s:s, s:s, s:s}", "kind", "scan", "status", "dead",
@@ -172,7 +179,7 @@ test_a_scan_asks_then_sends_batches_then_tells(void **state)
     s_good_step(world, s_dir_spec(tree), children, NULL);
     assert_false(world->answer.waits);
     const json_t *result = world->answer.result;
-    assert_int_equal(json_array_size(json_object_get(result, "keys")), 64); // 63 and k1
+    assert_int_equal(json_array_size(json_object_get(result, "keys")), batch); // but one, and k1
     assert_int_equal(lade_json_int(result, "found", 0), 130);
     assert_int_equal(lade_json_int(result, "known", 0), 2);
     const json_t *failed = json_object_get(result, "failed");
@@ -270,6 +277,42 @@ test_a_batch_makes_records_of_what_it_knows(void **state)
     free(good);
     free(bad);
     free(own);
+}
+
+// What is no model is looked at once, until something about it changes.
+static void
+test_refused_files_are_remembered(void **state)
+{
+    s_world_t *world = *state;
+    char *path = test_folder_write(world->root, "t/file.bin", "x");
+    lade_refused_t *refused = lade_refused_new();
+    struct stat st;
+    lade_error_t why = {0}, told = {0};
+    assert_int_equal(stat(path, &st), 0);
+    assert_false(lade_refused_find(refused, path, &st, &told));
+    lade_error_set(&why, LADE_IO_ERROR, "may be better the next time");
+    lade_refused_add(refused, path, &st, &why);
+    assert_false(lade_refused_find(refused, path, &st, &told));
+    lade_error_set(&why, LADE_CORRUPT, "the file is empty");
+    for (int i = 0; i < 2; i++) { // twice is once
+        lade_refused_add(refused, path, &st, &why);
+        assert_true(lade_refused_find(refused, path, &st, &told));
+    }
+    assert_int_equal(told.code, LADE_CORRUPT);
+    assert_string_equal(told.message, "the file is empty");
+    assert_false(lade_refused_find(refused, "/another/path", &st, &told));
+    struct stat changed[] = {st, st, st, st};
+    changed[0].st_size++;
+    changed[1].st_ino++;
+    changed[2].st_mtim.tv_nsec ^= 1;
+    changed[3].st_ctim.tv_sec++;
+    for (size_t i = 0; i < 4; i++) {
+        lade_refused_add(refused, path, &st, &why);
+        assert_false(lade_refused_find(refused, path, &changed[i], &told));
+        assert_false(lade_refused_find(refused, path, &st, &told)); // forgotten
+    }
+    lade_refused_destroy(&refused);
+    free(path);
 }
 
 static void
@@ -443,6 +486,7 @@ main(void)
         S_TEST(test_an_ask_that_failed_fails_the_scan),
         S_TEST(test_a_stop_is_heard),
         S_TEST(test_a_batch_makes_records_of_what_it_knows),
+        S_TEST(test_refused_files_are_remembered),
         S_TEST(test_a_batch_finds_lost_records_by_their_hash),
         S_TEST(test_one_of_several_is_missing),
         S_TEST(test_what_went_at_once_is_unavailable),
