@@ -23,6 +23,18 @@ s_text(const char *text)
 // ---------------------------------------------------------------------------------------------------
 // install
 
+// The path as it is named, made absolute: what a link points to is not what is moved.
+static char *
+s_named(const char *word)
+{
+    char *folder = lade_path_folder(word), *name = lade_path_name(word);
+    char *real = realpath(folder, NULL), *whole = real ? lade_path_join(real, name) : strdup(word);
+    free(real);
+    free(name);
+    free(folder);
+    return whole;
+}
+
 // Paths of this process mean nothing to a worker with another working folder. You free it; NULL
 // with an error for what is clearly a path and not there.
 static char *
@@ -64,6 +76,11 @@ s_install_args(const lade_cli_t *cli, json_t **args_p, lade_error_t *error)
     json_decref(overrides);
     if (lade_args_flag(&cli->args, "--inplace"))
         json_object_set_new(*args_p, "inplace", json_true());
+    if (lade_args_flag(&cli->args, "--move"))
+        json_object_set_new(*args_p, "move", json_true());
+    const char *again = lade_args_text(&cli->args, "--again", NULL);
+    if (again)
+        json_object_set_new(*args_p, "on_equal", s_text(again));
     lade_submit_add_priority(cli, *args_p);
     return code ? code : lade_submit_add_token(cli, *args_p, error);
 }
@@ -210,13 +227,40 @@ s_dry_run(lade_cli_t *cli, const json_t *args, lade_error_t *error)
     return code;
 }
 
+// What was moved leaves its old place by a job of its own, after the record: that it could not is
+// worth an error.
+static lade_code_t
+s_wait_for_move(lade_cli_t *cli, const char *source, lade_error_t *error)
+{
+    json_t *jobs = NULL, *ended = NULL;
+    lade_code_t code = lade_request_json(cli->client, "jobs", "list",
+                                         json_pack("{s:s, s:i}", "kind", "discard", "limit", 10000),
+                                         NULL, NULL, &jobs, error);
+    for (size_t i = json_array_size(jobs); !code && i-- > 0;) {
+        const json_t *job = json_array_get(jobs, i);
+        if (strcmp(lade_json_text(job, "source", ""), source) != 0)
+            continue;
+        code = lade_request_json(cli->client, "jobs", "wait",
+                                 json_pack("{s:I}", "id", (json_int_t)lade_json_int(job, "id", 0)),
+                                 NULL, NULL, &ended, error);
+        if (!code && lade_outcome_error(ended, error))
+            code =
+                lade_error_wrap(error, "%s is installed, but not gone from its old place", source);
+        break;
+    }
+    json_decref(ended);
+    json_decref(jobs);
+    return code;
+}
+
 static lade_code_t
 s_install(lade_cli_t *cli, const json_t *args, lade_error_t *error)
 {
     lade_code_t code = lade_cli_catch(cli, error);
+    bool move = lade_args_flag(&cli->args, "--move");
     lade_follow_t *follow = lade_follow_new(cli, "install");
     for (size_t i = 0; i < cli->word_count && !code; i++) {
-        char *source = s_source(cli->words[i], error);
+        char *source = move ? s_named(cli->words[i]) : s_source(cli->words[i], error);
         if (!source) {
             code = error->code;
             break;
@@ -229,6 +273,12 @@ s_install(lade_cli_t *cli, const json_t *args, lade_error_t *error)
     if (!code)
         code = lade_submit_follow(cli, follow, s_print_installed, error);
     lade_follow_destroy(&follow);
+    move = move && lade_submit_waits(cli);
+    for (size_t i = 0; move && i < cli->word_count && !code; i++) {
+        char *source = s_named(cli->words[i]);
+        code = s_wait_for_move(cli, source, error);
+        free(source);
+    }
     return code;
 }
 

@@ -29,6 +29,8 @@ static const lade_option_t s_up[] = {
 static const lade_option_t s_install[] = {
     {"--config",  "NAME=VALUE",  LADE_ARG_TEXT, true,  0, 0, "a field of the record, over what is found out", 0},
     {"--inplace", NULL,          LADE_ARG_FLAG, false, 0, 0, "leave local files where they are", 0},
+    {"--move",    NULL,          LADE_ARG_FLAG, false, 0, 0, "of a path: take it away from there once it is installed", 0},
+    {"--again",   "link|copy",   LADE_ARG_TEXT, false, 0, 0, "also if the same content is installed: another name for its bytes, or a copy", 0},
     {"--token",   "TEXT|@FILE",  LADE_ARG_SECRET, false, 0, 0, "access token for the source", 0},
     PRIORITY,
     {"--dry-run", NULL,          LADE_ARG_FLAG, false, 0, 0, "say what would be fetched or copied; a path needs no broker", 0},

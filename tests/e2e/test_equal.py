@@ -163,3 +163,20 @@ def test_move_of_a_link_takes_the_link_only():
         assert not os.path.lexists(link) and os.path.exists(path)
         assert os.stat(path).st_nlink == 1, "what the link points to is nobody's but its owner's"
         check_files(world, job["config_out"], path)
+
+
+def test_the_command():
+    with World() as world:
+        path = ready(world)
+        other = copy_of(path, "other.safetensors")
+        world.lade("install", path)
+        said = world.lade("install", other, status=1).stderr
+        assert "--again" in said and records(world)[0]["key"] in said, said
+        world.lade("install", "--again", "link", "--move", other)
+        assert not os.path.exists(other) and len(records(world)) == 2
+        third = copy_of(path, "third.safetensors")
+        link = os.path.join(world.folder, "link.safetensors")
+        os.symlink(third, link)
+        world.lade("install", "--again", "copy", "--move", link)
+        assert os.path.exists(third) and not os.path.lexists(link)
+        world.lade("install", "--again", "both", third, status=2)
