@@ -347,13 +347,15 @@ s_put_digest(const msgpack_object *files, lade_buf_t *key)
     lade_buf_free(&packed);
 }
 
-// What makes two jobs that are not ended the same one: an install's source, a download's source,
-// destination and files. A dry run is no install.
+// What makes two jobs that are not ended the same one: the source of an install or of what is
+// fetched for the cache, a download's source, destination and files. A dry run is no install.
 static void
 s_set_equal(lade_job_t *job, const msgpack_object *spec)
 {
     bool download = strcmp(job->kind->name, "download") == 0;
-    if (!job->source || job->parent || (!download && strcmp(job->kind->name, "install") != 0) ||
+    if (!job->source || job->parent ||
+        (!download && strcmp(job->kind->name, "install") != 0 &&
+         strcmp(job->kind->name, "cache") != 0) ||
         lade_wire_bool(spec, "dry_run", false))
         return;
     lade_buf_t key = LADE_BUF(SIZE_MAX / 2);

@@ -398,12 +398,62 @@ s_metadata(lade_call_t *call, lade_error_t *error)
     return code;
 }
 
+// ---------------------------------------------------------------------------------------------------
+// The cache of fetched files
+
+static lade_code_t
+s_download_and_cache(lade_call_t *call, lade_error_t *error)
+{
+    static const char *const members[] = {"access_token", NULL};
+    char *source;
+    lade_code_t code = lade_call_need_text(call, "source", &source, error);
+    if (!code) {
+        lade_submission_t submission = {.kind = "cache", .source = source};
+        lade_call_copy_members(call->args, members, &submission.packed_spec);
+        code = lade_call_submit_wait(call, &submission, lade_call_ended_path, error);
+    }
+    free(source);
+    return code;
+}
+
+static lade_code_t
+s_cache_op(lade_call_t *call, const char *op, lade_error_t *error)
+{
+    char *source = lade_wire_strdup(call->args, "source");
+    lade_buf_t spec = LADE_BUF(SIZE_MAX / 2);
+    lade_put_map(&spec, 1 + (source != NULL));
+    LADE_PUT_KEY(&spec, "op");
+    lade_put_str(&spec, op);
+    if (source) {
+        LADE_PUT_KEY(&spec, "source");
+        lade_put_str(&spec, source);
+    }
+    free(source);
+    lade_submission_t submission = {.kind = "cache", .packed_spec = {spec.data, spec.len}};
+    return lade_call_submit_wait(call, &submission, lade_call_ended_result, error);
+}
+
+static lade_code_t
+s_list_cache(lade_call_t *call, lade_error_t *error)
+{
+    return s_cache_op(call, "list", error);
+}
+
+static lade_code_t
+s_clear_cache(lade_call_t *call, lade_error_t *error)
+{
+    return s_cache_op(call, "clear", error);
+}
+
 static const lade_op_t s_ops[] = {
     // clang-format off
     {"heuristic_import",       s_heuristic_import},
     {"import_model",           s_import_model},
     {"register_path",          s_register_path},
     {"install_path",           s_install_path},
+    {"download_and_cache",     s_download_and_cache},
+    {"list_cache",             s_list_cache},
+    {"clear_cache",            s_clear_cache},
     {"list_jobs",              s_list_jobs},
     {"get_job_by_id",          s_get_job_by_id},
     {"get_job_by_source",      s_get_job_by_source},

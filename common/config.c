@@ -71,6 +71,7 @@ static const s_row_t s_rows[] = {
 
     {"install.slots",       S_NUMBER, AT(install_slots),     1, 64, "2", NULL, "installs placed at once"},
     {"install.hash",        S_TEXT,   AT(hash),              0, 0, "imohash", NULL, "imohash (samples), sha256 (all bytes) or none"},
+    {"install.cache_mb",    S_NUMBER, AT(file_cache_mb),     0, 1 << 24, "20480", NULL, "MiB: what download_and_cache keeps; 0: no limit"},
     {"install.precision",   S_TEXT,   AT(precision),         0, 0, "float16", NULL, "float16 or float32: the hub variant taken when none is named"},
     {"install.autoimport_dir", S_TEXT, AT(autoimport_dir),   0, 0, "", NULL, "a folder whose models `lade sync` registers where they lie; empty: none"},
     {"families_dir",        S_TEXT,   AT(families_dir),      0, 0, "", NULL, "a folder of your own family files, asked before the shipped ones"},

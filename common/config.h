@@ -40,7 +40,7 @@ typedef struct {
     char *netrc; // "" or a path
     lade_remote_tokens_t remote_tokens;
 
-    int64_t install_slots;
+    int64_t install_slots, file_cache_mb;
     char *hash; // imohash, sha256, none
     char *families_dir;
     char *autoimport_dir; // "" or absolute: its models are registered by a sync

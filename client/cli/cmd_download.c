@@ -172,6 +172,8 @@ s_submit(const lade_cli_t *cli, lade_follow_t *follow, const json_t *args, lade_
 lade_code_t
 lade_cmd_download_run(lade_cli_t *cli, lade_error_t *error)
 {
+    if (lade_args_flag(&cli->args, "--cache"))
+        return lade_cmd_filecache_fetch(cli, error);
     json_t *args;
     lade_code_t code = s_args(cli, &args, error);
     if (!code)

@@ -262,6 +262,8 @@ s_print_cache(const lade_cli_t *cli, const char *worker, const json_t *stats)
 lade_code_t
 lade_cmd_load_cache(lade_cli_t *cli, lade_error_t *error)
 {
+    if (lade_args_flag(&cli->args, "--files") || lade_args_flag(&cli->args, "--clear"))
+        return lade_cmd_filecache_show(cli, error);
     json_t *all = NULL;
     lade_code_t code = lade_cli_call(cli, "load", "cache_stats", NULL, &all, error);
     if (code)

@@ -57,7 +57,13 @@ static const lade_option_t s_verify[] = {
     NO_WAIT,
     {0},
 };
+static const lade_option_t s_cache[] = {
+    {"--files", NULL, LADE_ARG_FLAG, false, 0, 0, "the files that `lade download --cache` fetched, instead", 0},
+    {"--clear", NULL, LADE_ARG_FLAG, false, 0, 0, "remove those", 0},
+    {0},
+};
 static const lade_option_t s_download[] = {
+    {"--cache",    NULL,         LADE_ARG_FLAG,   false, 0, 0, "fetch a source of `lade install` into the cache, or find it there, and print where it is", 0},
     {"--dest",     "DIR",        LADE_ARG_TEXT,   false, 0, 0, "the folder the files go into", 0},
     {"--filename", "FILE",       LADE_ARG_TEXT,   false, 0, 0, "its name there (else the server's); one source only", 0},
     {"--name",     "FILE",       LADE_ARG_TEXT,   false, 0, 0, "the same as --filename", 0},
@@ -222,7 +228,7 @@ static const lade_command_t s_commands[] = {
     {"prune", "[ID…]", "forget ended jobs", 0, S_MANY, s_prune, lade_cmd_jobs_prune, NULL},
     {"load", "KEY", "load a model into memory, and list its tensors", 1, 1, s_load, lade_cmd_load_run, NULL},
     {"unload", "[KEY]", "free the memory of a model, or of all that nobody has locked", 0, 1, s_unload, lade_cmd_load_unload, NULL},
-    {"cache", "", "what is in memory", 0, 0, s_none, lade_cmd_load_cache, NULL},
+    {"cache", "", "what is in memory, or in the cache of fetched files", 0, 0, s_cache, lade_cmd_load_cache, NULL},
     {"watch", "[PREFIX…]", "events as they happen", 0, 60, s_watch, lade_cmd_watch_run,
         "PREFIX is an event's name or its beginning (download_), or NAME/ID/ for one job or model."},
     {"status", "", "how the broker is", 0, 0, s_none, lade_cmd_status_run, NULL},

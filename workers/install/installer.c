@@ -5,6 +5,7 @@
 #include "common/log.h"
 #include "common/wire.h"
 #include "workers/install/api.h"
+#include "workers/install/cache.h"
 #include "workers/install/install.h"
 #include "workers/install/metadata.h"
 #include "workers/install/place.h"
@@ -37,10 +38,11 @@ static const struct {
     {"scan",     lade_scan_step},
     {"verify",   lade_verify_step},
     {"metadata", lade_metadata_step},
+    {"cache",    lade_cache_step},
     // clang-format on
 };
 static const char *const s_kind_names[] = {"install", "delete",   "discard", "scan",
-                                           "verify",  "metadata", NULL};
+                                           "verify",  "metadata", "cache",   NULL};
 _Static_assert(sizeof s_kinds / sizeof *s_kinds + 1 == sizeof s_kind_names / sizeof *s_kind_names,
                "each kind is told to the broker");
 

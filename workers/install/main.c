@@ -28,10 +28,13 @@ main(int argc, char **argv)
             lade_worker_new(&config, &lade_installer_ops, installer, config.install_slots);
         zactor_t *cancelled =
             lade_ended_new(&config, "model_install_cancelled", lade_installer_cancelled, &config);
+        zactor_t *others = // of them, those that fetched for the cache
+            lade_ended_new(&config, "job_cancelled", lade_installer_cancelled, &config);
         zactor_t *completed =
             lade_ended_new(&config, "model_install_completed", lade_installer_completed, &config);
         code = lade_worker_run(worker, S_GRACE_MS, &error);
         zactor_destroy(&completed);
+        zactor_destroy(&others);
         zactor_destroy(&cancelled);
         lade_installer_destroy(&installer);
         lade_worker_destroy(&worker);
