@@ -714,23 +714,23 @@ test_map_that_has_to_grow_sends_readers_away(void **state)
     lade_store_t *view;
     pthread_t thread;
     void *ended;
-    s_open_small(place, 16 << 20); // a quarter of it is more than the log holds
+    s_open_small(place, 128 << 20); // a quarter of it is more than a log holds
     PASS(s_put(place, LADE_DB_EVENTS, "0", "first"));
     PASS(lade_store_commit(place->store, &place->error));
     PASS(lade_store_checkpoint(place->store, &place->error));
     PASS(lade_store_view(place->store, &view, &place->error));
     assert_int_equal(pthread_create(&thread, NULL, s_look, view), 0);
-    for (uint32_t i = 0; i < 12000; i++) { // several times the map
+    for (uint32_t i = 0; i < 36000; i++) { // more than the map
         char key[16];
         int len = snprintf(key, sizeof key, "%08u", i);
         PASS(lade_store_put(place->store, LADE_DB_EVENTS, key, (size_t)len, value, sizeof value,
                             false, &place->error));
-        if (i % 20 == 19)
+        if (i % 200 == 199)
             PASS(lade_store_commit(place->store, &place->error));
     }
     assert_int_equal(pthread_join(thread, &ended), 0);
     assert_int_equal((intptr_t)ended, LADE_BUSY);
-    assert_int_equal(lade_store_count(place->store, LADE_DB_EVENTS), 12001);
+    assert_int_equal(lade_store_count(place->store, LADE_DB_EVENTS), 36001);
 }
 
 static bool
