@@ -111,7 +111,7 @@ s_pair(lade_bytes_t map, size_t *at, lade_bytes_t *name, lade_bytes_t *value)
 static bool
 s_is(lade_bytes_t name, const char *key)
 {
-    return name.len && strncmp(name.data, key, name.len) == 0 && key[name.len] == '\0';
+    return name.data && strlen(key) == name.len && memcmp(key, name.data, name.len) == 0;
 }
 
 bool

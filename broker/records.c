@@ -229,7 +229,9 @@ s_add_new(lade_records_t *self, const json_t *record, bool kept, json_t **stored
     *stored_p = NULL;
     if (!json_is_object(record))
         return lade_error_set(error, LADE_INVALID_MODEL_CONFIG, "a model record has to be a map");
-    json_t *copy = json_deep_copy(record);
+    json_t *copy = json_copy((json_t *)record), *bases = json_object_get(copy, "bases");
+    if (bases) // the one thing within that may be changed here
+        json_object_set_new(copy, "bases", json_deep_copy(bases));
     lade_record_canonical(copy);
     s_drop_nulls(copy);
     lade_record_settle_bases(copy);

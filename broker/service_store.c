@@ -140,6 +140,28 @@ s_need_config(const lade_call_t *call, json_t **args_p, json_t **config_p, lade_
 }
 
 static lade_code_t
+s_answer_key(const lade_call_t *call, const char *key, lade_error_t *error)
+{
+    lade_bytes_t record;
+    lade_code_t code = lade_records_get_packed(call->broker->records, key, &record, error);
+    if (code)
+        return code;
+    lade_put_raw(lade_call_begin(call), record.data, record.len);
+    lade_call_end(call);
+    return LADE_OK;
+}
+
+// Tells what happened to a record and answers it as it is stored now. Takes stored over.
+static lade_code_t
+s_answer_stored(const lade_call_t *call, const char *event, json_t *stored, lade_error_t *error)
+{
+    lade_effects_tell(call->broker, event, stored);
+    lade_code_t code = s_answer_key(call, lade_json_text(stored, "key", ""), error);
+    json_decref(stored);
+    return code;
+}
+
+static lade_code_t
 s_add_model(lade_call_t *call, lade_error_t *error)
 {
     json_t *args, *config, *stored = NULL;
@@ -153,8 +175,7 @@ s_add_model(lade_call_t *call, lade_error_t *error)
     json_decref(args);
     if (code)
         return code;
-    lade_effects_tell(call->broker, "model_record_added", stored);
-    return lade_call_answer_json(call, stored, error);
+    return s_answer_stored(call, "model_record_added", stored, error);
 }
 
 static lade_code_t
@@ -176,24 +197,11 @@ s_update_model(lade_call_t *call, lade_error_t *error)
     free(key);
     if (code)
         return code;
-    lade_effects_tell(call->broker, "model_record_updated", stored);
-    return lade_call_answer_json(call, stored, error);
+    return s_answer_stored(call, "model_record_updated", stored, error);
 }
 
 // ---------------------------------------------------------------------------------------------------
 // One record
-
-static lade_code_t
-s_answer_key(const lade_call_t *call, const char *key, lade_error_t *error)
-{
-    lade_bytes_t record;
-    lade_code_t code = lade_records_get_packed(call->broker->records, key, &record, error);
-    if (code)
-        return code;
-    lade_put_raw(lade_call_begin(call), record.data, record.len);
-    lade_call_end(call);
-    return LADE_OK;
-}
 
 static lade_code_t
 s_get_model(lade_call_t *call, lade_error_t *error)
