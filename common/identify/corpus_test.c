@@ -65,7 +65,7 @@ s_tear_down(void **state)
     return 0;
 }
 
-// Every field of expected has to be in found.
+// Every field of expected has to be in found; null: it has not.
 static bool
 s_fits(const json_t *expected, const json_t *found)
 {
@@ -73,7 +73,8 @@ s_fits(const json_t *expected, const json_t *found)
     json_t *value;
     json_object_foreach((json_t *)expected, field, value)
     {
-        if (!json_equal(value, json_object_get(found, field)))
+        const json_t *seen = json_object_get(found, field);
+        if (json_is_null(value) ? seen != NULL : !json_equal(value, seen))
             return false;
     }
     return true;

@@ -19,7 +19,8 @@ import random
 import sys
 
 import catalogue
-from writers import write_safetensors
+from networks.quantised import Gguf
+from writers import write_gguf, write_safetensors
 
 MODELS = catalogue.read()
 
@@ -41,6 +42,8 @@ def write_part(path, content, args):
     elif path.endswith('.json'):
         with open(path, 'w') as out:
             json.dump(content, out, indent=2)
+    elif isinstance(content, Gguf):
+        write_gguf(path, content.net, content.metadata, order(args.shuffle))
     else:
         net, metadata = content if isinstance(content, tuple) else (content, None)
         write_safetensors(path, net, metadata, args.random, order(args.shuffle))

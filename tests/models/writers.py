@@ -4,7 +4,7 @@ import random
 import struct
 import zlib
 
-SIZES = {'F64': 8, 'F32': 4, 'F16': 2, 'BF16': 2, 'I64': 8, 'I32': 4, 'U8': 1}
+SIZES = {'F64': 8, 'F32': 4, 'F16': 2, 'BF16': 2, 'F8_E4M3': 1, 'F8_E5M2': 1, 'I64': 8, 'I32': 4, 'I8': 1, 'U8': 1}
 
 
 class Scalar:
@@ -61,3 +61,37 @@ def write_safetensors(path, tensors, metadata=None, fill=False, order=sorted):
                 out.seek(begin)
                 out.write(numbers(spec[0], product(spec[1]), zlib.crc32(name.encode())))
         out.truncate(start + at)
+
+
+# ---------------------------------------------------------------------------------------------------
+# GGUF, version 3
+
+GGML = {'F32': (0, 1, 4), 'F16': (1, 1, 2), 'Q8_0': (8, 32, 34), 'Q4_K': (12, 256, 144)}  # type, elements and bytes of a block
+GGUF_STRING, GGUF_U32, ALIGNMENT = 8, 4, 32
+
+
+def gguf_text(text):
+    data = text.encode()
+    return struct.pack('<Q', len(data)) + data
+
+
+def write_gguf(path, tensors, metadata, order=sorted):
+    """metadata: texts and whole numbers. Dimensions are written last one first, as GGML counts them."""
+    head = struct.pack('<4sIQQ', b'GGUF', 3, len(tensors), len(metadata))
+    for key, value in metadata.items():
+        head += gguf_text(key)
+        head += (struct.pack('<I', GGUF_STRING) + gguf_text(value) if isinstance(value, str)
+                 else struct.pack('<II', GGUF_U32, value))
+    at, infos = 0, []
+    for name in order(tensors):
+        dtype, shape = tensors[name]
+        number, block, size = GGML[dtype]
+        infos.append(gguf_text(name) + struct.pack('<I', len(shape)) +
+                     b''.join(struct.pack('<Q', dim) for dim in reversed(shape)) + struct.pack('<IQ', number, at))
+        at += product(shape) // block * size
+        at += -at % ALIGNMENT
+    head += b''.join(infos)
+    head += b'\0' * (-len(head) % ALIGNMENT)
+    with open(path, 'wb') as out:
+        out.write(head)
+        out.truncate(len(head) + at)

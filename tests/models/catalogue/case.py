@@ -1,7 +1,7 @@
 """A case of the catalogue, and what several modules say of their cases.
 
 `file` is a file's name, or a folder's that ends with "/". `make(small)` returns what is written: {path within the folder, or
-'' for a file: Net, (Net, metadata), dict (JSON) or bytes}. `expected` are fields that identification has to find, or
+'' for a file: Net, (Net, metadata), Gguf, dict (JSON) or bytes}. `expected` are fields that identification has to find, or
 {'error': CODE}. `source` says where the names of tensors and their shapes come from.
 """
 from collections import namedtuple
@@ -13,6 +13,15 @@ REFUSED = {'error': 'InvalidModelConfig'}
 
 def kind(type, base, format, **more):
     return dict({'type': type, 'base': base, 'format': format}, **more)
+
+
+def one(build, *args, metadata=None, prefix='', **options):
+    """A file of one network: build(*args, small=…), under a prefix."""
+    def make(small):
+        net = build(*args, small=small, **options)
+        net = net.__class__(net.dtype).include(prefix, net) if prefix else net
+        return {'': (net, metadata) if metadata else net}
+    return make
 
 
 def tensors(spec, metadata=None, file=''):

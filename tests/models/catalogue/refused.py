@@ -6,18 +6,6 @@ from networks.net import Net
 OWN = 'made to be refused'
 LLAMA = 'huggingface/transformers: modeling_llama.py'
 CLIP = 'huggingface/transformers: modeling_clip.py'
-FLUX = 'black-forest-labs/flux: model.py'
-
-
-def flux(small):
-    net, width = Net('BF16'), 32 if small else 3072
-    for i in range(19):
-        net.linear('double_blocks.%d.img_attn.proj' % i, width, width)
-        net.add('double_blocks.%d.img_attn.norm.key_norm.scale' % i, 128)
-    net.linear('img_in', width, 64)
-    net.linear('txt_in', width, 4096)
-    return {'': net}
-
 
 
 def llm(small):
@@ -44,7 +32,6 @@ CASES = {
     'bad-one-matrix': Case('matrix.safetensors', tensors({'fc.weight': ('F32', (1000, 768))}), REFUSED, OWN),
     'bad-width': Case('odd.safetensors', tensors({'emb_params': ('F32', (2, 512))}), REFUSED, OWN),
     'bad-text-encoder': Case('clip.safetensors', lambda small: {'': clip(small=small)}, REFUSED, CLIP),
-    'bad-flux': Case('flux1-dev.safetensors', flux, REFUSED, FLUX),
     'bad-llm': Case('some-llm/', llm, REFUSED, LLAMA),
     'bad-pickle': Case('model.ckpt', lambda small: {'': b'PK\3\4' + bytes(60)}, REFUSED, OWN),
     'bad-page': Case('page.safetensors', lambda small: {'': b'<!DOCTYPE html><html></html>'},
