@@ -37,7 +37,7 @@ def test_install_in_place_of_every_model():
     with World() as world:
         expected = made(world)
         world.up()
-        jobs = {path: world.call("install", "heuristic_import", source=path, inplace=True) for path in expected}
+        jobs = {path: world.call("install", "heuristic_import", source=path, inplace=True, on_equal="copy") for path in expected}
         for path, fields in expected.items():
             job = world.call("install", "wait_for_job", id=jobs[path]["id"], timeout_s=60)
             if "error" in fields:
