@@ -39,7 +39,7 @@ all: $(programs) $(libs)
 Q    := $(if $(V),,@)
 say   = $(if $(V),,@echo "  $(1) $@")
 folder = @mkdir -p $(@D)
-base := libczmq libzmq msgpack yaml-0.1 jansson libcrypto
+base := libczmq libzmq msgpack yaml-0.1 jansson libcrypto zlib
 link  = $(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^)
 test_libs = $(call lib,$(base) lmdb libcurl cmocka) -lm
 

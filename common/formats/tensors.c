@@ -7,6 +7,7 @@
 #include "common/formats/onnx.h"
 #include "common/formats/safetensors.h"
 #include "common/formats/tensor_list.h"
+#include "common/formats/torch.h"
 #include "common/path.h"
 
 #include <dirent.h>
@@ -31,6 +32,8 @@ static const struct {
 } s_formats[] = {
     {"gguf", ".gguf", lade_gguf_is, lade_gguf_read},
     {"safetensors", ".safetensors", lade_safetensors_is, lade_safetensors_read},
+    {"torch", ".pth", lade_torch_zip_is, lade_torch_zip_read},
+    {"pickle", ".ckpt", lade_torch_pickle_is, lade_torch_pickle_read},
     {"onnx", ".onnx", lade_onnx_is, lade_onnx_read},
 };
 
@@ -42,9 +45,6 @@ static const struct {
     const char *words;
 } s_others[] = {
     // clang-format off
-    {"PK\3\4",            4, LADE_NOT_IMPLEMENTED, "is a pickle (torch zip), which lade does not read: get it as safetensors"},
-    {"\x80\2",            2, LADE_NOT_IMPLEMENTED, "is a pickle, which lade does not read: get it as safetensors"},
-    {"\x80\4",            2, LADE_NOT_IMPLEMENTED, "is a pickle, which lade does not read: get it as safetensors"},
     {"version https:/",  15, LADE_NOT_A_MODEL,     "is a Git LFS pointer, not the file it stands for: fetch it with git lfs pull"},
     {"<!DOCTYPE",         9, LADE_NOT_A_MODEL,     "is a web page: the server wanted a log-in or the address is another"},
     {"<!doctype",         9, LADE_NOT_A_MODEL,     "is a web page: the server wanted a log-in or the address is another"},

@@ -12,10 +12,23 @@
 
 enum { LADE_TENSOR_MAX_RANK = 8 };
 
+// How a tensor's bytes lie. Only those of a dense one can be used as they are.
+typedef enum {
+    LADE_LAYOUT_DENSE,   // row after row, without holes: size is the shape's
+    LADE_LAYOUT_STRIDED, // a view: from its first element, at offset, to its last are size bytes
+    LADE_LAYOUT_SPARSE,  // indices and values: offset and size are those of the values
+    LADE_LAYOUT_PACKED,  // compressed in its file, or of the other byte order
+    LADE_LAYOUT_NONE,    // no bytes at all: one of torch's "meta" tensors
+    LADE_LAYOUT_COUNT
+} lade_layout_kind_t;
+
+const char *lade_layout_kind_name(lade_layout_kind_t kind); // "dense", "strided", …
+
 typedef struct {
     const char *name; // ended by a NUL
     size_t name_len;
     lade_dtype_t dtype;
+    lade_layout_kind_t layout;
     uint8_t rank;
     uint64_t shape[LADE_TENSOR_MAX_RANK];
     uint32_t file;   // index into lade_tensors_file
@@ -46,7 +59,9 @@ const lade_tensor_t *lade_tensors_find(const lade_tensors_t *self, const char *n
 const json_t *lade_tensors_metadata(const lade_tensors_t *self);
 
 // What is beside the tensors and tells something: "global_step", "string_to_param", "ip_adapter";
-// the whole name, or parts joined by "."; NULL if there is none.
+// the whole name, or parts joined by "."; NULL if there is none. Tensors are left out: a map of
+// nothing but tensors is an empty one. A dict that is only put around the model's own is no part of
+// the tensors' names; "__wrapper__" then is its key.
 const json_t *lade_tensors_value(const lade_tensors_t *self, const char *path);
 
 // What would run, hide or mislead if the files were trusted: an array, empty if nothing, of

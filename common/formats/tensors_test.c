@@ -73,8 +73,8 @@ test_what_is_no_safetensors_is_called_by_its_name(void **state)
         const char *words;
     } rows[] = {
         {"a.gguf", "GGUF\3............", LADE_NOT_IMPLEMENTED, "of GGUF; lade reads 1 to 3"},
-        {"a.ckpt", "PK\3\4.............", LADE_NOT_IMPLEMENTED, "pickle"},
-        {"a.pt", "\x80\2.................", LADE_NOT_IMPLEMENTED, "pickle"},
+        {"a.ckpt", "PK\3\4.............", LADE_CORRUPT, "too short for a zip archive"},
+        {"a.pt", "\x80\2.................", LADE_CORRUPT, "byte 2 of the pickle"},
         {"a.safetensors", "version https://git-lfs.github.com/spec/v1\n", LADE_NOT_A_MODEL, "LFS"},
         {"a.safetensors", "<!DOCTYPE html><html>", LADE_NOT_A_MODEL, "web page"},
         {"a.gguf", "some words of no meaning", LADE_CORRUPT, "does not begin with GGUF"},
@@ -157,7 +157,7 @@ test_folders_that_hold_no_list(void **state)
 {
     s_assert_opens(*state, LADE_NOT_FOUND, "no weight files");
     s_write(*state, "pytorch_model.bin", "PK\3\4", 4);
-    s_assert_opens(*state, LADE_NOT_IMPLEMENTED, "pytorch_model.bin");
+    s_assert_opens(*state, LADE_CORRUPT, "pytorch_model.bin");
     s_write_tensor(*state, "x.safetensors", "a");
     s_write_tensor(*state, "y.safetensors", "a");
     s_assert_opens(*state, LADE_CORRUPT, "twice");

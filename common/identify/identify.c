@@ -351,23 +351,6 @@ s_refuse_ambiguous(const s_outcome_t *outcome, const char *field, size_t other, 
         b->rule->family, b->rule->name, field);
 }
 
-// A folder whose weights are pickles looks empty to the rules: say so.
-static bool
-s_has_pickles(const lade_subject_t *subject)
-{
-    static const char *const suffixes[] = {".bin", ".ckpt", ".pt", ".pth"};
-    bool found = false;
-    DIR *dir = subject->folder ? opendir(subject->path) : NULL;
-    for (struct dirent *entry; dir && !found && (entry = readdir(dir));) {
-        const char *dot = strrchr(entry->d_name, '.');
-        for (size_t i = 0; dot && i < sizeof suffixes / sizeof *suffixes; i++)
-            found = found || strcmp(dot, suffixes[i]) == 0;
-    }
-    if (dir)
-        closedir(dir);
-    return found;
-}
-
 static lade_code_t
 s_refuse(const lade_subject_t *subject, const s_outcome_t *outcome, lade_error_t *error)
 {
@@ -378,9 +361,6 @@ s_refuse(const lade_subject_t *subject, const s_outcome_t *outcome, lade_error_t
                  outcome->nearest->name, outcome->reason);
     if (subject->problem.code)
         snprintf(near, sizeof near, "; %.300s", subject->problem.message);
-    else if (!outcome->nearest && s_has_pickles(subject))
-        snprintf(near, sizeof near,
-                 "; lade does not read pickles (.bin, .ckpt, .pt): get it as safetensors");
     lade_error_set(error, LADE_INVALID_MODEL_CONFIG, "no model lade knows: %s%s", words, near);
     free(words);
     return LADE_INVALID_MODEL_CONFIG;

@@ -337,7 +337,7 @@ test_a_corrupt_file_leaves_nothing_behind(void **state)
     assert_int_equal(s_stat(world, "leases"), 0);
     test_text_file(world->folder, "other.safetensors", "PK\3\4, a pickle under another name");
     assert_int_equal(s_load_key(world->cache, "other", "other.safetensors", true, &answer, &error),
-                     LADE_NOT_IMPLEMENTED);
+                     LADE_CORRUPT);
 }
 
 static void

@@ -33,7 +33,7 @@ CASES = {
     'bad-width': Case('odd.safetensors', tensors({'emb_params': ('F32', (2, 512))}), REFUSED, OWN),
     'bad-text-encoder': Case('clip.safetensors', lambda small: {'': clip(small=small)}, REFUSED, CLIP),
     'bad-llm': Case('some-llm/', llm, REFUSED, LLAMA),
-    'bad-pickle': Case('model.ckpt', lambda small: {'': b'PK\3\4' + bytes(60)}, REFUSED, OWN),
+    'bad-pickle': Case('model.ckpt', lambda small: {'': b'PK\3\4' + bytes(60)}, {'error': 'corrupt'}, OWN),
     'bad-page': Case('page.safetensors', lambda small: {'': b'<!DOCTYPE html><html></html>'},
                      {'error': 'not_a_model'}, OWN),
     'bad-folder': Case('holiday/', lambda small: {'readme.txt': b'no model'}, REFUSED, OWN),
