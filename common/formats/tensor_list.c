@@ -44,26 +44,42 @@ lade_tensor_list_bytes(const lade_tensor_t *tensor, uint64_t *bytes_p)
 // hundred).
 enum { S_MAX_RUN = 1000 };
 
+static inline uint64_t
+s_fold(uint64_t a, uint64_t b)
+{
+    __extension__ typedef unsigned __int128 wide_t;
+    wide_t product = (wide_t)a * b;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+// Sixteen bytes a multiplication, as names are long and there are many of them. Names made to
+// collide cost a run.
 static uint64_t
 s_hash(const char *name, size_t len)
 {
-    uint64_t h = 0xcbf29ce484222325;
-    for (size_t i = 0; i < len; i++)
-        h = (h ^ (uint8_t)name[i]) * 0x100000001b3;
-    h ^= h >> 32;
-    h *= 0xd6e8feb86659fd93;
-    return h ^ h >> 32;
+    static const uint64_t k1 = 0x9e3779b97f4a7c15, k2 = 0xd6e8feb86659fd93;
+    uint64_t h = k1 ^ len, words[2];
+    for (; len > 16; name += 16, len -= 16) {
+        memcpy(words, name, 16);
+        h = s_fold(h ^ words[0], k2 ^ words[1]);
+    }
+    memset(words, 0, sizeof words);
+    memcpy(words, name, len);
+    h = s_fold(h ^ words[0], k2 ^ words[1]);
+    return s_fold(h ^ k2, k1);
 }
 
 // The slot that holds the name, or the free one where it belongs; NULL for a run that is too long.
-static uint32_t *
-s_slot(const lade_tensors_t *self, const char *name, size_t len)
+static uint64_t *
+s_slot(const lade_tensors_t *self, uint64_t hash, const char *name, size_t len)
 {
-    size_t at = s_hash(name, len) & (self->slot_count - 1);
+    size_t at = hash & (self->slot_count - 1);
     for (size_t run = 0; run < S_MAX_RUN; run++, at = (at + 1) & (self->slot_count - 1)) {
         if (self->slots[at] == 0)
             return &self->slots[at];
-        const lade_tensor_t *other = &self->items[self->slots[at] - 1];
+        if (self->slots[at] >> 32 != hash >> 32)
+            continue;
+        const lade_tensor_t *other = &self->items[(uint32_t)self->slots[at] - 1];
         if (other->name_len == len && memcmp(other->name, name, len) == 0)
             return &self->slots[at];
     }
@@ -71,13 +87,12 @@ s_slot(const lade_tensors_t *self, const char *name, size_t len)
 }
 
 static lade_code_t
-s_grow(lade_tensors_t *self, lade_error_t *error)
+s_grow(lade_tensors_t *self, size_t cap, lade_error_t *error)
 {
-    size_t cap = self->cap ? 2 * self->cap : 256;
     lade_tensor_t *items = realloc(self->items, cap * sizeof *items);
     if (items)
         self->items = items;
-    uint32_t *slots = items ? calloc(2 * cap, sizeof *slots) : NULL;
+    uint64_t *slots = items ? calloc(2 * cap, sizeof *slots) : NULL;
     if (!slots)
         return lade_error_set(error, LADE_NO_MEMORY, "no memory for a list of %zu tensors", cap);
     free(self->slots);
@@ -85,29 +100,45 @@ s_grow(lade_tensors_t *self, lade_error_t *error)
     self->slot_count = 2 * cap;
     self->cap = cap;
     for (uint32_t i = 0; i < self->count; i++) {
-        uint32_t *slot = s_slot(self, items[i].name, items[i].name_len);
+        uint64_t hash = s_hash(items[i].name, items[i].name_len);
+        uint64_t *slot = s_slot(self, hash, items[i].name, items[i].name_len);
         if (!slot)
             return lade_error_set(error, LADE_CORRUPT, "its tensors have names made to collide");
-        *slot = i + 1;
+        *slot = (hash & ~(uint64_t)UINT32_MAX) | (i + 1);
     }
     return LADE_OK;
+}
+
+enum { S_FIRST = 256 };
+
+void
+lade_tensor_list_reserve(lade_tensors_t *self, size_t count)
+{
+    size_t cap = self->cap ? self->cap : S_FIRST;
+    while (cap < self->count + count && cap < LADE_TENSORS_MAX)
+        cap *= 2;
+    if (cap > self->cap)
+        s_grow(self, cap, NULL); // what fails here fails again where it is told
 }
 
 lade_code_t
 lade_tensor_list_add(lade_tensors_t *self, const lade_tensor_t *tensor, lade_error_t *error)
 {
+    lade_error_t spare = {0};
+    char shown[80];
+    error = error ? error : &spare;
     if (self->count == LADE_TENSORS_MAX)
         return lade_error_set(error, LADE_TOO_LARGE, "it has more than %d tensors",
                               LADE_TENSORS_MAX);
-    if (self->count == self->cap && s_grow(self, error))
-        return error ? error->code : LADE_NO_MEMORY;
-    char shown[80];
-    uint32_t *slot = s_slot(self, tensor->name, tensor->name_len);
+    if (self->count == self->cap && s_grow(self, self->cap ? 2 * self->cap : S_FIRST, error))
+        return error->code;
+    uint64_t hash = s_hash(tensor->name, tensor->name_len);
+    uint64_t *slot = s_slot(self, hash, tensor->name, tensor->name_len);
     if (!slot || *slot)
         return lade_error_set(error, LADE_CORRUPT, "tensor %s is there twice",
                               lade_tensor_list_show(tensor->name, shown));
     self->items[self->count++] = *tensor;
-    *slot = (uint32_t)self->count;
+    *slot = (hash & ~(uint64_t)UINT32_MAX) | (uint32_t)self->count;
     return LADE_OK;
 }
 
@@ -315,8 +346,9 @@ lade_tensors_get(const lade_tensors_t *self, size_t index)
 const lade_tensor_t *
 lade_tensors_find(const lade_tensors_t *self, const char *name)
 {
-    uint32_t *slot = self->count ? s_slot(self, name, strlen(name)) : NULL;
-    return slot && *slot ? &self->items[*slot - 1] : NULL;
+    size_t len = strlen(name);
+    uint64_t *slot = self->count ? s_slot(self, s_hash(name, len), name, len) : NULL;
+    return slot && *slot ? &self->items[(uint32_t)*slot - 1] : NULL;
 }
 
 const json_t *

@@ -23,8 +23,8 @@ struct lade_tensors {
     const char *format;
     lade_tensor_t *items;
     size_t count, cap;
-    uint32_t *slots; // open addressing over names: index + 1, 0 is free; a power of two, at most
-                     // half full
+    uint64_t *slots; // open addressing over names: half of the hash, index + 1; 0 is free; a power
+                     // of two, at most half full
     size_t slot_count;
     json_t *metadata, *values, *unsafe;
     struct lade_tensor_names *names; // what lade_tensor_list_keep copied
@@ -35,6 +35,9 @@ struct lade_tensors {
 // Notes a file and takes over header (malloc'ed, may be NULL), also when it fails.
 lade_code_t lade_tensor_list_add_file(lade_tensors_t *self, const char *path, uint64_t size,
                                       char *header, uint32_t *index_p, lade_error_t *error);
+
+// Makes room for so many tensors in one step, as far as LADE_TENSORS_MAX; a guess will do.
+void lade_tensor_list_reserve(lade_tensors_t *self, size_t count);
 
 // Copies *tensor to the end of the list. LADE_CORRUPT if its name is there already, LADE_TOO_LARGE.
 lade_code_t lade_tensor_list_add(lade_tensors_t *self, const lade_tensor_t *tensor,
