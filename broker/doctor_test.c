@@ -218,6 +218,89 @@ test_turn_that_is_not_committed_starts_none(void **state)
     t_destroy(broker);
 }
 
+// ---------------------------------------------------------------------------------------------------
+// A map that is too small
+
+static bool
+s_is_there(void *arg, lade_db_t db, lade_bytes_t entry, bool more, lade_bytes_t count)
+{
+    lade_bytes_t value;
+    (void)count;
+    return lade_store_get(arg, db, entry.data, entry.len, &value, NULL) == LADE_OK &&
+           (value.len > 0) == more;
+}
+
+static bool
+s_has_entries(void *arg, lade_bytes_t key, lade_bytes_t value)
+{
+    (void)key;
+    if (!lade_records_each_entry(value, s_is_there, arg))
+        fail_msg("a record lacks an entry");
+    return true;
+}
+
+static uint64_t
+s_entries(lade_store_t *store)
+{
+    uint64_t count = 0;
+    for (int db = LADE_DB_MODELS; db <= LADE_DB_MODELS_BY_HASH; db++)
+        count += lade_store_count(store, (lade_db_t)db);
+    return count + lade_store_count(store, LADE_DB_MODELS_SORTED);
+}
+
+// Each batch of a hundred records either is there with all its entries, or was refused and left
+// nothing; what was refused goes in when it is tried again.
+static void
+test_records_outgrow_a_tiny_map(void **state)
+{
+    (void)state;
+    static const struct lade_store_migration none[] = {{0, NULL}};
+    lade_store_options_t options = {
+        .map_bytes = 256 << 10, .schema = LADE_STORE_SCHEMA, .migrations = none};
+    char folder[] = "/tmp/lade-tiny-XXXXXX", text[3000];
+    lade_store_t *store;
+    lade_error_t error = {0};
+    int refused = 0, tries = 0;
+    memset(text, 'x', sizeof text);
+    text[sizeof text - 1] = '\0';
+    assert_non_null(mkdtemp(folder));
+    if (lade_store_open_with(folder, &options, &store, &error))
+        fail_msg("%s", error.message);
+    lade_records_t *records = lade_records_new(store, "/models");
+    for (int i = 0; i < 2000; i += tries == 0 ? 100 : 0) {
+        uint64_t before = s_entries(store);
+        lade_code_t code = LADE_OK;
+        for (int j = i; j < i + 100 && !code; j++) {
+            json_t *config = s_config(j), *stored = NULL;
+            json_object_set_new(json_object_get(config, "config"), "description",
+                                json_string(text));
+            code = lade_records_add(records, json_object_get(config, "config"), &stored, &error);
+            json_decref(stored);
+            json_decref(config);
+        }
+        lade_code_t ended = lade_store_commit(store, &error);
+        assert_int_equal(ended, code);
+        tries = code ? tries + 1 : 0;
+        refused += code != LADE_OK;
+        if (code)
+            assert_int_equal(code, LADE_NO_SPACE);
+        if (code)
+            assert_int_equal(s_entries(store), before);
+        assert_true(tries < 6);
+    }
+    assert_true(refused > 0); // else the map was not too small
+    lade_records_destroy(&records);
+    lade_store_close(&store);
+    if (lade_store_open_with(folder, &options, &store, &error))
+        fail_msg("%s", error.message);
+    assert_int_equal(lade_store_count(store, LADE_DB_MODELS), 2000);
+    assert_int_equal(
+        lade_store_scan(store, LADE_DB_MODELS, NULL, 0, 0, false, s_has_entries, store, NULL),
+        LADE_OK);
+    lade_store_close(&store);
+    lade_path_remove(folder, NULL);
+}
+
 int
 main(void)
 {
@@ -227,6 +310,7 @@ main(void)
         cmocka_unit_test(test_record_that_cannot_be_read_is_named),
         cmocka_unit_test(test_one_at_a_time_and_an_end_in_the_middle),
         cmocka_unit_test(test_turn_that_is_not_committed_starts_none),
+        cmocka_unit_test(test_records_outgrow_a_tiny_map),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
