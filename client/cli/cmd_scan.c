@@ -90,6 +90,17 @@ s_complain(const json_t *failed)
 
 // ---------------------------------------------------------------------------------------------------
 
+// Files that may be an install's own were left alone.
+static void
+s_say_busy(const lade_cli_t *cli, const json_t *result)
+{
+    int64_t busy = lade_json_int(result, "busy", 0);
+    if (busy)
+        lade_cli_say(cli,
+                     "%lld that came while an install runs may be its own: do it again afterwards",
+                     (long long)busy);
+}
+
 lade_code_t
 lade_cmd_scan_run(lade_cli_t *cli, lade_error_t *error)
 {
@@ -116,6 +127,7 @@ lade_cmd_scan_run(lade_cli_t *cli, lade_error_t *error)
                      (long long)lade_json_int(result, "added_count", 0),
                      dry ? "would be added" : "added", (long long)lade_json_int(result, "known", 0),
                      (long long)lade_json_int(result, "failed_count", 0));
+        s_say_busy(cli, result);
     }
     json_decref(result);
     return LADE_OK;
@@ -155,6 +167,7 @@ lade_cmd_scan_sync(lade_cli_t *cli, lade_error_t *error)
                      (long long)lade_json_int(result, "added_count", 0),
                      (long long)lade_json_int(result, "relinked_count", 0), (long long)missing,
                      (long long)lade_json_int(result, "unavailable_count", 0));
+        s_say_busy(cli, result);
         if (missing && !unregister)
             lade_cli_say(cli, "`lade sync --unregister` removes the records of what is missing");
     }

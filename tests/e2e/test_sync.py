@@ -164,6 +164,7 @@ def test_an_install_under_way_is_not_taken_for_a_stray():
         placed = weights.lora(os.path.join(world.models_dir, "sd-1", "lora", "placed.safetensors"), 5)
         result = synced(world)
         assert (result["added"], result["busy"]) == ([], 1), result
+        assert "1 that came while an install runs" in world.lade("sync").stderr
         other.fail(held, "not_found", "it was only for show")
         other.settle()
         result = synced(world)

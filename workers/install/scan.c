@@ -334,6 +334,8 @@ s_send(const lade_stage_t *job, json_t *state, json_t *paths, bool first, lade_a
        lade_error_t *error)
 {
     answer->jobs = json_array();
+    json_object_del(state, "page"); // the state travels with each stage: no more than it needs
+    json_object_del(state, "folders");
     json_object_set_new(state, "sent", json_array());
     if (first && s_is_sync(job))
         s_send_alike(job, state, paths, answer);
@@ -350,8 +352,6 @@ s_send(const lade_stage_t *job, json_t *state, json_t *paths, bool first, lade_a
     }
     json_decref(answer->jobs);
     answer->jobs = NULL;
-    json_object_del(state, "page");
-    json_object_del(state, "folders");
     return lade_json_bool(state, "more", false) ? lade_scan_look(job, state, answer, error)
                                                 : s_end(job, state, answer);
 }
