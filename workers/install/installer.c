@@ -65,25 +65,43 @@ s_identify(const void *rules, const char *path, const json_t *overrides, json_t 
     return lade_identify_path(rules, path, overrides, found_p, error);
 }
 
-// Hands the answer over; what it holds is the task's afterwards.
+static json_t *
+s_take(json_t **value)
+{
+    json_t *taken = *value;
+    *value = NULL;
+    return taken;
+}
+
+// Hands the answer over. It may share values with the task, which the loop frees at any time from
+// then on: so what is not handed over is freed before.
 static void
 s_answer(lade_task_t *task, lade_answer_t *answer, lade_code_t code, const lade_error_t *error)
 {
-    char about[64];
+    char about[64], *local_path = answer->local_path;
+    double retry_after_s = answer->final ? -1 : answer->retry_after_s;
+    int64_t total_bytes = answer->total_bytes;
+    answer->local_path = NULL;
     snprintf(about, sizeof about, "job %" PRId64, lade_task_id(task));
     if (code) {
         lade_log(LADE_LOG_INFO, about, "%s: %s", lade_code_name(code), error->message);
-        lade_task_set_result(task, json_incref(answer->result));
-        lade_task_fail(&task, error, answer->final ? -1 : answer->retry_after_s);
+        lade_task_set_result(task, s_take(&answer->result));
+        lade_stage_free(answer);
+        lade_task_fail(&task, error, retry_after_s);
     } else if (answer->waits) {
-        lade_log(LADE_LOG_DEBUG, about, "waits for %zu jobs", json_array_size(answer->jobs));
-        lade_task_await(&task, json_incref(answer->state), json_incref(answer->jobs),
-                        json_incref(answer->ask), answer->total_bytes, answer->local_path);
+        json_t *state = s_take(&answer->state), *jobs = s_take(&answer->jobs),
+               *ask = s_take(&answer->ask);
+        lade_log(LADE_LOG_DEBUG, about, "waits for %zu jobs", json_array_size(jobs));
+        lade_stage_free(answer);
+        lade_task_await(&task, state, jobs, ask, total_bytes, local_path);
     } else {
+        json_t *result = s_take(&answer->result), *effects = s_take(&answer->effects);
         lade_log(LADE_LOG_INFO, about, "%s done", lade_task_kind(task));
-        lade_task_set_undo(task, json_incref(answer->undo));
-        lade_task_done(&task, json_incref(answer->result), json_incref(answer->effects));
+        lade_task_set_undo(task, s_take(&answer->undo));
+        lade_stage_free(answer);
+        lade_task_done(&task, result, effects);
     }
+    free(local_path);
 }
 
 // In a thread of the pool.
@@ -119,7 +137,6 @@ s_run(void *arg, lade_task_t *task)
         code = lade_error_set(&error, LADE_NOT_IMPLEMENTED,
                               "this worker does no jobs of kind '%.40s'", lade_task_kind(task));
     s_answer(task, &answer, code, &error);
-    lade_stage_free(&answer);
 }
 
 static void
