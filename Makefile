@@ -1,5 +1,7 @@
 # lade: the one build file. `make help` lists what it can do.
 #
+# POINTS=1 is a build that dies where the tests say (common/point.h).
+#
 # Objects go to $(O)/obj, programs and libraries to $(O). A second build with other flags uses another O:
 # make O=build-asan SAN=address,undefined
 
@@ -13,7 +15,7 @@ san     := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-r
 
 override CFLAGS   += -std=c11 -fPIC -fvisibility=hidden -pthread -Wall -Wextra -Wformat=2 -Wstrict-prototypes \
                      -Wmissing-prototypes -Wshadow $(if $(WERROR),-Werror) $(san)
-override CPPFLAGS += -I. -I$O/gen -D_GNU_SOURCE -DLADE_VERSION='"$(VERSION)"' -MMD -MP
+override CPPFLAGS += -I. -I$O/gen $(if $(POINTS),-DLADE_POINTS) -D_GNU_SOURCE -DLADE_VERSION='"$(VERSION)"' -MMD -MP
 override LDFLAGS  += -pthread $(san)
 
 lib = $(shell pkg-config --libs $(1))

@@ -160,6 +160,15 @@ s_beat(const s_report_t *report)
     lade_shares_measure(report->broker->shares, report->worker,
                         rate >= 0 && rate < (double)LADE_JOB_MAX_RATE ? (int64_t)rate : -1);
     lade_jobs_beat(report->broker->jobs, report->worker, lade_wire_find(report->body, "jobs"));
+    const msgpack_object *leftovers = lade_wire_find(report->body, "leftovers");
+    if (leftovers) {
+        lade_buf_t *buf = lade_outbox_to_worker(report->broker->outbox, report->worker->peer,
+                                                report->worker->peer_len, LADE_W_BEAT);
+        lade_put_map(buf, 1);
+        LADE_PUT_KEY(buf, "ended");
+        s_put_ended(report->broker, leftovers, buf);
+        lade_outbox_end(report->broker->outbox);
+    }
     return true;
 }
 

@@ -17,6 +17,7 @@
 #include "common/endpoint.h"
 #include "common/log.h"
 #include "common/path.h"
+#include "common/point.h"
 #include "common/wire.h"
 
 #include <czmq.h>
@@ -235,12 +236,15 @@ s_commit(lade_router_t *self, lade_error_t *error)
         return lade_error_set(error, LADE_NO_SPACE, "commits are made to fail");
     }
     // What the keyspace refers to is there before it does.
+    LADE_POINT("commit");
     lade_code_t code = lade_secrets_save(broker->secrets, error);
     if (code) {
         lade_store_abort(broker->store);
         return code;
     }
-    return lade_store_commit(broker->store, error);
+    code = lade_store_commit(broker->store, error);
+    LADE_POINT("committed");
+    return code;
 }
 
 // Nothing of the turn is on disk: its calls are told so, and everything is taken up again from what

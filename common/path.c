@@ -1,5 +1,6 @@
 // Paths and files: safe names, folders, and the steps that make a file appear whole or not at all.
 #include "common/path.h"
+#include "common/point.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -177,8 +178,10 @@ s_sync(const char *path, int flags, lade_error_t *error)
     if (fd < 0)
         return lade_error_errno(error, errno, "cannot open %s", path);
     lade_code_t code = LADE_OK;
+    LADE_POINT("fsync");
     if (fsync(fd) != 0)
         code = lade_error_errno(error, errno, "cannot make %s durable", path);
+    LADE_POINT("fsync done");
     close(fd);
     return code;
 }
@@ -240,6 +243,7 @@ lade_path_sync_tree(const char *path, lade_error_t *error)
 lade_code_t
 lade_path_publish(const char *from, const char *to, lade_error_t *error)
 {
+    LADE_POINT("publish");
     if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) != 0) {
         // Some network file systems cannot say "no replace"; a hard link can, for files.
         struct stat st;
@@ -249,6 +253,7 @@ lade_path_publish(const char *from, const char *to, lade_error_t *error)
             return lade_error_errno(error, errno == ENOTEMPTY ? EEXIST : errno,
                                     "cannot move %s to %s", from, to);
     }
+    LADE_POINT("published");
     char *old = lade_path_folder(from), *new = lade_path_folder(to);
     lade_code_t code = lade_path_sync_folder(new, error);
     if (!code && strcmp(old, new) != 0)
@@ -349,6 +354,7 @@ s_copy_file(const char *from, const char *to, s_copy_t *copy, lade_error_t *erro
                    : lade_error_set(error, LADE_CANCELLED, "the copy was stopped");
     else
         code = s_copy_bytes(in, out, from, copy, error);
+    LADE_POINT("copied");
     if (!code && fsync(out) != 0)
         code = lade_error_errno(error, errno, "cannot make %s durable", to);
     if (out >= 0)
@@ -536,8 +542,10 @@ lade_path_write(const char *path, const void *data, size_t len, mode_t mode, lad
         code = lade_error_errno(error, errno, "cannot make %s durable", temporary);
     if (fd >= 0)
         close(fd);
+    LADE_POINT("write");
     if (!code && rename(temporary, path) != 0)
         code = lade_error_errno(error, errno, "cannot rename %s to %s", temporary, path);
+    LADE_POINT("written");
     if (code) {
         unlink(temporary);
     } else {

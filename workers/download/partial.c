@@ -11,6 +11,7 @@
 
 #include "common/log.h"
 #include "common/path.h"
+#include "common/point.h"
 #include "common/wire.h"
 #include "workers/download/block.h"
 
@@ -649,8 +650,10 @@ s_is_ours(const lade_partial_t *self)
 static lade_code_t
 s_sync(const lade_partial_t *self, lade_error_t *error)
 {
+    LADE_POINT("partial sync");
     if (fdatasync(self->fd) != 0)
         return lade_error_errno(error, errno, "cannot sync %s", self->path);
+    LADE_POINT("partial synced");
     if (!s_is_ours(self))
         return lade_error_set(error, LADE_STALE_LEASE, "%s is gone: a later attempt took it over",
                               self->path);

@@ -3,6 +3,7 @@
 
 #include "common/log.h"
 #include "common/path.h"
+#include "common/point.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -318,7 +319,12 @@ lade_place_discard(const char *models_dir, const char *path, lade_error_t *error
         nonce = (uint64_t)getpid();
     char *trash = s_format("%s/%s%016" PRIx64, models_dir, s_trash, nonce);
     lade_code_t code = LADE_OK;
-    if (rename(path, trash) == 0)
+    LADE_POINT("discard");
+    bool moved = rename(path, trash) == 0;
+    int why = errno;
+    LADE_POINT("discarded");
+    errno = why;
+    if (moved)
         code = lade_path_remove(trash, error);
     else if (errno != ENOENT && errno != ENOTDIR)
         code = lade_error_errno(error, errno, "cannot remove %s", path);

@@ -3,6 +3,7 @@
 
 #include "common/endpoint.h"
 #include "common/log.h"
+#include "common/point.h"
 #include "common/wire.h"
 
 #include <czmq.h>
@@ -49,6 +50,8 @@ lade_link_send(lade_link_t *self, int command, const void *body, size_t len)
 {
     void *socket = zsock_resolve(self->socket);
     const char byte = (char)command;
+    if (command != LADE_W_BEAT && command != LADE_W_PROGRESS) // those come as time goes
+        LADE_POINT(lade_worker_command_name(command));
     const struct {
         const void *data;
         size_t len;
@@ -58,6 +61,8 @@ lade_link_send(lade_link_t *self, int command, const void *body, size_t len)
         if (zmq_send(socket, frames[i].data, frames[i].len,
                      ZMQ_DONTWAIT | (i < 3 ? ZMQ_SNDMORE : 0)) < 0)
             return false; // only the first can: a message that began has its place
+    if (command != LADE_W_BEAT && command != LADE_W_PROGRESS)
+        LADE_POINT("sent");
     return true;
 }
 

@@ -24,11 +24,12 @@
 #include <sys/signalfd.h>
 
 enum {
-    S_PROGRESS_MS = 50,   // between two PROGRESS of one job
-    S_STOP_MS = 3000,     // for the work to let go after grace is over
-    S_BYE_MS = 1000,      // for the broker to acknowledge BYE
-    S_CONNECT_MS = 10000, // before a connection that does not come is tried anew
-    S_MESSAGES = 1000,    // taken from the socket in one turn
+    S_PROGRESS_MS = 50,    // between two PROGRESS of one job
+    S_STOP_MS = 3000,      // for the work to let go after grace is over
+    S_BYE_MS = 1000,       // for the broker to acknowledge BYE
+    S_LEFTOVERS_MS = 3000, // between two questions about leftovers
+    S_CONNECT_MS = 10000,  // before a connection that does not come is tried anew
+    S_MESSAGES = 1000,     // taken from the socket in one turn
 };
 
 typedef enum { S_CONNECT, S_HELLO, S_READY } s_state_t;
@@ -61,8 +62,9 @@ struct lade_worker {
     int64_t beat_ms, lease_ms, next_beat_ms;
     int64_t turn_ms; // when the last turn of the loop began
     double epoch;    // the broker's life
-    int64_t tries;   // HELLOs without a WELCOME since the last one
-    bool quiet;      // that the broker is missing was logged
+    int64_t next_leftovers_ms;
+    int64_t tries; // HELLOs without a WELCOME since the last one
+    bool quiet;    // that the broker is missing was logged
 
     s_held_t *held;
     size_t held_count;
@@ -185,17 +187,38 @@ s_send_hello(lade_worker_t *self)
     return sent;
 }
 
+// What is left of jobs whose end this worker has not heard of; NULL if it is not the time to ask.
+static json_t *
+s_leftovers(lade_worker_t *self)
+{
+    int64_t now_ms = s_now_ms();
+    if (!self->ops->leftovers || now_ms < self->next_leftovers_ms)
+        return NULL;
+    self->next_leftovers_ms = now_ms + S_LEFTOVERS_MS;
+    json_t *leftovers = self->ops->leftovers(self->arg);
+    if (json_array_size(leftovers))
+        return leftovers;
+    json_decref(leftovers);
+    return NULL;
+}
+
 static bool
 s_send_beat(lade_worker_t *self)
 {
     lade_buf_t body = LADE_BUF(LADE_WIRE_MAX_BODY);
     lade_pack_t pack;
+    json_t *leftovers = s_leftovers(self);
     json_t *stats = self->ops->stats ? self->ops->stats(self->arg) : NULL;
     // Who lets go still has to answer for its jobs until BYE gives them back; it names none, which
     // is not the same as naming an empty list.
     bool jobs = self->leaving < S_LETTING_GO;
     lade_pack_open(&pack, &body);
-    lade_pack_map(&pack, (size_t)jobs + (stats != NULL));
+    lade_pack_map(&pack, (size_t)jobs + (stats != NULL) + (leftovers != NULL));
+    if (leftovers) {
+        lade_pack_str(&pack, "leftovers");
+        lade_pack_json(&pack, leftovers);
+        json_decref(leftovers);
+    }
     if (jobs)
         s_pack_jobs(self, &pack, false);
     if (stats) {
@@ -503,6 +526,8 @@ s_on_beat(lade_worker_t *self, json_t *body)
 {
     if (self->state == S_READY && !lade_json_bool(body, "known", true))
         s_hello(self);
+    else
+        s_tell_ended(self, json_object_get(body, "ended"));
 }
 
 static void
