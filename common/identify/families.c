@@ -16,6 +16,7 @@ struct lade_families {
     size_t count;
     json_t *names; // of the families read, with rules or without
     lade_rulefile_block_t *blocks;
+    lade_patterns_t *patterns;
 };
 
 // ---------------------------------------------------------------------------------------------------
@@ -27,8 +28,12 @@ s_pattern(lade_rulefile_t *reader, const yaml_node_t *node, lade_pattern_t **pat
     static const char *const keys[] = {"exact", "prefix",  "suffix", "contains",
                                        "regex", "sibling", "except", NULL};
     lade_pattern_t *self = *pattern_p = lade_rulefile_alloc(reader, sizeof *self);
-    if (node->type != YAML_MAPPING_NODE) // a name or a list of names
-        return lade_rulefile_list(reader, node, true, &self->exact);
+    if (node->type != YAML_MAPPING_NODE) { // a name or a list of names
+        lade_code_t code = lade_rulefile_list(reader, node, true, &self->exact);
+        if (!code)
+            lade_patterns_add(reader->patterns, self);
+        return code;
+    }
     if (++reader->depth > LADE_RULEFILE_MAX_DEPTH)
         return lade_rulefile_fail(reader, node, "nested deeper than %d", LADE_RULEFILE_MAX_DEPTH);
     json_t **lists[] = {&self->exact, &self->prefix, &self->suffix, &self->contains};
@@ -39,6 +44,8 @@ s_pattern(lade_rulefile_t *reader, const yaml_node_t *node, lade_pattern_t **pat
             code = lade_rulefile_list(reader, part, true, lists[i]);
     if (!code && (part = lade_rulefile_find(reader, node, "regex")))
         code = lade_rulefile_regex(reader, part, 0, &self->regex);
+    if (!code && part)
+        code = lade_rulefile_text(reader, part, &self->regex_text);
     if (!code && (part = lade_rulefile_find(reader, node, "sibling"))) {
         if (json_array_size(self->suffix) != 1)
             return lade_rulefile_fail(reader, part, "sibling takes the place of one suffix");
@@ -46,6 +53,8 @@ s_pattern(lade_rulefile_t *reader, const yaml_node_t *node, lade_pattern_t **pat
     }
     if (!code && (part = lade_rulefile_find(reader, node, "except")))
         code = s_pattern(reader, part, &self->except);
+    if (!code)
+        lade_patterns_add(reader->patterns, self);
     reader->depth--;
     return code;
 }
@@ -645,8 +654,11 @@ lade_families_read(lade_families_t *self, const char *name, const char *text, si
                               parser.problem_mark.line + 1,
                               parser.problem ? parser.problem : "not YAML");
     } else {
-        lade_rulefile_t reader = {
-            .blocks = &self->blocks, .doc = &doc, .file = name, .error = error};
+        lade_rulefile_t reader = {.blocks = &self->blocks,
+                                  .patterns = self->patterns,
+                                  .doc = &doc,
+                                  .file = name,
+                                  .error = error};
         const yaml_node_t *root = yaml_document_get_root_node(&doc);
         code = root ? s_rules(self, &reader, root, s_family_name(&reader, name), site)
                     : lade_error_set(error, LADE_CONFIG_ERROR, "%s:1: the file is empty", name);
@@ -662,7 +674,20 @@ lade_families_new(void)
     lade_families_t *self = calloc(1, sizeof *self);
     if (!self || !(self->names = json_object()))
         abort();
+    self->patterns = lade_patterns_new();
     return self;
+}
+
+const lade_patterns_t *
+lade_families_patterns(const lade_families_t *self)
+{
+    return self->patterns;
+}
+
+void
+lade_families_close(lade_families_t *self)
+{
+    lade_patterns_build(self->patterns);
 }
 
 size_t
@@ -689,6 +714,7 @@ lade_families_destroy(lade_families_t **self_p)
     lade_families_t *self = *self_p;
     if (!self)
         return;
+    lade_patterns_destroy(&self->patterns);
     lade_rulefile_free(&self->blocks);
     json_decref(self->names);
     free(self->rules);

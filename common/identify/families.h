@@ -8,20 +8,12 @@
 #define LADE_FAMILIES_H
 
 #include "common/error.h"
+#include "common/identify/pattern.h"
 
 #include <jansson.h>
 #include <regex.h>
 #include <stdbool.h>
 #include <stddef.h>
-
-// Which tensor names are meant: each list that is not empty has to have a member that fits.
-typedef struct lade_pattern lade_pattern_t;
-struct lade_pattern {
-    json_t *exact, *prefix, *suffix, *contains; // arrays of text, or NULL
-    regex_t *regex;
-    const char *sibling; // with this in place of the one suffix it names a tensor too
-    lade_pattern_t *except;
-};
 
 typedef enum {
     LADE_SOURCE_NONE,
@@ -122,6 +114,12 @@ lade_code_t lade_families_read(lade_families_t *self, const char *name, const ch
 
 size_t lade_families_count(const lade_families_t *self);
 const lade_rule_t *lade_families_get(const lade_families_t *self, size_t index);
+
+// The patterns of all rules; lade_families_close makes them fit to be searched for.
+const lade_patterns_t *lade_families_patterns(const lade_families_t *self);
+
+// To be called when all families have been read, before the first question.
+void lade_families_close(lade_families_t *self);
 
 // True if a family of that name (without ".yaml") has been read.
 bool lade_families_has(const lade_families_t *self, const char *family);

@@ -96,6 +96,7 @@ lade_identify_new(const char *site_folder, lade_identify_t **self_p, lade_error_
         code = s_read_site(self, site_folder, error);
     if (!code)
         code = s_read_shipped(self, error);
+    lade_families_close(self->families);
     if (code)
         lade_identify_destroy(&self);
     *self_p = self;
@@ -284,6 +285,7 @@ s_try_all(const lade_identify_t *self, lade_subject_t *subject, const json_t *gi
         if (!s_applies(rule, subject, given))
             continue;
         lade_match_t match = {.subject = subject,
+                              .patterns = lade_families_patterns(self->families),
                               .given = given,
                               .found = json_object(),
                               .identify = s_identify_inside,

@@ -12,8 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { S_MAX_SIBLING = 1200 };
-
 static bool s_say(lade_match_t *self, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -30,100 +28,6 @@ s_say(lade_match_t *self, const char *format, ...)
 
 // ---------------------------------------------------------------------------------------------------
 // Patterns
-
-static bool
-s_ends(const char *text, size_t len, const char *tail, size_t tail_len)
-{
-    return len >= tail_len && memcmp(text + len - tail_len, tail, tail_len) == 0;
-}
-
-typedef bool (*s_fits_t)(const char *name, size_t len, const char *part, size_t part_len);
-
-static bool
-s_is_exact(const char *name, size_t len, const char *part, size_t part_len)
-{
-    return len == part_len && memcmp(name, part, len) == 0;
-}
-
-static bool
-s_has_prefix(const char *name, size_t len, const char *part, size_t part_len)
-{
-    return len >= part_len && memcmp(name, part, part_len) == 0;
-}
-
-static bool
-s_has_part(const char *name, size_t len, const char *part, size_t part_len)
-{
-    return memmem(name, len, part, part_len) != NULL;
-}
-
-// True if any text of the list fits, or there is no list.
-static bool
-s_any(const json_t *list, s_fits_t fits, const lade_tensor_t *tensor)
-{
-    size_t count = json_array_size(list);
-    for (size_t i = 0; i < count; i++) {
-        const json_t *part = json_array_get(list, i);
-        if (fits(tensor->name, tensor->name_len, json_string_value(part), json_string_length(part)))
-            return true;
-    }
-    return count == 0;
-}
-
-// With the sibling's tail in place of the suffix it has to name a tensor too.
-static bool
-s_has_sibling(const lade_tensors_t *tensors, const lade_pattern_t *pattern,
-              const lade_tensor_t *tensor)
-{
-    char name[S_MAX_SIBLING];
-    size_t cut = json_string_length(json_array_get(pattern->suffix, 0));
-    size_t head = tensor->name_len - cut, tail = strlen(pattern->sibling);
-    if (head + tail >= sizeof name)
-        return false;
-    memcpy(name, tensor->name, head);
-    memcpy(name + head, pattern->sibling, tail + 1);
-    return lade_tensors_find(tensors, name) != NULL;
-}
-
-// The cheap questions first: of thousands of names only a few reach the regular expression.
-static bool
-s_fits(const lade_tensors_t *tensors, const lade_pattern_t *pattern, const lade_tensor_t *tensor)
-{
-    return s_any(pattern->exact, s_is_exact, tensor) &&
-           s_any(pattern->prefix, s_has_prefix, tensor) && s_any(pattern->suffix, s_ends, tensor) &&
-           s_any(pattern->contains, s_has_part, tensor) &&
-           (!pattern->regex || regexec(pattern->regex, tensor->name, 0, NULL, 0) == 0) &&
-           (!pattern->sibling || s_has_sibling(tensors, pattern, tensor)) &&
-           (!pattern->except || !s_fits(tensors, pattern->except, tensor));
-}
-
-static bool
-s_is_only_exact(const lade_pattern_t *pattern)
-{
-    return pattern->exact && !pattern->prefix && !pattern->suffix && !pattern->contains &&
-           !pattern->regex && !pattern->except;
-}
-
-// Each tensor that fits, one a call; *at starts at 0. Of exact names the first that is there, by
-// the hash.
-static const lade_tensor_t *
-s_next(const lade_tensors_t *tensors, const lade_pattern_t *pattern, size_t *at)
-{
-    if (s_is_only_exact(pattern)) {
-        const lade_tensor_t *tensor = NULL;
-        for (; !tensor && *at < json_array_size(pattern->exact); ++*at)
-            tensor =
-                lade_tensors_find(tensors, json_string_value(json_array_get(pattern->exact, *at)));
-        *at = SIZE_MAX;
-        return tensor;
-    }
-    for (size_t count = lade_tensors_count(tensors); *at < count;) {
-        const lade_tensor_t *tensor = lade_tensors_get(tensors, (*at)++);
-        if (s_fits(tensors, pattern, tensor))
-            return tensor;
-    }
-    return NULL;
-}
 
 // A pattern in words: its first member.
 static const char *
@@ -168,8 +72,8 @@ s_of_tensor(const lade_source_t *source, const lade_tensor_t *tensor)
 }
 
 // The tensors a source is asked of: the file's, or those of the first of its folders that has any.
-static const lade_tensors_t *
-s_tensors(lade_match_t *self, const lade_source_t *source)
+static lade_search_t *
+s_search(lade_match_t *self, const lade_source_t *source)
 {
     const lade_tensors_t *tensors = source->in ? NULL : self->subject->tensors;
     for (size_t i = 0; !tensors && i < json_array_size(source->in); i++)
@@ -178,17 +82,17 @@ s_tensors(lade_match_t *self, const lade_source_t *source)
     if (!tensors)
         s_say(self, "there are no weights in %s that can be read",
               json_string_value(json_array_get(source->in, 0)));
-    return tensors;
+    return tensors ? lade_subject_search(self->subject, self->patterns, tensors) : NULL;
 }
 
 // Tensors that fit and differ tell nothing, so that their order cannot matter.
 static json_t *
-s_agreed(lade_match_t *self, const lade_tensors_t *tensors, const lade_source_t *source)
+s_agreed(lade_match_t *self, lade_search_t *search, const lade_source_t *source)
 {
     json_t *agreed = NULL;
     char words[120];
     const lade_tensor_t *tensor;
-    for (size_t at = 0; (tensor = s_next(tensors, source->pattern, &at));) {
+    for (size_t at = 0; (tensor = lade_search_next(search, source->pattern, &at));) {
         json_t *value = s_of_tensor(source, tensor);
         if (!agreed)
             agreed = value;
@@ -211,13 +115,13 @@ s_agreed(lade_match_t *self, const lade_tensors_t *tensors, const lade_source_t 
 static json_t *
 s_read_key(lade_match_t *self, const lade_source_t *source)
 {
-    const lade_tensors_t *tensors = s_tensors(self, source);
-    if (!tensors)
+    lade_search_t *search = s_search(self, source);
+    if (!search)
         return NULL;
     if (source->take != LADE_TAKE_COUNT)
-        return s_agreed(self, tensors, source);
+        return s_agreed(self, search, source);
     json_int_t count = 0;
-    for (size_t at = 0; s_next(tensors, source->pattern, &at);)
+    for (size_t at = 0; lade_search_next(search, source->pattern, &at);)
         count++;
     return json_integer(count);
 }
@@ -468,13 +372,13 @@ s_check_value(lade_match_t *self, const lade_condition_t *condition, const json_
 static bool
 s_check_every(lade_match_t *self, const lade_condition_t *condition)
 {
-    const lade_tensors_t *tensors = s_tensors(self, &condition->source);
+    lade_search_t *search = s_search(self, &condition->source);
     const lade_tensor_t *tensor;
     char shown[80];
-    if (!tensors)
+    if (!search)
         return false;
-    for (size_t at = 0; (tensor = s_next(tensors, condition->source.pattern, &at));)
-        if (!s_fits(tensors, condition->check.every, tensor))
+    for (size_t at = 0; (tensor = lade_search_next(search, condition->source.pattern, &at));)
+        if (!lade_search_fits(search, condition->check.every, tensor))
             return s_say(self, "it also has %s", lade_tensor_list_show(tensor->name, shown));
     return true;
 }

@@ -11,9 +11,10 @@ enum { LADE_MATCH_REASON = 240 };
 typedef struct lade_match lade_match_t;
 struct lade_match {
     lade_subject_t *subject;
-    const json_t *given;            // fields the caller sets, none of them null; or NULL
-    json_t *found;                  // fields set so far
-    char reason[LADE_MATCH_REASON]; // why it does not fit
+    const lade_patterns_t *patterns; // of all rules
+    const json_t *given;             // fields the caller sets, none of them null; or NULL
+    json_t *found;                   // fields set so far
+    char reason[LADE_MATCH_REASON];  // why it does not fit
 
     // Identifies a file inside a folder as a given type; a new map, or NULL.
     json_t *(*identify)(const void *engine, lade_subject_t *inside, const char *type);

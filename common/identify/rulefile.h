@@ -4,6 +4,7 @@
 #define LADE_RULEFILE_H
 
 #include "common/error.h"
+#include "common/identify/pattern.h"
 
 #include <jansson.h>
 #include <regex.h>
@@ -25,6 +26,7 @@ struct lade_rulefile_block {
 // Where the reader is.
 typedef struct {
     lade_rulefile_block_t **blocks;
+    lade_patterns_t *patterns; // those read are added to them
     yaml_document_t *doc;
     const char *file; // what errors call it
     int depth;        // of nested nodes; who goes down checks it against the ceiling

@@ -150,6 +150,19 @@ lade_subject_weights(lade_subject_t *self, const char *relative)
     return found ? found->tensors : NULL;
 }
 
+lade_search_t *
+lade_subject_search(lade_subject_t *self, const lade_patterns_t *patterns,
+                    const lade_tensors_t *tensors)
+{
+    for (size_t i = 0; i < self->search_count; i++)
+        if (lade_search_tensors(self->searches[i]) == tensors)
+            return self->searches[i];
+    self->searches = realloc(self->searches, (self->search_count + 1) * sizeof *self->searches);
+    if (!self->searches)
+        abort();
+    return self->searches[self->search_count++] = lade_search_new(patterns, tensors);
+}
+
 // ---------------------------------------------------------------------------------------------------
 
 // Adds "a, b, c" of at most three names to what is in words.
@@ -238,6 +251,9 @@ lade_subject_destroy(lade_subject_t **self_p)
         free(weights->relative);
         free(weights);
     }
+    for (size_t i = 0; i < self->search_count; i++)
+        lade_search_destroy(&self->searches[i]);
+    free(self->searches);
     lade_tensors_destroy(&self->tensors);
     json_decref(self->configs);
     free(self->parent);

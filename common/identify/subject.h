@@ -4,6 +4,7 @@
 #define LADE_SUBJECT_H
 
 #include "common/formats/tensors.h"
+#include "common/identify/pattern.h"
 
 // The weights of a folder inside a folder.
 typedef struct lade_subject_weights lade_subject_weights_t;
@@ -19,7 +20,9 @@ struct lade_subject {
     lade_subject_t *inside;  // of a folder: files in it that were looked at
     lade_subject_t *next;    // in that list
     lade_subject_weights_t *weights; // of a folder: folders in it whose weights were looked at
-    lade_error_t problem;            // first thing in the folder that could not be read
+    lade_search_t **searches;        // what was looked for in its lists of tensors, one each
+    size_t search_count;
+    lade_error_t problem; // first thing in the folder that could not be read
 };
 
 // Opens a file or folder. overrides may be NULL; its "name" becomes the subject's.
@@ -40,6 +43,10 @@ lade_subject_t *lade_subject_inside(lade_subject_t *self, const char *relative);
 // The weights in the folder at a relative path ("." for its own) as one list, NULL if there are
 // none or they cannot be read (then problem says so). Stays the subject's.
 const lade_tensors_t *lade_subject_weights(lade_subject_t *self, const char *relative);
+
+// What is looked for in one of the subject's lists of tensors. Stays the subject's.
+lade_search_t *lade_subject_search(lade_subject_t *self, const lade_patterns_t *patterns,
+                                   const lade_tensors_t *tensors);
 
 // A few words on what it is: "a safetensors file of 3 tensors (a, b, c)". You free it.
 char *lade_subject_words(const lade_subject_t *self);
