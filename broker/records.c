@@ -127,9 +127,9 @@ s_decode(lade_bytes_t bytes, json_t **record_p, lade_error_t *error)
         "a model record in the keyspace cannot be read; restore the keyspace from a copy");
 }
 
-// The record as it is stored; LADE_UNKNOWN_MODEL.
-static lade_code_t
-s_stored(lade_records_t *self, const char *key, lade_bytes_t *bytes, lade_error_t *error)
+lade_code_t
+lade_records_get_stored(lade_records_t *self, const char *key, lade_bytes_t *bytes,
+                        lade_error_t *error)
 {
     lade_code_t code = lade_store_get(self->store, LADE_DB_MODELS, key, strlen(key), bytes, error);
     if (code == LADE_NOT_FOUND)
@@ -143,7 +143,7 @@ lade_records_get(lade_records_t *self, const char *key, json_t **record_p, lade_
 {
     lade_bytes_t bytes;
     *record_p = NULL;
-    lade_code_t code = s_stored(self, key, &bytes, error);
+    lade_code_t code = lade_records_get_stored(self, key, &bytes, error);
     return code ? code : s_decode(bytes, record_p, error);
 }
 
@@ -151,7 +151,7 @@ lade_code_t
 lade_records_get_packed(lade_records_t *self, const char *key, lade_bytes_t *record,
                         lade_error_t *error)
 {
-    lade_code_t code = s_stored(self, key, record, error);
+    lade_code_t code = lade_records_get_stored(self, key, record, error);
     if (code || lade_wire_check(record->data, record->len, NULL) == LADE_OK)
         return code;
     json_t *none;
@@ -304,7 +304,7 @@ static lade_code_t
 s_copy(lade_records_t *self, const char *key, lade_buf_t *copy, lade_error_t *error)
 {
     lade_bytes_t bytes;
-    lade_code_t code = s_stored(self, key, &bytes, error);
+    lade_code_t code = lade_records_get_stored(self, key, &bytes, error);
     *copy = LADE_BUF(SIZE_MAX / 2);
     return code ? code : lade_buf_add(copy, bytes.data, bytes.len, error);
 }

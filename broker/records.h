@@ -42,6 +42,9 @@ lade_code_t lade_records_get(lade_records_t *self, const char *key, json_t **rec
 // is.
 lade_code_t lade_records_get_packed(lade_records_t *self, const char *key, lade_bytes_t *record,
                                     lade_error_t *error);
+// The same unchecked: whatever the keyspace has under that key.
+lade_code_t lade_records_get_stored(lade_records_t *self, const char *key, lade_bytes_t *bytes,
+                                    lade_error_t *error);
 bool lade_records_exists(lade_records_t *self, const char *key);
 
 // The record stored under that path (absolute, or relative to the models folder); NULL and LADE_OK
