@@ -235,7 +235,8 @@ test_key_sets_give_the_same_answer_in_any_order(void **state)
         {"SD2.vae", "decoder.conv_in.weight 512,4,3,3",               KIND("vae", "sd-2", "checkpoint")},
         {"flux_vae", "decoder.conv_in.weight 512,16,3,3",             KIND("vae", "flux", "checkpoint")},
         {"vae", "decoder.conv_in.weight 512,16,3,3,3",                REFUSED},
-        {"vae", "decoder.conv_in.weight 512,32,3,3",                  REFUSED},
+        {"sd3_vae", "decoder.conv_in.weight 512,16,3,3",          KIND("vae", "sd-3", "checkpoint")},
+        {"vae", "decoder.conv_in.weight 512,32,3,3",              KIND("vae", "flux2", "checkpoint")},
         {"x", "encoder.conv_in.weight 128,3,3,3",                     REFUSED},
         {"some-vae", "encoder.conv_in.weight 128,3,3,3",              KIND("vae", "sd-1", "checkpoint")},
         // ControlNet

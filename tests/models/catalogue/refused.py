@@ -4,19 +4,21 @@ from networks.clip import clip
 from networks.net import Net
 
 OWN = 'made to be refused'
-LLAMA = 'huggingface/transformers: modeling_llama.py'
 CLIP = 'huggingface/transformers: modeling_clip.py'
 
 
-def llm(small):
-    net = Net('BF16')
-    width = 64 if small else 2048
-    net.add('model.embed_tokens.weight', 256, width)
-    for i in range(4):
-        for part in ('q_proj', 'k_proj', 'v_proj', 'o_proj'):
-            net.linear('model.layers.%d.self_attn.%s' % (i, part), width, width, bias=False)
-    return {'config.json': {'architectures': ['LlamaForCausalLM'], 'model_type': 'llama', 'hidden_size': width},
-            'tokenizer.json': {}, 'model.safetensors': net}
+def general(config):
+    """A folder of many things, as somebody's home has them, with a config.json that is no model's."""
+    def make(small):
+        files = {'notes-%02d.txt' % i: b'a note' for i in range(51)}
+        files['config.json'] = config
+        return files
+    return make
+
+
+def many_models(small):
+    """A folder of unrelated models, each a file: it is none itself."""
+    return {'%s.safetensors' % name: Net().include('', {'emb_params': ('F32', (1, 768))}) for name in ('a', 'b')}
 
 
 def truncated(small):
@@ -32,7 +34,12 @@ CASES = {
     'bad-one-matrix': Case('matrix.safetensors', tensors({'fc.weight': ('F32', (1000, 768))}), REFUSED, OWN),
     'bad-width': Case('odd.safetensors', tensors({'emb_params': ('F32', (2, 512))}), REFUSED, OWN),
     'bad-text-encoder': Case('clip.safetensors', lambda small: {'': clip(small=small)}, REFUSED, CLIP),
-    'bad-llm': Case('some-llm/', llm, REFUSED, LLAMA),
+    'bad-home': Case('home/', general({'name': 'my settings', 'model_type': 'pickup truck'}), REFUSED, OWN),
+    'bad-home-list': Case('home-list/', general([1, 2, 3]), REFUSED, OWN),
+    'bad-home-class': Case('home-class/', general({'_class_name': 'set_seed', 'architectures': ['AutoTokenizer']}), REFUSED, OWN),
+    'bad-home-abstract': Case('home-abstract/', general({'_class_name': 'DiffusionPipeline'}), REFUSED, OWN),
+    'bad-many-models': Case('many/', many_models, REFUSED, OWN),
+    'bad-empty-index': Case('empty-index/', lambda small: {'model_index.json': {}}, REFUSED, OWN),
     'bad-pickle': Case('model.ckpt', lambda small: {'': b'PK\3\4' + bytes(60)}, {'error': 'corrupt'}, OWN),
     'bad-page': Case('page.safetensors', lambda small: {'': b'<!DOCTYPE html><html></html>'},
                      {'error': 'not_a_model'}, OWN),
