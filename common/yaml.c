@@ -217,8 +217,10 @@ s_alias(s_reader_t *self, const yaml_event_t *event, json_t **value_p)
     const json_t *anchor = json_object_get(self->anchors, (const char *)event->data.alias.anchor);
     if (!anchor)
         return s_wrong(self, event, "an alias of what is not there, or of itself");
-    *value_p = json_incref(json_array_get(anchor, 0));
-    return s_count(self, event, (size_t)json_integer_value(json_array_get(anchor, 1)));
+    lade_code_t code = s_count(self, event, (size_t)json_integer_value(json_array_get(anchor, 1)));
+    if (!code)
+        *value_p = json_incref(json_array_get(anchor, 0));
+    return code;
 }
 
 static lade_code_t s_value(s_reader_t *self, const yaml_event_t *event, int depth, const char *key,

@@ -174,9 +174,11 @@ test_texts_come_back(void **state)
     s_round(json_stringn_nocheck("\xff\xfe\0", 3)); // !!binary
     s_round(json_stringn_nocheck("caf\xe9", 4));
     s_round(json_stringn_nocheck("ca\xe9", 3));
-    char *text = s_written(json_stringn_nocheck("\xff", 1));
+    json_t *bytes = json_stringn_nocheck("\xff", 1);
+    char *text = s_written(bytes);
     assert_non_null(strstr(text, "!!binary"));
     free(text);
+    json_decref(bytes);
 }
 
 static void
