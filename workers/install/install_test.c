@@ -394,6 +394,7 @@ test_an_old_attempt_that_wakes_up_leaves_the_new_one_alone(void **state)
     assert_false(test_folder_has(world->models, "tmpinstall_7/copy_1"));
     assert_true(test_folder_has(world->models, "tmpinstall_7/copy_2/foo.safetensors"));
     // The new owner goes on.
+    json_decref(world->state);
     world->state = accepted;
     world->attempt = 2;
     world->stop = LADE_STOP_NONE;
