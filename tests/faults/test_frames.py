@@ -14,12 +14,13 @@ OPS = {
              "model_info_by_name version",
     "jobs": "submit get list cancel pause start retry purge wait why",
     "install": "heuristic_import import_model list_jobs get_job_by_id get_job_by_source cancel_job prune_jobs wait_for_job "
-               "wait_for_installs unregister delete register_path install_path unconditionally_delete download_and_cache list_cache clear_cache",
+               "wait_for_installs unregister delete register_path install_path unconditionally_delete download_and_cache list_cache clear_cache "
+               "scan_directory sync_to_config verify metadata",
     "download": "create_download_job submit_download_job list_jobs id_to_job start_job pause_job cancel_job start_all_jobs "
                 "pause_all_jobs cancel_all_jobs prune_jobs wait_for_job join",
     "load": "load_model_by_key load_model_by_attr load_model_by_config lock unlock unload cache_stats",
     "events": "since snapshot",
-    "broker": "status workers metrics gates set",
+    "broker": "status workers metrics gates set backup check",
 }
 ARGS = ("id ids key config path name base type tags source kind spec priority token requires gates start timeout_s limit "
         "offset seq prefixes gate closed_for_s job destination destdir filename sha256 size lease submodel parent status all "
@@ -117,6 +118,7 @@ def test_every_op_with_odd_arguments():
                 for _ in range(10):
                     args = {name: rng.choice(ODD) for name in rng.sample(ARGS, 6)}
                     sent.append((service, op, args, client.send(service, op, **args)))
+        client.call("jobs", "cancel", all=True)  # what waits for a job is answered as well
         for service, op, args, number in sent:
             try:
                 client.receive(number, 60)
