@@ -56,3 +56,25 @@ def test_every_event_is_documented():
     for name in sorted(names):
         stem, last = name.rsplit("_", 1)
         assert f"`{name}`" in text or re.search(rf"`{stem}_\w+`.*`_{last}`", text), f"broker/README.md lacks {name}"
+
+
+def test_every_method_of_the_system_it_follows_is_there():
+    """README "Coming from the system it follows": each op, function, command and test of the table exists."""
+    section = read("README.md").split("## Coming from the system it follows")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("| `")]
+    assert len(rows) > 45, len(rows)
+    lade, header = os.path.join(os.environ["LADE_BUILD"], "lade"), read("client/lade.h")
+    for there, op, function, command, test in rows:
+        if op:
+            service, name = op.strip("`").split(".")
+            assert f'{{"{name}",' in read(f"broker/service_{service}.c"), f"{there}: no op {op}"
+        if function:
+            assert re.search(rf"\b{function.strip('`')}\(", header), f"{there}: lade.h has no {function}"
+        if command:
+            words = command.strip("`").split()
+            done = subprocess.run([lade, "help", words[0]], capture_output=True, text=True, timeout=20)
+            assert done.returncode == 0, f"{there}: {done.stderr}"
+            for option in words[1:]:
+                assert not option.startswith("-") or option in done.stdout, f"{there}: lade {words[0]} has no {option}"
+        name, path = re.match(r"\[(.+)\]\((.+)\)", test).groups()
+        assert f"def test_{name.split('/')[2]}(" in read(path), f"{there}: there is no test {name}"

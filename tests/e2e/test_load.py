@@ -91,6 +91,34 @@ def test_two_processes_share_one_segment():
         second.end()
 
 
+def test_by_key_by_attributes_and_by_config():
+    """Three ways to say which; what cannot be told apart is refused."""
+    with World() as world:
+        folder = os.path.join(world.folder, "one")
+        world.up()
+        record = installed(world, samples.pipeline(folder))
+        wanted = {"submodel": "vae"}
+        by_key = world.call("load", "load_model_by_key", key=record["key"], **wanted)
+        by_attr = world.call("load", "load_model_by_attr", name=record["name"], base=record["base"], type="main", **wanted)
+        by_config = world.call("load", "load_model_by_config", config=record, **wanted)
+        assert by_key["config"]["key"] == record["key"] and by_key["submodel"] == "vae"
+        assert by_key["segment"]["id"] == by_attr["segment"]["id"] == by_config["segment"]["id"], "one segment"
+        for args, code in (({"name": "nobody", "base": "sd-1", "type": "main"}, "UnknownModel"),):
+            refuses(world, code, "load", "load_model_by_attr", **args, **wanted)
+        world.call("store", "add_model", config={**record, "key": None, "path": "sd-1/main/another", "version": None})
+        refuses(world, "ValueError", "load", "load_model_by_attr", name=record["name"], base=record["base"], type="main", **wanted)
+        refuses(world, "UnknownModel", "load", "load_model_by_config", config={**record, "key": "0" * 32}, **wanted)
+
+
+def refuses(world, code, service, op, **args):
+    try:
+        answer = world.call(service, op, **args)
+    except LadeError as error:
+        assert error.code == code, error
+        return
+    raise AssertionError(f"{op} was not refused: {answer}")
+
+
 def test_submodels_of_a_folder():
     with World() as world:
         folder = samples.pipeline(os.path.join(world.folder, "pipe"))
