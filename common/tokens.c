@@ -241,6 +241,15 @@ lade_tokens_match(const lade_remote_tokens_t *self, const char *url)
     return found;
 }
 
+char *
+lade_tokens_of_list(const lade_remote_tokens_t *self, const char *url)
+{
+    const lade_remote_token_t *entry = lade_tokens_match(self, url);
+    if (!entry)
+        return NULL;
+    return entry->token ? strdup(entry->token) : s_of_file(entry->token_file);
+}
+
 void
 lade_tokens_free(lade_remote_tokens_t *self)
 {

@@ -32,6 +32,10 @@ lade_code_t lade_tokens_add(lade_remote_tokens_t *self, const char *url_regex, c
 // if none is.
 const lade_remote_token_t *lade_tokens_match(const lade_remote_tokens_t *self, const char *url);
 
+// The token of that entry; NULL if there is none, or, with a log line, if its file holds none. Free
+// it with lade_tokens_wipe.
+char *lade_tokens_of_list(const lade_remote_tokens_t *self, const char *url);
+
 // Wipes the memory.
 void lade_tokens_free(lade_remote_tokens_t *self);
 

@@ -5,7 +5,7 @@ import urllib.request
 
 from lib import samples, weights
 from lib.checks import check_completed, check_fields, check_files, ended_event, no_leftovers, watch_install
-from lib.world import LadeError, World
+from lib.world import QUICK, LadeError, World
 
 LIMIT_S = 180
 
@@ -111,6 +111,19 @@ def test_each_refusal_says_what_to_do():
         for name, token in (("gated", "hf_good"), ("private", "hf_good"), ("open", None)):
             job = world.install(f"org/{name}::x.safetensors", config={"name": name}, access_token=token, on_equal="copy")
             assert job["status"] == "completed", (name, job["error_type"], job["error"])
+
+
+def test_a_token_by_pattern_is_for_the_list_too():
+    """remote_api_tokens open a private repository: its list as well as its files, and not the CDN."""
+    with World() as world:
+        repo = samples.pipeline(world.hub.repo("org/private"))
+        world.hub.repo_settings("org/private", private=True, gated="auto")
+        world.configure(**{**QUICK, "remote_api_tokens": [{"url_regex": f"^{world.hub.url}/", "token": "hf_good"}]})
+        world.up()
+        job, seen = watch_install(world, "org/private")
+        check_files(world, check_completed(job, seen, downloads=True), repo)
+        log = world.hub.log()
+        assert log["totals"]["cdn_authorization"] == 0 and "hf_good" not in repr(job) + repr(seen)
 
 
 def test_a_missing_variant_falls_back():

@@ -1,4 +1,5 @@
 """The hub itself: the tests stand on it."""
+import hashlib
 import http.client
 import json
 import os
@@ -44,6 +45,29 @@ def test_api_lists_a_repository_with_sizes_and_digests():
         assert files["sub/x.safetensors"]["lfs"]["sha256"] == weights.sha256(path)
         assert files["sub/x.safetensors"]["size"] == os.path.getsize(path)
         assert "lfs" not in files["config.json"]
+
+
+def test_civitai_answers_in_its_true_shape():
+    with World() as world:
+        hub = world.hub
+        path = weights.lora(os.path.join(hub.repo("civitai/7"), "a.safetensors"), 1)
+        page = {"name": "A model", "versions": [{"id": 70, "login": "401", "trainedWords": ["x"], "files": [{"name": "a.safetensors"}]}]}
+        with open(hub.repo("civitai/7") + ".json", "w", encoding="utf-8") as file:
+            json.dump({"civitai": page}, file)
+        model = json.loads(get(f"{hub.url}/api/v1/models/7")[2])
+        version = json.loads(get(f"{hub.url}/api/v1/model-versions/70")[2])
+        assert {"creator", "tags", "allowNoCredit", "allowCommercialUse", "allowDerivatives", "allowDifferentLicense"} <= set(model)
+        assert version["modelId"] == 7 and version["model"]["name"] == "A model" and "creator" not in version
+        for one in (model["modelVersions"][0], version):
+            file = one["files"][0]
+            assert file["sizeKB"] * 1024 == os.path.getsize(path) and file["primary"] is True
+            assert file["hashes"]["SHA256"] == weights.sha256(path).upper()
+            assert file["downloadUrl"] == f"{hub.url}/api/download/models/70"
+        assert get(f"{hub.url}/api/v1/models/8")[0] == 404 and get(f"{hub.url}/api/v1/models/7", Authorization="Bearer no")[0] == 401
+        assert get(f"{hub.url}/api/download/models/70")[0] == 401
+        status, headers, _ = get(f"{hub.url}/api/download/models/70", Authorization="Bearer cv_good")
+        assert status == 307 and headers["Location"].startswith(hub.cdn_url), headers
+        assert weights.sha256(path) == hashlib.sha256(get(headers["Location"])[2]).hexdigest()
 
 
 def test_errors_are_those_of_the_real_hub():

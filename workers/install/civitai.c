@@ -120,6 +120,18 @@ lade_civitai_ref_free(lade_civitai_ref_t *ref)
 // Asking
 
 char *
+lade_civitai_token(const lade_config_t *config, const char *explicit_token)
+{
+    if (explicit_token && *explicit_token)
+        return lade_tokens_clean(explicit_token);
+    lade_buf_t url = lade_api_url(config->civitai_endpoint, "/");
+    char *token = lade_tokens_of_list(&config->remote_tokens, lade_buf_text(&url));
+    lade_buf_free(&url);
+    return token ? token
+                 : lade_tokens_of_civitai(config->civitai_token, config->civitai_token_file);
+}
+
+char *
 lade_civitai_login_words(const lade_config_t *config)
 {
     char *words;
@@ -272,7 +284,7 @@ lade_civitai_check_access(const lade_civitai_request_t *request, const lade_civi
     const char *until = lade_json_text(page->version, "earlyAccessEndsAt", NULL);
     bool early = strcmp(lade_json_text(page->version, "availability", ""), "EarlyAccess") == 0 ||
                  s_is_future(until);
-    if (!early || request->token || request->config->remote_tokens.count)
+    if (!early || request->token)
         return LADE_OK;
     char *words = lade_civitai_login_words(request->config);
     lade_error_set(error, LADE_AUTH_REQUIRED, "early access%s%.10s: %s", until ? " until " : "",

@@ -25,6 +25,10 @@ typedef struct {
 bool lade_civitai_read(const char *url, const char *endpoint, lade_civitai_ref_t *ref);
 void lade_civitai_ref_free(lade_civitai_ref_t *ref);
 
+// The key to use: the explicit one, that of remote_api_tokens for the endpoint, civitai.token,
+// civitai.token_file. NULL if there is none; free it with lade_tokens_wipe.
+char *lade_civitai_token(const lade_config_t *config, const char *explicit_token);
+
 typedef struct {
     const lade_config_t *config;
     const char *token;       // or NULL

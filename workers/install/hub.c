@@ -20,8 +20,12 @@ static const int64_t S_MAX_SIZE = (int64_t)1 << 50; // of a file; a repository's
 char *
 lade_hub_token(const lade_config_t *config, const char *explicit_token)
 {
-    if (!explicit_token || !*explicit_token)
-        return lade_tokens_of_hub(config->hub_token, config->hub_token_file);
+    if (!explicit_token || !*explicit_token) {
+        lade_buf_t url = lade_api_url(config->hub_endpoint, "/");
+        char *token = lade_tokens_of_list(&config->remote_tokens, lade_buf_text(&url));
+        lade_buf_free(&url);
+        return token ? token : lade_tokens_of_hub(config->hub_token, config->hub_token_file);
+    }
     char *token = lade_tokens_clean(explicit_token);
     if (!token)
         lade_log(LADE_LOG_WARNING, "hub",

@@ -59,7 +59,8 @@ char *lade_hub_describe(const lade_hub_repo_t *repo, size_t max_bytes);
 char *lade_hub_file_url(const lade_config_t *config, const char *repo, const char *revision,
                         const char *path);
 
-// The token to use: the explicit one, hub.token, hub.token_file, HF_HOME/token,
+// The token to use: the explicit one, that of remote_api_tokens for the endpoint, hub.token,
+// hub.token_file, HF_HOME/token,
 // ~/.cache/huggingface/token. NULL if there is none; you free it. A token with characters a header
 // can't hold is left out, with a log line.
 char *lade_hub_token(const lade_config_t *config, const char *explicit_token);

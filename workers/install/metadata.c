@@ -34,10 +34,7 @@ s_of_civitai(const lade_stage_t *job, const lade_civitai_ref_t *ref, lade_answer
              lade_error_t *error)
 {
     static const char *const long_ones[] = {"modelVersions", "images", "description", NULL};
-    const char *given = lade_json_text(job->spec, "access_token", NULL);
-    char *token = given && *given ? lade_tokens_clean(given)
-                                  : lade_tokens_of_civitai(job->config->civitai_token,
-                                                           job->config->civitai_token_file);
+    char *token = lade_civitai_token(job->config, lade_json_text(job->spec, "access_token", NULL));
     lade_civitai_request_t request = {
         .config = job->config, .token = token, .stop = lade_stage_stopped, .arg = (void *)job};
     lade_civitai_page_t page;

@@ -299,7 +299,7 @@ s_check_gate(const s_repo_t *self, const char *token, lade_error_t *error)
     const lade_config_t *config = self->job->config;
     const json_t *gated = json_object_get(self->info->info, "gated");
     bool closed = json_is_true(gated) || json_string_length(gated) > 0;
-    if (!closed || token || config->remote_tokens.count || (config->netrc && *config->netrc))
+    if (!closed || token || config->remote_tokens.count > 0 || (config->netrc && *config->netrc))
         return LADE_OK;
     return lade_error_set(error, LADE_LICENSE_GATE,
                           "%s is gated: accept its terms on %s/%s, then give a token of that "

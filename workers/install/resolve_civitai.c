@@ -9,17 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-// The job's token, or what the settings have for the site.
-static char *
-s_token(const lade_stage_t *job)
-{
-    const lade_config_t *config = job->config;
-    const char *given = lade_json_text(job->spec, "access_token", NULL);
-    return given && *given
-               ? lade_tokens_clean(given)
-               : lade_tokens_of_civitai(config->civitai_token, config->civitai_token_file);
-}
-
 // "Model - version", unless the version is named like the model.
 static void
 s_set_name(const json_t *metadata, json_t *state)
@@ -82,7 +71,7 @@ lade_code_t
 lade_resolve_civitai(const lade_stage_t *job, const lade_source_t *source,
                      const lade_civitai_ref_t *ref, lade_answer_t *answer, lade_error_t *error)
 {
-    char *token = s_token(job);
+    char *token = lade_civitai_token(job->config, lade_json_text(job->spec, "access_token", NULL));
     lade_civitai_request_t request = {
         .config = job->config, .token = token, .stop = lade_stage_stopped, .arg = (void *)job};
     lade_civitai_page_t page;
