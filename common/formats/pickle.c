@@ -268,7 +268,7 @@ s_pop_mark(lade_pickle_t *self, lade_object_t ***items_p, size_t *count_p)
     if (!self->mark_len)
         return false;
     size_t mark = self->marks[--self->mark_len];
-    *items_p = self->stack + mark;
+    *items_p = self->stack ? self->stack + mark : NULL; // an empty stack has no memory yet
     *count_p = self->stack_len - mark;
     self->stack_len = mark;
     return true;

@@ -215,12 +215,49 @@ lade_rulefile_integer(lade_rulefile_t *reader, const yaml_node_t *node, int low,
     return code;
 }
 
+enum { S_MAX_REGEX = 2000, S_MAX_REPEATS = 255 };
+
+// An expression is compiled into as much memory as its repetitions multiply to, and a reference to
+// what it found before takes a time without bound.
+static lade_code_t
+s_check_regex(lade_rulefile_t *reader, const yaml_node_t *node, const char *text)
+{
+    long repeats = 1;
+    if (strlen(text) > S_MAX_REGEX)
+        return lade_rulefile_fail(reader, node,
+                                  "a regular expression of %zu bytes, %d are the most",
+                                  strlen(text), S_MAX_REGEX);
+    for (const char *at = text; *at; at++) {
+        if (*at == '\\' && at[1] >= '1' && at[1] <= '9')
+            return lade_rulefile_fail(reader, node, "regular expression '%s': no \\%c", text,
+                                      at[1]);
+        if (*at == '\\' && at[1])
+            at++;
+        else if (*at == '{')
+            for (const char *number = at + 1; *number == ',' || (*number >= '0' && *number <= '9');
+                 number++)
+                if (*number != ',') {
+                    long value = strtol(number, (char **)&number, 10);
+                    repeats *= value > 1 && value <= S_MAX_REPEATS ? value : value > 1 ? 1000 : 1;
+                    number--;
+                    if (repeats > S_MAX_REPEATS)
+                        return lade_rulefile_fail(reader, node,
+                                                  "regular expression '%.80s': its repetitions "
+                                                  "multiply to more than %d",
+                                                  text, S_MAX_REPEATS);
+                }
+    }
+    return LADE_OK;
+}
+
 lade_code_t
 lade_rulefile_regex(lade_rulefile_t *reader, const yaml_node_t *node, int flags, regex_t **regex_p)
 {
     const char *text;
     char problem[120];
     lade_code_t code = lade_rulefile_text(reader, node, &text);
+    if (!code)
+        code = s_check_regex(reader, node, text);
     if (code)
         return code;
     regex_t *regex = lade_rulefile_alloc(reader, sizeof *regex);

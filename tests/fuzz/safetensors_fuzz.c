@@ -4,13 +4,7 @@
 // First byte even: the rest is the whole file. Odd: the rest is the JSON of its header; the length
 // before it is made to fit, and the file is as long as the highest data offset says (a hole, so it
 // costs nothing).
-#include "common/formats/tensors.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
+#include "tests/fuzz/open.h"
 
 enum { S_MAX_BODY = 1 << 30 };
 
@@ -49,48 +43,10 @@ s_file(const uint8_t *data, size_t len)
     return fd;
 }
 
-static void
-s_expect(bool true_of_every_list)
-{
-    if (!true_of_every_list)
-        abort();
-}
-
-static void
-s_check(const lade_tensors_t *tensors)
-{
-    uint64_t size = lade_tensors_file_size(tensors, 0);
-    s_expect(lade_tensors_file_count(tensors) == 1 &&
-             json_is_object(lade_tensors_metadata(tensors)));
-    for (size_t i = 0; i < lade_tensors_count(tensors); i++) {
-        const lade_tensor_t *tensor = lade_tensors_get(tensors, i);
-        uint64_t bytes = 0;
-        s_expect(tensor->dtype < LADE_DTYPE_COUNT && tensor->rank <= LADE_TENSOR_MAX_RANK &&
-                 tensor->file == 0);
-        s_expect(tensor->offset <= size && tensor->size <= size - tensor->offset);
-        s_expect(lade_dtype_bytes(tensor->dtype, tensor->shape, tensor->rank, &bytes));
-        s_expect(bytes == tensor->size && strlen(tensor->name) <= tensor->name_len);
-        s_expect(lade_tensors_find(tensors, tensor->name) != NULL);
-    }
-}
-
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-    if (len == 0)
-        return 0;
-    int fd = s_file(data, len);
-    char path[64];
-    lade_tensors_t *tensors;
-    lade_error_t error = {0};
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    lade_code_t code = lade_tensors_open(path, &tensors, &error);
-    s_expect((code == LADE_OK) == (tensors != NULL));
-    if (code)
-        s_expect(error.code == code && *error.message);
-    else
-        s_check(tensors);
-    lade_tensors_destroy(&tensors);
-    close(fd);
+    if (len)
+        lade_fuzz_open(s_file(data, len), true);
     return 0;
 }
