@@ -13,7 +13,7 @@
 #include <string.h>
 
 enum {
-    S_MAX_RANK = 4,            // ggml's own
+    S_MAX_RANK = 5,            // one more than ggml has: video models are converted as they are
     S_MAX_TEXT = 1 << 16,      // bytes of a text that is kept whole
     S_MAX_SHOWN = 1000,        // bytes of a longer one that are
     S_MAX_LIST = 64,           // elements of an array that is kept whole

@@ -12,7 +12,7 @@ bool lade_gguf_is(const uint8_t *head, size_t len, uint64_t size);
 // are; a long array as {"count", "type", "first"}, a long text as {"bytes", "first"}.
 //
 // LADE_CORRUPT with the place: a version that cannot be, a count or length the file has no room
-// for, a type of value there is not, a key or tensor twice, more than four dimensions or one of 0,
+// for, a type of value there is not, a key or tensor twice, more than five dimensions or one of 0,
 // an alignment that is no power of two, tensors that overlap, leave holes or end beyond the file.
 // LADE_TOO_LARGE over a ceiling, LADE_NOT_IMPLEMENTED for a later version or a type of tensor lade
 // does not know.

@@ -284,7 +284,7 @@ static const struct {
     {"v3 n:0 n:1 kv:general.alignment=8 s:32",                LADE_CORRUPT, "alignment is text"},
     {"v3 n:1 n:1 kv:general.alignment=4 4:2147483648 " T1 "pad:32 z:4", LADE_CORRUPT, "ends at"},
     // tensors
-    {"v3 n:1 n:0 t:a=5 n:1 n:1 n:1 n:1 n:1 4:0 8:0 pad:32 z:4", LADE_CORRUPT, "5 dimensions, 4 are the most"},
+    {"v3 n:1 n:0 t:a=6 n:1 n:1 n:1 n:1 n:1 n:1 4:0 8:0 pad:32 z:4", LADE_CORRUPT, "6 dimensions, 5 are the most"},
     {"v3 n:1 n:0 t:a=0xffffffff n:1 4:0 8:0 pad:32 z:4",      LADE_CORRUPT, "4294967295 dimensions"},
     {"v3 n:1 n:0 t:a=2 n:0 n:1 4:0 8:0 pad:32 z:4",           LADE_CORRUPT, "a dimension of 0"},
     {"v3 n:1 n:0 t:a=2 n:1 n:0 4:12 8:0 pad:32 z:4",          LADE_CORRUPT, "a dimension of 0"},

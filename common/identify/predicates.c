@@ -15,6 +15,8 @@ const lade_predicate_t lade_predicates[] = {
     {"repo_variant",    true,  lade_predicate_repo_variant,    "fp16, openvino, flax, onnx or \"\" by the names of the weight files"},
     {"submodels",       true,  lade_predicate_submodels,       "the parts model_index.json names that are there and are what it says"},
     {"weights",         true,  lade_predicate_weights,         "true if all weights are there: one file, or every file an index names"},
+    {"onnx_text_width", true,  lade_predicate_onnx_text_width, "width of the text that the graph unet/model.onnx takes"},
+    {"onnx_channels",   true,  lade_predicate_onnx_channels,   "channels that the graph unet/model.onnx takes"},
     {0},
     // clang-format on
 };

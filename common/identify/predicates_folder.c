@@ -219,3 +219,35 @@ lade_predicate_weights(lade_subject_t *subject)
     bool nested = lade_subject_has(subject, "text_encoder");
     return s_all_are_there(subject, nested ? "text_encoder" : ".") ? json_true() : NULL;
 }
+
+// ---------------------------------------------------------------------------------------------------
+// ONNX: what the graph of the U-Net takes
+
+// A dimension of one of its inputs, if it is a number.
+static json_t *
+s_input_dim(lade_subject_t *subject, const char *input, size_t axis)
+{
+    const lade_subject_t *graph = lade_subject_inside(subject, "unet/model.onnx");
+    const json_t *inputs =
+        graph ? json_object_get(lade_tensors_metadata(graph->tensors), "inputs") : NULL;
+    for (size_t i = 0; i < json_array_size(inputs); i++) {
+        const json_t *port = json_array_get(inputs, i);
+        const char *name = json_string_value(json_object_get(port, "name"));
+        json_t *dim = json_array_get(json_object_get(port, "shape"), axis);
+        if (name && strcmp(name, input) == 0)
+            return json_is_integer(dim) ? json_incref(dim) : NULL;
+    }
+    return NULL;
+}
+
+json_t *
+lade_predicate_onnx_text_width(lade_subject_t *subject)
+{
+    return s_input_dim(subject, "encoder_hidden_states", 2);
+}
+
+json_t *
+lade_predicate_onnx_channels(lade_subject_t *subject)
+{
+    return s_input_dim(subject, "sample", 1);
+}

@@ -19,5 +19,7 @@ json_t *lade_predicate_wan_expert(lade_subject_t *subject);
 json_t *lade_predicate_repo_variant(lade_subject_t *subject);
 json_t *lade_predicate_submodels(lade_subject_t *subject);
 json_t *lade_predicate_weights(lade_subject_t *subject);
+json_t *lade_predicate_onnx_text_width(lade_subject_t *subject);
+json_t *lade_predicate_onnx_channels(lade_subject_t *subject);
 
 #endif

@@ -22,7 +22,8 @@ def test_probe_of_every_model():
     with World() as world:
         wrong = []
         for path, fields in made(world).items():
-            done = world.lade("probe", path, "--json", status=None)
+            given = [f"--config={name}={value}" for name, value in fields.pop("given", {}).items()]
+            done = world.lade("probe", path, "--json", *given, status=None)
             answer = json.loads(done.stdout)
             if "error" in fields:
                 if (answer.get("error") or {}).get("code") != fields["error"] or done.returncode != 1:
@@ -37,7 +38,8 @@ def test_install_in_place_of_every_model():
     with World() as world:
         expected = made(world)
         world.up()
-        jobs = {path: world.call("install", "heuristic_import", source=path, inplace=True, on_equal="copy") for path in expected}
+        jobs = {path: world.call("install", "heuristic_import", source=path, inplace=True, on_equal="copy", config=fields.pop("given", {}))
+                for path, fields in expected.items()}
         for path, fields in expected.items():
             job = world.call("install", "wait_for_job", id=jobs[path]["id"], timeout_s=60)
             if "error" in fields:

@@ -7,7 +7,8 @@
 Without names every model is made. Tensor data is a hole in the file (a 7 GB checkpoint costs a few hundred KB of
 disk), or with --random some numbers that are the same each time. --small shrinks the networks and keeps the shapes that
 tell what a model is. --shuffle writes the tensors of each file in another order. --expected writes what identification
-has to say of each as JSON, {path: {field: value}}, with {"error": CODE} for what has to be refused.
+has to say of each as JSON, {path: {field: value}}, with {"error": CODE} for what has to be refused,
+"given" for what the caller has to say.
 
 What can be made is in catalogue/, one module a family of models; the networks it is laid out from are in networks/, and
 each case cites where its names and shapes come from.
@@ -19,8 +20,8 @@ import random
 import sys
 
 import catalogue
-from networks.quantised import Gguf
-from writers import write_gguf, write_safetensors
+from networks.containers import Gguf, Onnx, Torch
+from writers import write_gguf, write_onnx, write_safetensors, write_torch
 
 MODELS = catalogue.read()
 
@@ -44,6 +45,10 @@ def write_part(path, content, args):
             json.dump(content, out, indent=2)
     elif isinstance(content, Gguf):
         write_gguf(path, content.net, content.metadata, order(args.shuffle))
+    elif isinstance(content, Torch):
+        write_torch(path, content.tree, order(args.shuffle))
+    elif isinstance(content, Onnx):
+        write_onnx(path, content.inputs, content.outputs)
     else:
         net, metadata = content if isinstance(content, tuple) else (content, None)
         write_safetensors(path, net, metadata, args.random, order(args.shuffle))
@@ -67,7 +72,10 @@ def run(args):
         print('make_models.py: ' + ('no such model: %s (--list shows all)' % ', '.join(unknown) if unknown
                                     else 'give a folder to write to'), file=sys.stderr)
         return 2
-    expected = {make(MODELS[name], args): MODELS[name].expected for name in args.names or MODELS}
+    expected = {}
+    for case in [MODELS[name] for name in args.names] or MODELS.values():
+        path = make(case, args)
+        expected[path] = dict(case.expected, given=case.given) if case.given else case.expected
     if args.expected:
         with open(args.expected, 'w') as out:
             json.dump(expected, out, indent=1)

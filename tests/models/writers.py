@@ -1,7 +1,13 @@
 """Writers of weight files that are true in their headers; tensor data is a hole in the file."""
+import collections
+import io
 import json
+import pickle
 import random
 import struct
+import sys
+import types
+import zipfile
 import zlib
 
 SIZES = {'F64': 8, 'F32': 4, 'F16': 2, 'BF16': 2, 'F8_E4M3': 1, 'F8_E5M2': 1, 'I64': 8, 'I32': 4, 'I8': 1, 'U8': 1}
@@ -95,3 +101,92 @@ def write_gguf(path, tensors, metadata, order=sorted):
     with open(path, 'wb') as out:
         out.write(head)
         out.truncate(len(head) + at)
+
+
+# ---------------------------------------------------------------------------------------------------
+# torch's zip checkpoints: a pickle of dicts whose tensors all show the same few numbers, as expand() makes them
+
+STORAGES = {'F32': 'FloatStorage', 'F16': 'HalfStorage', 'BF16': 'BFloat16Storage', 'I64': 'LongStorage'}
+
+
+class Tensor:
+    def __init__(self, dtype, shape):
+        self.dtype, self.shape = dtype, shape
+
+
+class Storage:
+    def __init__(self, dtype):
+        self.dtype = dtype
+
+
+def global_of(module, name):
+    """What pickles as the global module.name without that being there."""
+    for end in [i for i, letter in enumerate(module + '.') if letter == '.']:
+        sys.modules.setdefault(module[:end], types.ModuleType(module[:end]))
+    if not hasattr(sys.modules[module], name):
+        setattr(sys.modules[module], name, type(name, (), {'__module__': module}))
+    return getattr(sys.modules[module], name)
+
+
+class TorchPickler(pickle.Pickler):
+    def persistent_id(self, thing):
+        if isinstance(thing, Storage):
+            kind = global_of('torch', STORAGES[thing.dtype])
+            return ('storage', kind, str(sorted(STORAGES).index(thing.dtype)), 'cpu', 1)
+        return None
+
+    def reducer_override(self, thing):
+        if isinstance(thing, Tensor):
+            args = (Storage(thing.dtype), 0, tuple(thing.shape), (0,) * len(thing.shape), False, collections.OrderedDict())
+            return (global_of('torch._utils', '_rebuild_tensor_v2'), args)
+        return NotImplemented
+
+
+def write_torch(path, tree, order=sorted):
+    """tree: dicts of dicts, texts, numbers and (dtype, shape)."""
+    def whole(node):
+        if isinstance(node, dict):
+            return {name: whole(node[name]) for name in (order(node) if all(isinstance(n, str) for n in node) else node)}
+        return Tensor(*node) if isinstance(node, tuple) else node
+    data = io.BytesIO()
+    TorchPickler(data, protocol=2).dump(whole(tree))
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_STORED) as out:
+        out.writestr('archive/data.pkl', data.getvalue())
+        out.writestr('archive/byteorder', 'little')
+        for number, dtype in enumerate(sorted(STORAGES)):
+            out.writestr('archive/data/%d' % number, bytes(SIZES[dtype]))
+        out.writestr('archive/version', '3\n')
+
+
+# ---------------------------------------------------------------------------------------------------
+# ONNX: one protobuf message
+
+def varint(value):
+    out = b''
+    while value > 0x7f:
+        out, value = out + bytes([value & 0x7f | 0x80]), value >> 7
+    return out + bytes([value])
+
+
+def field(number, value):
+    """A number, a text or the bytes of a message."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    value = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def port(name, shape):
+    """An input or output of 32 bit floats; a dimension is a number or a name."""
+    dims = b''.join(field(1, field(2 if isinstance(dim, str) else 1, dim)) for dim in shape)
+    return field(1, name) + field(2, field(1, field(1, 1) + field(2, dims)))
+
+
+def write_onnx(path, inputs, outputs):
+    """A graph that hands its first input on. inputs, outputs: {name: shape}."""
+    node = field(1, next(iter(inputs))) + field(2, next(iter(outputs))) + field(4, 'Identity')
+    graph = field(1, node) + field(2, 'main')
+    graph += b''.join(field(11, port(*entry)) for entry in inputs.items())
+    graph += b''.join(field(12, port(*entry)) for entry in outputs.items())
+    with open(path, 'wb') as out:
+        out.write(field(1, 8) + field(2, 'pytorch') + field(7, graph) + field(8, field(1, '') + field(2, 14)))

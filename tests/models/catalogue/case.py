@@ -1,12 +1,13 @@
 """A case of the catalogue, and what several modules say of their cases.
 
 `file` is a file's name, or a folder's that ends with "/". `make(small)` returns what is written: {path within the folder, or
-'' for a file: Net, (Net, metadata), Gguf, dict (JSON) or bytes}. `expected` are fields that identification has to find, or
-{'error': CODE}. `source` says where the names of tensors and their shapes come from.
+'' for a file: Net, (Net, metadata), Gguf, Torch, Onnx (networks/containers.py), dict (JSON) or bytes}. `expected` are fields
+that identification has to find (None: it must not), or {'error': CODE}. `source` says where the names of tensors and their
+shapes come from; `given` what the caller says of it.
 """
 from collections import namedtuple
 
-Case = namedtuple('Case', 'file make expected source')
+Case = namedtuple('Case', 'file make expected source given', defaults=[None])
 
 REFUSED = {'error': 'InvalidModelConfig'}
 

@@ -29,3 +29,6 @@ CASES = {
     'controlnet-sdxl-diffusers': Case('controlnet-canny-sdxl/', controlnet_folder('sdxl', '.fp16'),
                                       kind('controlnet', 'sdxl', 'diffusers', repo_variant='fp16'), DIFFUSERS),
 }
+
+CASES['controlnet-sd2-diffusers'] = Case('controlnet-sd21-canny-diffusers/', controlnet_folder('sd-2'),
+                                         kind('controlnet', 'sd-2', 'diffusers'), DIFFUSERS)

@@ -128,3 +128,12 @@ CASES = {
     'sdxl-refiner-diffusers': Case('sdxl-refiner-diffusers/', pipeline('sdxl-refiner', name=XL_IMAGE),
                                    main('sdxl-refiner', 'diffusers'), DIFFUSERS),
 }
+
+CASES.update({
+    'sdxl-refiner-inpaint': Case('sdxl-refiner-inpaint.safetensors', checkpoint('sdxl-refiner', 'inpaint'),
+                                 main('sdxl-refiner', 'checkpoint', 'inpaint'), LDM),
+    'sd-2-inpaint-diffusers': Case('stable-diffusion-2-inpainting/', pipeline('sd-2', 'inpaint', name=SD_INPAINT),
+                                   main('sd-2', 'diffusers', 'inpaint'), DIFFUSERS),
+    'sdxl-refiner-inpaint-diffusers': Case('sdxl-refiner-inpaint-diffusers/', pipeline('sdxl-refiner', 'inpaint', name=XL_INPAINT),
+                                           main('sdxl-refiner', 'diffusers', 'inpaint'), DIFFUSERS),
+})

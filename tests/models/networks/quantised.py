@@ -1,4 +1,5 @@
 """What quantisers make of a network."""
+from networks.containers import Gguf
 from networks.net import Net
 
 
@@ -43,13 +44,6 @@ def sdnq(net, keep=('embed', 'norm', 'img_in', 'txt_in', 'time_', 'proj_out', 'f
             made[name] = ('I8', shape)
             made[name[:-len('weight')] + 'scale'] = ('F32', (shape[0], 1))
     return made
-
-
-class Gguf:
-    """A GGUF file: a network with its metadata, written by writers.write_gguf."""
-
-    def __init__(self, net, metadata=None):
-        self.net, self.metadata = net, metadata or {}
 
 
 def gguf(net, architecture, **metadata):
