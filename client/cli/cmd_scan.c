@@ -217,6 +217,9 @@ s_print_verified(const lade_cli_t *cli, const json_t *result)
         lade_show_bytes(lade_json_int(result, "bytes", 0), size),
         (long long)lade_json_int(result, "ok", 0),
         (long long)lade_json_int(result, "unverified_count", 0));
+    if (lade_json_int(result, "unverified_count", 0))
+        lade_cli_say(cli, "`lade verify --record` reads those whole and stores the sha256 of each "
+                          "file for later");
     if (lade_json_int(result, "recorded_count", 0))
         lade_cli_say(cli, "the sha256 of %lld models is recorded now",
                      (long long)lade_json_int(result, "recorded_count", 0));

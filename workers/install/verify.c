@@ -369,11 +369,8 @@ s_say_unverified(const s_model_t *self, json_t *state)
     lade_stage_set_text(one, "name", lade_json_text(self->record, "name", ""));
     lade_stage_set_text(one, "path", lade_json_text(self->record, "path", ""));
     lade_stage_set_text(one, "reason",
-                        strncmp(hash, "imohash:", 8) == 0
-                            ? "only samples of it could be compared; `lade verify --record` stores "
-                              "a sha256 of all its bytes for later"
-                            : "no digest of it is known; `lade verify --record` stores one for "
-                              "later");
+                        strncmp(hash, "imohash:", 8) == 0 ? "compared by samples only"
+                                                          : "no digest of it is known");
     lade_scan_note(self->job, state, "unverified", one);
 }
 
