@@ -360,7 +360,7 @@ s_read_models_yaml(s_import_t *self, lade_error_t *error)
     if (!code)
         code = s_check_version(self, map, lines, error);
     if (!code)
-        code = lade_identify_new(self->config->families_dir, &rules, error);
+        code = lade_identify_by_config(self->config, &rules, error);
     json_object_foreach(map, title, stanza)
     {
         if (!code && strcmp(title, "__metadata__") != 0)

@@ -74,6 +74,7 @@ static const s_row_t s_rows[] = {
     {"install.cache_mb",    S_NUMBER, AT(file_cache_mb),     0, 1 << 24, "20480", NULL, "MiB: what download_and_cache keeps; 0: no limit"},
     {"install.precision",   S_TEXT,   AT(precision),         0, 0, "float16", NULL, "float16 or float32: the hub variant taken when none is named"},
     {"install.autoimport_dir", S_TEXT, AT(autoimport_dir),   0, 0, "", NULL, "a folder whose models `lade sync` registers where they lie; empty: none"},
+    {"probe.max_header_mb", S_NUMBER, AT(max_header_mb),     1, 1024, "100", NULL, "MiB: the longest header of a weight file that is read"},
     {"families_dir",        S_TEXT,   AT(families_dir),      0, 0, "", NULL, "a folder of your own family files, asked before the shipped ones"},
     {"hub.endpoint",        S_TEXT,   AT(hub_endpoint),      0, 0, "https://huggingface.co", "HF_ENDPOINT", "the model hub"},
     {"hub.token",           S_TEXT,   AT(hub_token),         0, 0, "", "HF_TOKEN", "access token for the hub (better: hub.token_file)"},

@@ -43,6 +43,7 @@ typedef struct {
     int64_t install_slots, file_cache_mb;
     char *hash; // imohash, sha256, none
     char *families_dir;
+    int64_t max_header_mb;
     char *autoimport_dir; // "" or absolute: its models are registered by a sync
     char *hub_endpoint, *hub_token, *hub_token_file, *hub_cache;
     char *civitai_endpoint, *civitai_token, *civitai_token_file;

@@ -198,8 +198,7 @@ s_plan(lade_cli_t *cli, lade_identify_t **rules_p, const char *source, const jso
 {
     if (*source != '/')
         return s_remote_plan(cli, source, args, plan_p, error);
-    lade_code_t code =
-        *rules_p ? LADE_OK : lade_identify_new(cli->config->families_dir, rules_p, error);
+    lade_code_t code = *rules_p ? LADE_OK : lade_identify_by_config(cli->config, rules_p, error);
     return code ? code : s_local_plan(cli, *rules_p, source, args, plan_p, error);
 }
 

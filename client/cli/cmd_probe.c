@@ -31,7 +31,7 @@ s_probe(lade_cli_t *cli, const char *path, json_t **found_p, lade_error_t *error
         code =
             lade_error_set(error, LADE_NOT_FOUND, "there is no readable file or folder %s", path);
     if (!code)
-        code = lade_identify_new(cli->config->families_dir, &rules, error);
+        code = lade_identify_by_config(cli->config, &rules, error);
     if (!code)
         code = lade_identify_path(rules, path, overrides, found_p, error);
     lade_identify_destroy(&rules);

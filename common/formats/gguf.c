@@ -579,7 +579,7 @@ lade_gguf_read(lade_tensors_t *self, int fd, const char *path, uint64_t size, la
     *error = (lade_error_t){0};
     s_walk_t walk = {.list = self, .alignment = S_ALIGNMENT, .error = error};
     lade_code_t code = lade_tensor_list_add_file(self, path, size, NULL, &file, error);
-    if (!code && !(walk.window = lade_window_new(fd, size, LADE_TENSORS_MAX_HEADER, error)))
+    if (!code && !(walk.window = lade_window_new(fd, size, self->max_header, error)))
         code = error->code;
     walk.pairs = json_object();
     if (!code)

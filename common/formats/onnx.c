@@ -289,7 +289,7 @@ lade_onnx_read(lade_tensors_t *self, int fd, const char *path, uint64_t size, la
     *error = (lade_error_t){0};
     lade_onnx_walk_t walk = {.list = self, .path = path, .error = error};
     lade_code_t code = lade_tensor_list_add_file(self, path, size, NULL, &walk.file, error);
-    if (!code && !(walk.window = lade_window_new(fd, size, LADE_TENSORS_MAX_HEADER, error)))
+    if (!code && !(walk.window = lade_window_new(fd, size, self->max_header, error)))
         code = error->code;
     walk.metadata = json_object();
     walk.locations = json_object();

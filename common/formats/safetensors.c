@@ -339,7 +339,7 @@ lade_safetensors_is(const uint8_t *head, size_t len, uint64_t size)
 }
 
 static lade_code_t
-s_check_len(const uint8_t *head, size_t got, uint64_t size, lade_error_t *error)
+s_check_len(const uint8_t *head, size_t got, uint64_t size, uint64_t max, lade_error_t *error)
 {
     if (size == 0)
         return lade_error_set(error, LADE_CORRUPT, "the file is empty");
@@ -352,9 +352,11 @@ s_check_len(const uint8_t *head, size_t got, uint64_t size, lade_error_t *error)
             error, LADE_CORRUPT,
             "its header would have %llu bytes, the file has %llu: no safetensors, or cut short",
             (unsigned long long)len, (unsigned long long)size);
-    if (len > LADE_TENSORS_MAX_HEADER)
-        return lade_error_set(error, LADE_TOO_LARGE, "its header has %llu bytes, %d are the most",
-                              (unsigned long long)len, LADE_TENSORS_MAX_HEADER);
+    if (len > max)
+        return lade_error_set(error, LADE_TOO_LARGE,
+                              "its header has %llu bytes, %llu are the most: a real one needs a "
+                              "higher probe.max_header_mb",
+                              (unsigned long long)len, (unsigned long long)max);
     return LADE_OK;
 }
 
@@ -379,7 +381,7 @@ lade_safetensors_read(lade_tensors_t *self, int fd, const char *path, uint64_t s
     ssize_t got = pread(fd, head, sizeof head, 0);
     if (got < 0)
         return lade_error_errno(error, errno, "reading %s", path);
-    lade_code_t code = s_check_len(head, (size_t)got, size, error);
+    lade_code_t code = s_check_len(head, (size_t)got, size, self->max_header, error);
     if (code)
         return code;
     lade_header_t scan = {.fd = fd, .len = (size_t)s_header_len(head), .error = error};

@@ -209,7 +209,7 @@ test_refuses_lengths_that_cannot_be(void **state)
         {UINT64_MAX, 2, 0, LADE_CORRUPT, "cut short"},
         {3, 2, 0, LADE_CORRUPT, "cut short"},
         {0, 2, 0, LADE_CORRUPT, "begin with '{'"},
-        {100000001, 2, 200000000, LADE_TOO_LARGE, "100000000 are the most"},
+        {104857601, 2, 200000000, LADE_TOO_LARGE, "104857600 are the most"},
         {100000000, 2, 200000000, LADE_CORRUPT, "follows"}, // "{}" and then zeros
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -298,6 +298,21 @@ test_entries_of_any_form_read_the_same(void **state)
 }
 
 static void
+test_the_ceiling_of_a_header_can_be_set(void **state)
+{
+    s_place_t *self = *state;
+    lade_tensors_t *tensors;
+    char *header = malloc(3 << 20);
+    memset(header, ' ', 3 << 20);
+    memcpy(header, "{}", 2);
+    s_write(self->path, 3 << 20, header, 3 << 20, 0);
+    free(header);
+    assert_int_equal(lade_tensors_open_within(self->path, 2 << 20, &tensors, NULL), LADE_TOO_LARGE);
+    assert_int_equal(lade_tensors_open_within(self->path, 3 << 20, &tensors, NULL), LADE_OK);
+    lade_tensors_destroy(&tensors);
+}
+
+static void
 test_too_long_a_name_is_too_large(void **state)
 {
     lade_tensors_t *tensors;
@@ -355,6 +370,7 @@ main(void)
         TEST(test_a_header_of_nothing_costs_neither_time_nor_memory),
         TEST(test_a_sparse_file_of_gigabytes_opens_by_its_header),
         TEST(test_entries_of_any_form_read_the_same),
+        TEST(test_the_ceiling_of_a_header_can_be_set),
         TEST(test_too_long_a_name_is_too_large),
         TEST(test_names_by_the_thousand_are_found_and_their_ceiling_kept),
         TEST(test_every_cut_of_a_good_header_is_refused),

@@ -5,12 +5,11 @@
 #include "common/formats/tensors.h"
 
 enum {
-    LADE_TENSORS_MAX = 1 << 20,          // tensors in one list
-    LADE_TENSORS_MAX_FILES = 4096,       // shards in one list
-    LADE_TENSORS_MAX_NAME = 1024,        // bytes of a tensor's name
-    LADE_TENSORS_MAX_HEADER = 100000000, // bytes of one file's header, the format's own limit
-    LADE_TENSORS_MAX_VALUES = 10000,     // keys of metadata, and values beside the tensors
-    LADE_TENSORS_MAX_UNSAFE = 1000,      // findings told; one more says that there are more
+    LADE_TENSORS_MAX = 1 << 20,      // tensors in one list
+    LADE_TENSORS_MAX_FILES = 4096,   // shards in one list
+    LADE_TENSORS_MAX_NAME = 1024,    // bytes of a tensor's name
+    LADE_TENSORS_MAX_VALUES = 10000, // keys of metadata, and values beside the tensors
+    LADE_TENSORS_MAX_UNSAFE = 1000,  // findings told; one more says that there are more
 };
 
 typedef struct {
@@ -21,6 +20,7 @@ typedef struct {
 
 struct lade_tensors {
     const char *format;
+    uint64_t max_header;
     lade_tensor_t *items;
     size_t count, cap;
     uint64_t *slots; // open addressing over names: half of the hash, index + 1; 0 is free; a power

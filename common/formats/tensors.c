@@ -126,8 +126,8 @@ s_add_path(lade_tensors_t *self, const char *path, lade_error_t *error)
 }
 
 lade_code_t
-lade_tensors_open_files(const char *const *paths, size_t count, lade_tensors_t **self_p,
-                        lade_error_t *error)
+lade_tensors_open_files_within(const char *const *paths, size_t count, uint64_t max_header,
+                               lade_tensors_t **self_p, lade_error_t *error)
 {
     lade_error_t spare = {0};
     error = error ? error : &spare;
@@ -138,6 +138,7 @@ lade_tensors_open_files(const char *const *paths, size_t count, lade_tensors_t *
         lade_tensors_destroy(&self);
         return lade_error_set(error, LADE_NO_MEMORY, "no memory to read weights");
     }
+    self->max_header = max_header;
     lade_code_t code = LADE_OK;
     for (size_t i = 0; !code && i < count; i++)
         code = s_add_path(self, paths[i], error);
@@ -145,6 +146,13 @@ lade_tensors_open_files(const char *const *paths, size_t count, lade_tensors_t *
         lade_tensors_destroy(&self);
     *self_p = self;
     return code;
+}
+
+lade_code_t
+lade_tensors_open_files(const char *const *paths, size_t count, lade_tensors_t **self_p,
+                        lade_error_t *error)
+{
+    return lade_tensors_open_files_within(paths, count, LADE_TENSORS_HEADER, self_p, error);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -301,7 +309,16 @@ s_check_index(const lade_tensors_t *self, const char *index, const json_t *map, 
 }
 
 static lade_code_t
-s_open_index(const char *folder, const char *index, lade_tensors_t **self_p, lade_error_t *error)
+s_open_all(const s_names_t *files, uint64_t max_header, lade_tensors_t **self_p,
+           lade_error_t *error)
+{
+    return lade_tensors_open_files_within((const char *const *)files->names, files->count,
+                                          max_header, self_p, error);
+}
+
+static lade_code_t
+s_open_index(const char *folder, const char *index, uint64_t max_header, lade_tensors_t **self_p,
+             lade_error_t *error)
 {
     json_t *root = NULL;
     s_names_t files = {0};
@@ -313,8 +330,7 @@ s_open_index(const char *folder, const char *index, lade_tensors_t **self_p, lad
     if (!code)
         code = s_from_index(folder, index, map, &files, error);
     if (!code)
-        code =
-            lade_tensors_open_files((const char *const *)files.names, files.count, self_p, error);
+        code = s_open_all(&files, max_header, self_p, error);
     if (!code && (code = s_check_index(*self_p, index, map, error)))
         lade_tensors_destroy(self_p);
     free(path);
@@ -324,7 +340,7 @@ s_open_index(const char *folder, const char *index, lade_tensors_t **self_p, lad
 }
 
 static lade_code_t
-s_open_names(const char *folder, const s_names_t *names, const char *suffix,
+s_open_names(const char *folder, const s_names_t *names, const char *suffix, uint64_t max_header,
              lade_tensors_t **self_p, lade_error_t *error)
 {
     s_names_t files = {0};
@@ -333,8 +349,7 @@ s_open_names(const char *folder, const s_names_t *names, const char *suffix,
         if (s_ends(names->names[i], suffix) && !s_is_variant(names, names->names[i], suffix))
             code = s_names_add(&files, lade_path_join(folder, names->names[i]), error);
     if (!code)
-        code =
-            lade_tensors_open_files((const char *const *)files.names, files.count, self_p, error);
+        code = s_open_all(&files, max_header, self_p, error);
     s_names_free(&files);
     return code;
 }
@@ -352,7 +367,7 @@ s_first(const s_names_t *names, const char *suffix, const char *more)
 }
 
 static lade_code_t
-s_open_folder(const char *folder, lade_tensors_t **self_p, lade_error_t *error)
+s_open_folder(const char *folder, uint64_t max_header, lade_tensors_t **self_p, lade_error_t *error)
 {
     s_names_t names = {0};
     lade_code_t code = s_list(folder, &names, error);
@@ -361,8 +376,8 @@ s_open_folder(const char *folder, lade_tensors_t **self_p, lade_error_t *error)
         const char *index = s_first(&names, s_suffixes[i], ".index.json");
         found = index || s_first(&names, s_suffixes[i], "");
         if (found)
-            code = index ? s_open_index(folder, index, self_p, error)
-                         : s_open_names(folder, &names, s_suffixes[i], self_p, error);
+            code = index ? s_open_index(folder, index, max_header, self_p, error)
+                         : s_open_names(folder, &names, s_suffixes[i], max_header, self_p, error);
     }
     if (!code && !found)
         code = lade_error_set(error, LADE_NOT_FOUND, "%s holds no weight files", folder);
@@ -409,7 +424,8 @@ s_check_parts(const lade_tensors_t *self, unsigned count, lade_error_t *error)
 }
 
 static lade_code_t
-s_open_parts(const char *path, unsigned count, lade_tensors_t **self_p, lade_error_t *error)
+s_open_parts(const char *path, unsigned count, uint64_t max_header, lade_tensors_t **self_p,
+             lade_error_t *error)
 {
     s_names_t files = {0};
     lade_code_t code = LADE_OK;
@@ -421,8 +437,7 @@ s_open_parts(const char *path, unsigned count, lade_tensors_t **self_p, lade_err
         code = s_names_add(&files, name, error);
     }
     if (!code)
-        code =
-            lade_tensors_open_files((const char *const *)files.names, files.count, self_p, error);
+        code = s_open_all(&files, max_header, self_p, error);
     if (!code && (code = s_check_parts(*self_p, count, error)))
         lade_tensors_destroy(self_p);
     s_names_free(&files);
@@ -430,15 +445,22 @@ s_open_parts(const char *path, unsigned count, lade_tensors_t **self_p, lade_err
 }
 
 lade_code_t
-lade_tensors_open(const char *path, lade_tensors_t **self_p, lade_error_t *error)
+lade_tensors_open_within(const char *path, uint64_t max_header, lade_tensors_t **self_p,
+                         lade_error_t *error)
 {
     struct stat st;
     *self_p = NULL;
     if (stat(path, &st) != 0)
         return lade_error_errno(error, errno, "cannot open %s", path);
     if (S_ISDIR(st.st_mode))
-        return s_open_folder(path, self_p, error);
+        return s_open_folder(path, max_header, self_p, error);
     unsigned parts = s_parts(path);
-    return parts > 1 ? s_open_parts(path, parts, self_p, error)
-                     : lade_tensors_open_files(&path, 1, self_p, error);
+    return parts > 1 ? s_open_parts(path, parts, max_header, self_p, error)
+                     : lade_tensors_open_files_within(&path, 1, max_header, self_p, error);
+}
+
+lade_code_t
+lade_tensors_open(const char *path, lade_tensors_t **self_p, lade_error_t *error)
+{
+    return lade_tensors_open_within(path, LADE_TENSORS_HEADER, self_p, error);
 }

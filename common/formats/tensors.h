@@ -10,7 +10,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { LADE_TENSOR_MAX_RANK = 8 };
+enum {
+    LADE_TENSOR_MAX_RANK = 8,
+    LADE_TENSORS_HEADER = 100 << 20,      // bytes of a file's header, unless told otherwise
+    LADE_TENSORS_MOST_HEADER = 1024 << 20 // the most that can be told
+};
 
 // How a tensor's bytes lie. Only those of a dense one can be used as they are.
 typedef enum {
@@ -44,9 +48,17 @@ typedef struct lade_tensors lade_tensors_t;
 // LADE_NOT_IMPLEMENTED for a format without reader, LADE_TOO_LARGE over a ceiling.
 lade_code_t lade_tensors_open(const char *path, lade_tensors_t **self_p, lade_error_t *error);
 
+// The same with another ceiling for the header of each file (of what is read of it, in formats
+// without one) than LADE_TENSORS_HEADER.
+lade_code_t lade_tensors_open_within(const char *path, uint64_t max_header, lade_tensors_t **self_p,
+                                     lade_error_t *error);
+
 // The same for a list of files (sharded weights).
 lade_code_t lade_tensors_open_files(const char *const *paths, size_t count, lade_tensors_t **self_p,
                                     lade_error_t *error);
+lade_code_t lade_tensors_open_files_within(const char *const *paths, size_t count,
+                                           uint64_t max_header, lade_tensors_t **self_p,
+                                           lade_error_t *error);
 
 // "safetensors", "torch" (zip), "pickle" (legacy), "gguf" or "onnx".
 const char *lade_tensors_format(const lade_tensors_t *self);

@@ -17,6 +17,7 @@ enum { S_MAX_FAMILY = 1 << 20, S_MAX_SITE_FILES = 1000 };
 
 struct lade_identify {
     lade_families_t *families;
+    uint64_t max_header; // of a weight file
 };
 
 // ---------------------------------------------------------------------------------------------------
@@ -91,6 +92,7 @@ lade_identify_new(const char *site_folder, lade_identify_t **self_p, lade_error_
     if (!self)
         return lade_error_set(error, LADE_NO_MEMORY, "no memory for the families");
     self->families = lade_families_new();
+    self->max_header = LADE_TENSORS_HEADER;
     lade_code_t code = LADE_OK;
     if (site_folder && *site_folder)
         code = s_read_site(self, site_folder, error);
@@ -101,6 +103,21 @@ lade_identify_new(const char *site_folder, lade_identify_t **self_p, lade_error_
         lade_identify_destroy(&self);
     *self_p = self;
     return code;
+}
+
+lade_code_t
+lade_identify_by_config(const lade_config_t *config, lade_identify_t **self_p, lade_error_t *error)
+{
+    lade_code_t code = lade_identify_new(config->families_dir, self_p, error);
+    if (!code)
+        lade_identify_set_max_header(*self_p, (uint64_t)config->max_header_mb << 20);
+    return code;
+}
+
+void
+lade_identify_set_max_header(lade_identify_t *self, uint64_t bytes)
+{
+    self->max_header = bytes;
 }
 
 void
@@ -446,7 +463,7 @@ lade_identify_path(const lade_identify_t *self, const char *path, const json_t *
     lade_error_t spare = {0};
     *found_p = NULL;
     error = error ? error : &spare;
-    lade_code_t code = lade_subject_new(path, overrides, &subject, error);
+    lade_code_t code = lade_subject_new_within(path, overrides, self->max_header, &subject, error);
     if (code == LADE_NOT_IMPLEMENTED) // a format without reader is a model that cannot be told
         return error->code = LADE_INVALID_MODEL_CONFIG;
     if (code)

@@ -3,9 +3,11 @@
 #ifndef LADE_IDENTIFY_H
 #define LADE_IDENTIFY_H
 
+#include "common/config.h"
 #include "common/error.h"
 
 #include <jansson.h>
+#include <stdint.h>
 
 typedef struct lade_identify lade_identify_t;
 
@@ -13,6 +15,13 @@ typedef struct lade_identify lade_identify_t;
 // LADE_CONFIG_ERROR with file and line for a rule that is wrong.
 lade_code_t lade_identify_new(const char *site_folder, lade_identify_t **self_p,
                               lade_error_t *error);
+
+// The same by the settings families_dir and probe.max_header_mb.
+lade_code_t lade_identify_by_config(const lade_config_t *config, lade_identify_t **self_p,
+                                    lade_error_t *error);
+
+// The ceiling for headers of weight files (probe.max_header_mb); LADE_TENSORS_HEADER if not set.
+void lade_identify_set_max_header(lade_identify_t *self, uint64_t bytes);
 
 // Identifies a file or folder; several threads may ask one engine at once. overrides (may be NULL)
 // are fields the caller sets: they win over what is found by name or not at all, and a given type,

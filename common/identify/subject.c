@@ -57,6 +57,13 @@ lade_code_t
 lade_subject_new(const char *path, const json_t *overrides, lade_subject_t **self_p,
                  lade_error_t *error)
 {
+    return lade_subject_new_within(path, overrides, LADE_TENSORS_HEADER, self_p, error);
+}
+
+lade_code_t
+lade_subject_new_within(const char *path, const json_t *overrides, uint64_t max_header,
+                        lade_subject_t **self_p, lade_error_t *error)
+{
     struct stat st;
     *self_p = NULL;
     if (stat(path, &st) != 0)
@@ -66,9 +73,11 @@ lade_subject_new(const char *path, const json_t *overrides, lade_subject_t **sel
         return lade_error_set(error, LADE_NO_MEMORY, "no memory to identify %s", path);
     self->path = strdup(path);
     self->folder = S_ISDIR(st.st_mode);
+    self->max_header = max_header;
     self->configs = json_object();
     s_set_names(self, overrides);
-    lade_code_t code = self->folder ? LADE_OK : lade_tensors_open(path, &self->tensors, error);
+    lade_code_t code =
+        self->folder ? LADE_OK : lade_tensors_open_within(path, max_header, &self->tensors, error);
     if (code)
         lade_subject_destroy(&self);
     *self_p = self;
@@ -118,7 +127,7 @@ lade_subject_inside(lade_subject_t *self, const char *relative)
         found = found->next;
     if (!found && lade_subject_has(self, relative)) {
         lade_error_t problem = {0};
-        if (lade_subject_new(path, NULL, &found, &problem)) {
+        if (lade_subject_new_within(path, NULL, self->max_header, &found, &problem)) {
             s_note(self, &problem);
         } else {
             found->next = self->inside;
@@ -143,7 +152,7 @@ lade_subject_weights(lade_subject_t *self, const char *relative)
             abort();
         *found = (lade_subject_weights_t){.next = self->weights, .relative = strdup(relative)};
         self->weights = found;
-        if (lade_tensors_open(path, &found->tensors, &problem))
+        if (lade_tensors_open_within(path, self->max_header, &found->tensors, &problem))
             s_note(self, &problem);
         free(path);
     }

@@ -15,6 +15,7 @@ struct lade_subject {
     char *name; // of the file or folder, as given or overridden; a file's without its weight suffix
     char *parent; // name of the folder it lies in
     bool folder;
+    uint64_t max_header;     // of a weight file in it
     lade_tensors_t *tensors; // of a file; NULL for a folder
     json_t *configs;         // of a folder: JSON files read so far, null for those not there
     lade_subject_t *inside;  // of a folder: files in it that were looked at
@@ -28,6 +29,10 @@ struct lade_subject {
 // Opens a file or folder. overrides may be NULL; its "name" becomes the subject's.
 lade_code_t lade_subject_new(const char *path, const json_t *overrides, lade_subject_t **self_p,
                              lade_error_t *error);
+
+// The same with another ceiling for headers than LADE_TENSORS_HEADER.
+lade_code_t lade_subject_new_within(const char *path, const json_t *overrides, uint64_t max_header,
+                                    lade_subject_t **self_p, lade_error_t *error);
 
 // The JSON file at a relative path, NULL if it is not there or not JSON (then problem says so).
 // Stays the subject's.

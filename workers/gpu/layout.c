@@ -162,8 +162,8 @@ lade_layout_open(lade_layout_t *self, const char *key, const char *submodel,
     if (!files->count)
         return lade_segment_plan(key, submodel, NULL, 0, NULL, 0, &self->head, &self->index, error);
     lade_tensors_t *tensors = NULL;
-    lade_code_t code =
-        lade_tensors_open_files((const char *const *)files->paths, files->count, &tensors, error);
+    lade_code_t code = lade_tensors_open_files_within(
+        (const char *const *)files->paths, files->count, LADE_TENSORS_MOST_HEADER, &tensors, error);
     if (!code)
         code = s_check_format(tensors, error);
     if (!code)

@@ -216,7 +216,7 @@ lade_installer_new(const lade_config_t *config, lade_installer_t **self_p, lade_
     if (!self)
         return lade_error_set(error, LADE_NO_MEMORY, "no memory for the worker");
     self->config = config;
-    lade_code_t code = lade_identify_new(config->families_dir, &self->identify, error);
+    lade_code_t code = lade_identify_by_config(config, &self->identify, error);
     if (code) {
         lade_installer_destroy(&self);
         return code;
