@@ -274,11 +274,15 @@ s_identify(const s_import_t *self, const lade_identify_t *rules, const char *pat
     if (code && format) {
         *record_p = json_deep_copy(known);
         json_object_set_new(*record_p, "format", json_string(format));
+        if (code == LADE_UNSAFE_FILE)
+            json_object_set_new(*record_p, "quarantined", json_true());
         code = LADE_OK;
     }
     if (code)
         return code;
     json_object_del(*record_p, "identified_by");
+    if (json_object_get(*record_p, "unsafe"))
+        json_object_set_new(*record_p, "quarantined", json_true());
     s_set(*record_p, "description", stanza, "description");
     s_set(*record_p, "config_path", stanza, "config");
     s_set(*record_p, "variant", stanza, "variant");

@@ -108,6 +108,7 @@ static const s_field_t s_fields[] = {
     {"provider_model_id",      S_TEXT,      false,   "external_image_generator.*", NULL, 0,          1,   S_MAX_NAME},
     {"capabilities",           S_MAP,       false,   "external_image_generator.*", NULL, 0,          0,   0},
     {"default_settings",       S_SETTINGS,  false,   MAIN " lora.* " CONTROL, NULL, 0,               0,   0},
+    {"quarantined",            S_SWITCH,    false,   NULL,          NULL,   0,                       0,   0},
     {"created_at",             S_NUMBER,    false,   NULL,          NULL,   0,                       0,   S_MAX_INTEGER},
     {"updated_at",             S_NUMBER,    false,   NULL,          NULL,   0,                       0,   S_MAX_INTEGER},
     {"version",                S_INTEGER,   false,   NULL,          NULL,   0,                       1,   S_MAX_INTEGER},

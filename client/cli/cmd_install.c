@@ -5,6 +5,7 @@
 #include "client/cli/submit.h"
 #include "client/outcome.h"
 #include "client/request.h"
+#include "common/formats/safety.h"
 #include "common/identify/identify.h"
 #include "common/path.h"
 #include "common/wire.h"
@@ -62,6 +63,8 @@ s_overrides(const lade_cli_t *cli, json_t **map_p, lade_error_t *error)
     lade_code_t code = LADE_OK;
     for (size_t i = 0; !code && (text = lade_args_each(&cli->args, "--config", i)); i++)
         code = lade_cli_set_member(*map_p, text, error);
+    if (lade_args_flag(&cli->args, "--quarantine"))
+        json_object_set_new(*map_p, "quarantined", json_true());
     return code;
 }
 
@@ -111,6 +114,15 @@ s_local_plan(const lade_cli_t *cli, const lade_identify_t *rules, const char *so
     json_t *found = NULL;
     lade_code_t code =
         lade_identify_path(rules, source, json_object_get(args, "config"), &found, error);
+    const json_t *unsafe = code ? NULL : json_object_get(found, "unsafe");
+    char words[400];
+    if (unsafe && !lade_json_bool(found, "quarantined", false)) {
+        code = lade_error_set(error, LADE_UNSAFE_FILE,
+                              "it would run code when loaded: %s; --quarantine installs it so that "
+                              "it is never loaded",
+                              lade_safety_words(unsafe, words, sizeof words));
+        json_decref(found);
+    }
     if (code)
         return code;
     char *place = NULL;

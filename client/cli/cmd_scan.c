@@ -104,6 +104,8 @@ s_say_busy(const lade_cli_t *cli, const json_t *result)
 lade_code_t
 lade_cmd_scan_run(lade_cli_t *cli, lade_error_t *error)
 {
+    if (lade_args_flag(&cli->args, "--check"))
+        return lade_cmd_check_run(cli, error);
     char *dir = realpath(cli->words[0], NULL);
     if (!dir)
         return lade_error_errno(error, errno, "cannot look into %s", cli->words[0]);

@@ -28,6 +28,7 @@ static const lade_option_t s_up[] = {
 };
 static const lade_option_t s_install[] = {
     {"--config",  "NAME=VALUE",  LADE_ARG_TEXT, true,  0, 0, "a field of the record, over what is found out", 0},
+    {"--quarantine", NULL,       LADE_ARG_FLAG, false, 0, 0, "install it even if it would run code when loaded: it never will be", 0},
     {"--inplace", NULL,          LADE_ARG_FLAG, false, 0, 0, "leave local files where they are", 0},
     {"--move",    NULL,          LADE_ARG_FLAG, false, 0, 0, "of a path: take it away from there once it is installed", 0},
     {"--again",   "link|copy",   LADE_ARG_TEXT, false, 0, 0, "also if the same content is installed: another name for its bytes, or a copy", 0},
@@ -40,6 +41,7 @@ static const lade_option_t s_install[] = {
 static const lade_option_t s_scan[] = {
     {"--install", NULL, LADE_ARG_FLAG, false, 0, 0, "copy the models into the models folder (else they stay where they are)", 0},
     {"--dry-run", NULL, LADE_ARG_FLAG, false, 0, 0, "say what would be added", 0},
+    {"--check",   NULL, LADE_ARG_FLAG, false, 0, 0, "add nothing: look for files of any name that would run code when loaded; needs no broker", 0},
     PRIORITY,
     NO_WAIT,
     {0},
@@ -85,6 +87,7 @@ static const lade_option_t s_metadata[] = {
 };
 static const lade_option_t s_probe[] = {
     {"--hash",    NULL,         LADE_ARG_FLAG, false, 0, 0, "compute the content hash too (install.hash)", 0},
+    {"--tensors", NULL,         LADE_ARG_FLAG, false, 0, 0, "only list what the weights hold: tensors, metadata, what is unsafe", 0},
     {"--config",  "NAME=VALUE", LADE_ARG_TEXT, true,  0, 0, "a field that is known already", 0},
     {0},
 };
@@ -200,7 +203,8 @@ static const lade_command_t s_commands[] = {
         "REVISION is a branch, tag, commit or refs/pr/N. A URL may be a page of the hub or of Civitai, too.\n"
         "VARIANT is fp16, fp32, onnx, openvino or flax."},
     {"scan", "DIR", "register the models below a folder", 1, 1, s_scan, lade_cmd_scan_run,
-        "Hidden names and system folders are passed over; what is no model is told and stops nothing."},
+        "Hidden names and system folders are passed over; what is no model is told and stops nothing.\n"
+        "With --check every file is looked at by its content, and what is unsafe is told; exit status 1 if anything is."},
     {"sync", "", "bring records and files into agreement", 0, 0, s_sync, lade_cmd_scan_sync,
         "New models in the models folder and in install.autoimport_dir are registered. Records whose files are gone are told:\n"
         "missing, or unavailable if their drive may be away. A file that turned up elsewhere is found by its hash."},

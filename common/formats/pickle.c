@@ -3,6 +3,7 @@
 
 #include "common/formats/tensor_list.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -198,12 +199,25 @@ s_name_of(const lade_object_t *function)
     return function->kind == LADE_OBJECT_GLOBAL ? function->bytes : "a value";
 }
 
+// "module.name" as Python could import it: in bytes that are no pickle there is hardly one.
+static bool
+s_is_plausible(const lade_object_t *function)
+{
+    if (function->kind != LADE_OBJECT_GLOBAL || strlen(function->bytes) != function->len)
+        return false;
+    const char *dot = strchr(function->bytes, '.');
+    for (const char *at = function->bytes; *at; at++)
+        if (!isalnum((unsigned char)*at) && *at != '_' && *at != '.' && (unsigned char)*at < 0x80)
+            return false;
+    return dot && dot > function->bytes && dot[1];
+}
+
 static void
 s_say_call(lade_pickle_t *self, const lade_object_t *function)
 {
     const char *name = s_name_of(function);
     s_stranger_t *stranger = s_stranger(self, name);
-    self->calls++;
+    self->calls += s_is_plausible(function);
     if (stranger && !stranger->called)
         s_say(self, "call", name, "would be called");
     if (stranger)
@@ -213,7 +227,6 @@ s_say_call(lade_pickle_t *self, const lade_object_t *function)
 static void
 s_say_use(lade_pickle_t *self, const lade_object_t *object, const char *words)
 {
-    self->calls++;
     s_say(self, "misuse",
           object->kind == LADE_OBJECT_CALL ? s_name_of(object->items[0]) : s_name_of(object),
           words);
@@ -330,14 +343,15 @@ lade_object_says(const lade_object_t *object, const char *text)
            memcmp(object->bytes, text, object->len) == 0;
 }
 
-// getattr of a class in the table, to a name that the table has as "Class.name".
+// getattr of a class in the table or of what it makes, to a name that the table has as
+// "Class.name".
 static bool
 s_getattr_is_fine(const lade_object_t *args)
 {
     const lade_object_t *of = s_arg(args, 0), *name = s_arg(args, 1);
     char whole[256];
-    if (!of || !name || of->kind != LADE_OBJECT_GLOBAL || !of->row ||
-        name->kind != LADE_OBJECT_TEXT || name->len > 100)
+    if (!of || !name || (of->kind != LADE_OBJECT_GLOBAL && of->kind != LADE_OBJECT_CALL) ||
+        !of->row || name->kind != LADE_OBJECT_TEXT || name->len > 100)
         return false;
     int len = snprintf(whole, sizeof whole, "%s.%.*s", of->row->name, (int)name->len, name->bytes);
     return len > 0 && len < (int)sizeof whole &&
@@ -1023,7 +1037,6 @@ s_do_stack_global(lade_pickle_t *self, const s_operand_t *operand)
     if (!name || !module)
         return s_underflow(self);
     if (name->kind != LADE_OBJECT_TEXT || module->kind != LADE_OBJECT_TEXT) {
-        self->calls++;
         s_say(self, "global", "a value", "would be imported by a name that is no text");
         return s_push(self, self->none);
     }
@@ -1100,7 +1113,6 @@ s_do_extension(lade_pickle_t *self, const s_operand_t *operand)
 {
     char name[40];
     snprintf(name, sizeof name, "extension %" PRIu64, operand->number);
-    self->calls++;
     s_say(self, "extension", name, "would be looked up in the registry of copyreg");
     return s_push_bytes(self, LADE_OBJECT_GLOBAL, "an extension", 12);
 }
@@ -1114,11 +1126,24 @@ s_push_persistent(lade_pickle_t *self, lade_object_t *id)
     return s_push(self, object);
 }
 
+// ("module", class, file, text), in tar files without the word: a class with the text it had, for
+// which torch puts the class.
+static lade_object_t *
+s_class_of_id(const lade_object_t *id)
+{
+    bool word = lade_object_says(s_arg(id, 0), "module");
+    lade_object_t *class = (lade_object_t *)s_arg(id, word);
+    return class && class->kind == LADE_OBJECT_GLOBAL ? class : NULL;
+}
+
 static lade_code_t
 s_do_binpersid(lade_pickle_t *self, const s_operand_t *operand)
 {
     (void)operand;
     lade_object_t *id = s_pop(self);
+    lade_object_t *class = id ? s_class_of_id(id) : NULL;
+    if (class)
+        return s_push(self, class);
     return id ? s_push_persistent(self, id) : s_underflow(self);
 }
 

@@ -116,7 +116,8 @@ lade_object_t *const *lade_pickle_persistents(const lade_pickle_t *self, size_t 
 // Where in the file bytes of an object lie, of bytes that stand in the pickle as they are.
 bool lade_pickle_place(const lade_pickle_t *self, const char *bytes, uint64_t *at_p);
 
-// How many findings of the walk are about something run (the others are about something named).
+// How often something that has the name of a function would have been called against the table:
+// what tells a pickle that does not say it is one from other bytes.
 size_t lade_pickle_calls(const lade_pickle_t *self);
 
 void lade_pickle_destroy(lade_pickle_t **self_p);

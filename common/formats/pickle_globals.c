@@ -347,9 +347,24 @@ static const lade_global_t s_globals[] = {
     NAME("torch.nn.parameter", "Parameter"),
     NAME("torch.nn.parameter", "UninitializedParameter"),
 
-    NAME("torch.optim.lr_scheduler", "OneCycleLR"),
+    ROLE("torch.optim.adadelta", "Adadelta", DATA),
+    ROLE("torch.optim.adagrad", "Adagrad", DATA),
+    ROLE("torch.optim.adam", "Adam", DATA),
+    ROLE("torch.optim.adamax", "Adamax", DATA),
+    ROLE("torch.optim.adamw", "AdamW", DATA),
+    ROLE("torch.optim.asgd", "ASGD", DATA),
+    ROLE("torch.optim.lbfgs", "LBFGS", DATA),
+
+    ROLE("torch.optim.lr_scheduler", "OneCycleLR", DATA),
     NAME("torch.optim.lr_scheduler", "OneCycleLR._annealing_cos"),
     NAME("torch.optim.lr_scheduler", "OneCycleLR._annealing_linear"),
+
+    ROLE("torch.optim.nadam", "NAdam", DATA),
+    ROLE("torch.optim.radam", "RAdam", DATA),
+    ROLE("torch.optim.rmsprop", "RMSprop", DATA),
+    ROLE("torch.optim.rprop", "Rprop", DATA),
+    ROLE("torch.optim.sgd", "SGD", DATA),
+    ROLE("torch.optim.sparse_adam", "SparseAdam", DATA),
 
     ROLE("torch.serialization", "_get_layout", DATA),
 

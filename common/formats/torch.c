@@ -350,11 +350,7 @@ s_collect(s_row_t *self, lade_error_t *error)
     if (!self->pieces)
         return lade_error_set(error, LADE_NO_MEMORY, "no memory for %zu storages", count);
     for (size_t i = 0; i < count; i++) {
-        const lade_object_t *tuple = ids[i]->items[0];
         s_id_t id;
-        if (tuple->kind == LADE_OBJECT_TUPLE && tuple->len &&
-            lade_object_says(tuple->items[0], "module"))
-            continue; // ("module", class, file, text): what torch compares with the class it has
         lade_code_t code = s_read_id(ids[i], &id, error);
         if (code)
             return code;

@@ -359,6 +359,8 @@ s_visit_call(s_tree_t *self, lade_object_t *object)
 {
     static const size_t members[] = {LADE_CALL_ARGS, LADE_CALL_STATE, LADE_CALL_ITEMS};
     lade_code_t code = LADE_OK;
+    if (object->row && object->row->role == LADE_ROLE_GETATTR) // a method: its object is elsewhere
+        return LADE_OK;
     for (size_t i = 0; !code && i < sizeof members / sizeof *members; i++) {
         lade_object_t *member = object->items[members[i]];
         if (member)

@@ -1,6 +1,7 @@
 // The engine: tries every rule on a path and picks the answer.
 #include "common/identify/identify.h"
 
+#include "common/formats/safety.h"
 #include "common/identify/families.h"
 #include "common/identify/families_data.h"
 #include "common/identify/match.h"
@@ -455,6 +456,39 @@ s_identify(const lade_identify_t *self, lade_subject_t *subject, const json_t *g
     return code;
 }
 
+// What would run code if the model were loaded: an array, NULL if nothing.
+static json_t *
+s_unsafe(const lade_subject_t *subject)
+{
+    const char *format = subject->tensors ? lade_tensors_format(subject->tensors) : "";
+    json_t *findings = NULL;
+    if (strcmp(format, "torch") == 0 || strcmp(format, "pickle") == 0)
+        findings = json_incref((json_t *)lade_tensors_unsafe(subject->tensors));
+    else if (subject->folder)
+        lade_safety_folder(subject->path, &findings, NULL);
+    else
+        lade_safety_check(subject->path, &findings, NULL);
+    if (json_array_size(findings))
+        return findings;
+    json_decref(findings);
+    return NULL;
+}
+
+// A model nobody knows that would run code is first of all that.
+static lade_code_t
+s_judge(lade_code_t code, const lade_subject_t *subject, json_t *found, lade_error_t *error)
+{
+    char words[400];
+    json_t *unsafe = s_unsafe(subject);
+    if (unsafe && code == LADE_INVALID_MODEL_CONFIG)
+        code = lade_error_set(error, LADE_UNSAFE_FILE, "%s: %s", subject->name,
+                              lade_safety_words(unsafe, words, sizeof words));
+    if (unsafe && !code)
+        json_object_set(found, "unsafe", unsafe);
+    json_decref(unsafe);
+    return code;
+}
+
 lade_code_t
 lade_identify_path(const lade_identify_t *self, const char *path, const json_t *overrides,
                    json_t **found_p, lade_error_t *error)
@@ -471,6 +505,7 @@ lade_identify_path(const lade_identify_t *self, const char *path, const json_t *
     json_t *given = overrides ? json_copy((json_t *)overrides) : json_object();
     lade_record_canonical(given);
     code = s_identify(self, subject, given, found_p, error);
+    code = s_judge(code, subject, *found_p, error);
     json_decref(given);
     lade_subject_destroy(&subject);
     return code;

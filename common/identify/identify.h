@@ -29,11 +29,12 @@ void lade_identify_set_max_header(lade_identify_t *self, uint64_t bytes);
 // *found_p is yours: a map with type, base, format, name, description, file_size, identified_by
 // (which rule, and why), variant, prediction_type, repo_variant, submodels, …, each only where it
 // applies, ready to become a record but for key, path, hash and source.
+// `unsafe`, if there, is what would run code if it were loaded (lade_tensors_unsafe).
 //
 // LADE_INVALID_MODEL_CONFIG says what was seen and how near the nearest rule came, or between which
 // answers the caller has to choose. A file that is broken or no model at all keeps the code of
 // lade_tensors_open (LADE_CORRUPT, LADE_NOT_A_MODEL, LADE_TOO_LARGE); a missing one is
-// LADE_NOT_FOUND.
+// LADE_NOT_FOUND; one that no rule knows and that would run code is LADE_UNSAFE_FILE.
 lade_code_t lade_identify_path(const lade_identify_t *self, const char *path,
                                const json_t *overrides, json_t **found_p, lade_error_t *error);
 

@@ -72,6 +72,11 @@ s_read_spec(const json_t *spec, lade_cache_request_t *request, lade_error_t *err
     if (!json_is_object(request->record) || !*request->key)
         return lade_error_set(error, LADE_VALUE_ERROR,
                               "config: a load takes a record with its key");
+    if (lade_json_bool(request->record, "quarantined", false))
+        return lade_error_set(error, LADE_UNSAFE_FILE,
+                              "%s is in quarantine: it would run code when loaded (`lade probe` "
+                              "says what)",
+                              lade_json_text(request->record, "name", request->key));
     if (pid < 0 || pid > INT_MAX)
         return lade_error_set(error, LADE_VALUE_ERROR, "pid: %lld is no process", (long long)pid);
     if (!(ttl_s >= 0)) // not a number fails as well

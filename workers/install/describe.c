@@ -1,6 +1,7 @@
 // What a model at a path is.
 #include "workers/install/describe.h"
 
+#include "common/formats/safety.h"
 #include "common/hash.h"
 #include "common/path.h"
 #include "common/record.h"
@@ -68,10 +69,25 @@ lade_describe_identify(const lade_stage_t *job, const char *path, const json_t *
                        json_t **found_p, lade_error_t *error)
 {
     *found_p = NULL;
+    bool quarantine = lade_json_bool(overrides, "quarantined", false);
+    char words[400];
     lade_code_t code = job->identify(job->rules, path, overrides, found_p, error);
-    if ((code == LADE_INVALID_MODEL_CONFIG || code == LADE_NOT_A_MODEL) &&
+    if ((code == LADE_INVALID_MODEL_CONFIG || code == LADE_NOT_A_MODEL ||
+         (code == LADE_UNSAFE_FILE && quarantine)) &&
         s_take_told(path, overrides, found_p))
-        code = LADE_OK;
+        return LADE_OK;
+    if (code == LADE_UNSAFE_FILE && quarantine)
+        return lade_error_wrap(error, "it is no model lade knows: to keep it in quarantine all the "
+                                      "same, give its type, base and format");
+    const json_t *unsafe = code ? NULL : json_object_get(*found_p, "unsafe");
+    if (unsafe && !quarantine) {
+        code = lade_error_set(error, LADE_UNSAFE_FILE,
+                              "it would run code when loaded: %s; --quarantine installs it so that "
+                              "it is never loaded",
+                              lade_safety_words(unsafe, words, sizeof words));
+        json_decref(*found_p);
+        *found_p = NULL;
+    }
     return code;
 }
 
