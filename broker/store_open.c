@@ -64,8 +64,8 @@ lade_store_use(lade_store_t *self, lade_store_use_t *use)
     size_t map;
     MDB_envinfo info;
     mdb_env_info(self->env, &info);
-    *use =
-        (lade_store_use_t){.used_bytes = lade_store_used_bytes(self, &map), .readers = info.me_numreaders};
+    *use = (lade_store_use_t){.used_bytes = lade_store_used_bytes(self, &map),
+                              .readers = info.me_numreaders};
     use->map_bytes = map;
 }
 
@@ -195,7 +195,8 @@ s_take_up_last(lade_store_t *self, lade_error_t *error)
 {
     uint64_t generation = 0; // of a keyspace that never had a log
     lade_code_t code = lade_store_get_number(self, "wal", &generation, error);
-    return code && code != LADE_NOT_FOUND ? code : lade_store_take_up(self, generation, UINT64_MAX, error);
+    return code && code != LADE_NOT_FOUND ? code
+                                          : lade_store_take_up(self, generation, UINT64_MAX, error);
 }
 
 lade_code_t

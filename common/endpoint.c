@@ -82,6 +82,11 @@ s_load_cert(const char *path, zcert_t **cert_p, const char *setting, lade_error_
     return LADE_OK;
 }
 
+enum {
+    S_SILENT_MS = 10000, // least time without a sign of life after which a link counts as dead
+    S_SILENT_BEATS = 3,
+};
+
 // What both ends do first: the checks, and the limits.
 static lade_code_t
 s_prepare(zsock_t *socket, const char *endpoint, const lade_config_t *config, bool *curve_p,
@@ -95,8 +100,14 @@ s_prepare(zsock_t *socket, const char *endpoint, const lade_config_t *config, bo
     zsock_set_linger(socket, 0);
     zsock_set_reconnect_ivl(socket, 100);
     zsock_set_reconnect_ivl_max(socket, 0);
-    if (config->beat_ms > 0 && zsock_type(socket) != ZMQ_SUB && zsock_type(socket) != ZMQ_XPUB)
+    if (config->beat_ms > 0 && zsock_type(socket) != ZMQ_SUB && zsock_type(socket) != ZMQ_XPUB) {
+        // Nothing is read from a peer who has sent more than is taken in at once, its signs of life
+        // neither, until the loop is through with that. So the link is given longer than a beat.
+        int64_t silent_ms = S_SILENT_BEATS * config->beat_ms;
         zsock_set_heartbeat_ivl(socket, (int)config->beat_ms);
+        zsock_set_heartbeat_timeout(socket,
+                                    (int)(silent_ms > S_SILENT_MS ? silent_ms : S_SILENT_MS));
+    }
     return LADE_OK;
 }
 

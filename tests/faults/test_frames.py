@@ -189,6 +189,19 @@ def test_worker_frames_that_lie():
         assert (ended.get("result") or {}).get("colour") != "red", "a report of a worker that does not hold the job was believed"
 
 
+def test_more_requests_than_are_taken_in_at_once_are_all_answered():
+    """While a peer waits until it is read again, its silence is not taken for a dead link, however short the beats."""
+    with World({"broker.beat_ms": 50}) as world:
+        world.start("broker")
+        client, text = world.client(), "x" * 60000
+        for turn in range(2):
+            sent = [client.send("store", "add_model", config={"name": "n", "type": "lora", "base": "sd-1", "format": "lycoris",
+                                                              "path": f"{turn}/{number}", "description": text})
+                    for number in range(1500)]
+            for number in sent:
+                client.receive(number, 60)
+
+
 def test_full_queue_says_so():
     with World({"broker.max_queue": 50}) as world:
         world.start("broker")
