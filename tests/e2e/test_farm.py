@@ -27,7 +27,7 @@ def test_install_and_load_over_tcp_with_keys():
         assert weights.sha256(os.path.join(farm.models_dir, record["path"])) == weights.sha256(path)
         loaded = json.loads(farm.lade(user, "load", record["key"]).stdout)
         assert loaded["location"] == "host", loaded
-        assert os.listdir(farm.models_dir) == [record["base"]], os.listdir(farm.models_dir)
+        world.eventually(lambda: os.listdir(farm.models_dir) == [record["base"]])
 
 
 def test_up_and_the_command_on_the_host_of_the_broker():

@@ -184,6 +184,7 @@ def test_several_sources_are_several_plans():
         plans = world.lade_json("install", "o/Lora", path, "--dry-run")
         assert [plan["kind"] for plan in plans] == ["hf", "local"], plans
         assert plans[1]["files"] == [{"path": path, "url": None, "size": os.path.getsize(path), "sha256": None}], plans[1]
-        assert world.call("store", "all_models") == [] and os.listdir(world.models_dir) == []
+        assert world.call("store", "all_models") == []
+        world.eventually(lambda: os.listdir(world.models_dir) == [])
         shown = world.lade("install", "o/Lora", "--dry-run").stdout
         assert "pytorch_lora_weights.safetensors" in shown and "1 file" in shown, shown

@@ -115,8 +115,8 @@ def run(make, victim, point):
             assert [one.ask("jobs", "wait", id=discard["id"])["status"] for discard in discards] == ["completed"], where
             assert not os.path.exists(source), f"{where}: {source} is still there"
         one.settle()
-        no_leftovers(world, records)
         nothing_temporary(world)
+        no_leftovers(world, records)
         events = one.ask("events", "since", seq=0, limit=10000)["events"]
         for name in ("model_record_added", "model_install_completed"):
             assert [event["event"] for event in events].count(name) == 1, f"{where}: {name} is not told once"
