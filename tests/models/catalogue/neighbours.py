@@ -1,7 +1,7 @@
 """Models lade has no family for and that look like some it has: they are refused, not taken for those."""
 from catalogue.case import Case, REFUSED, one
 from networks.flux import flux, query_key_norms
-from networks.latent_diffusion import unet
+from networks.latent_diffusion import unet, vae_ldm
 from networks.net import Net
 from networks.wan import conv3
 
@@ -137,12 +137,29 @@ def hunyuan_vae(small=False):
     return net
 
 
-def deep_compression(small=False):
+def deep_compression(latent):
+    def make(small):
+        net = Net()
+        net.conv('encoder.conv_in', 128, 3)
+        net.conv('encoder.conv_out', latent, 1024)
+        net.conv('decoder.conv_in', 1024, latent)
+        net.conv('decoder.conv_out', 3, 128)
+        return {'': net}
+    return make
+
+
+def vector_quantised(small=False):
+    net = vae_ldm(4)
+    net.add('quantize.embedding.weight', 16384, 4)
+    return net
+
+
+def magvit(small=False):
     net = Net()
-    net.conv('encoder.conv_in', 128, 3)
-    net.conv('encoder.conv_out', 32, 1024)
-    net.conv('decoder.conv_in', 1024, 128)
-    net.conv('decoder.conv_out', 3, 128)
+    conv3(net, 'encoder.conv_in', 128, 3)
+    conv3(net, 'decoder.conv_in', 512, 16)
+    conv3(net, 'decoder.mid_block.convs.0.conv1', 512, 512)
+    net.norm('decoder.conv_norm_out', 128)
     return net
 
 
@@ -178,7 +195,10 @@ CASES = {
     'bad-flux-odd-channels': Case('flex2.safetensors', one(flux, channels=196), REFUSED, 'ostris/Flex.2-preview: its config.json'),
     'bad-cogvideox-vae': Case('cogvideox_vae.safetensors', one(cogvideox_vae), REFUSED, 'huggingface/diffusers: autoencoder_kl_cogvideox.py'),
     'bad-hunyuan-vae': Case('hunyuan_video_vae.safetensors', one(hunyuan_vae), REFUSED, 'huggingface/diffusers: autoencoder_kl_hunyuan_video.py'),
-    'bad-dc-ae': Case('dc-ae.safetensors', one(deep_compression), REFUSED, 'mit-han-lab/efficientvit: models/efficientvit/dc_ae.py'),
+    'bad-dc-ae-32': Case('dc-ae-f32c32.safetensors', deep_compression(32), REFUSED, 'mit-han-lab/efficientvit: models/efficientvit/dc_ae.py'),
+    'bad-dc-ae-128': Case('dc-ae-f64c128.safetensors', deep_compression(128), REFUSED, 'mit-han-lab/efficientvit: models/efficientvit/dc_ae.py'),
+    'bad-vq-model': Case('vq-f8-vae.safetensors', one(vector_quantised), REFUSED, 'CompVis/latent-diffusion: ldm/models/autoencoder.py (VQModel)'),
+    'bad-magvit-vae': Case('easyanimate_wan_vae.safetensors', one(magvit), REFUSED, 'huggingface/diffusers: autoencoder_kl_magvit.py'),
     'bad-kandinsky-folder': Case('kandinsky-2-2/', folder('KandinskyV22Pipeline'), REFUSED, 'huggingface/diffusers: pipelines/kandinsky2_2'),
     'bad-controlnet-pipeline': Case('sd-controlnet-pipeline/', folder('StableDiffusionControlNetPipeline'), REFUSED,
                                     'huggingface/diffusers: pipelines/controlnet'),

@@ -9,7 +9,7 @@ PARTS = { # class: (library, config, build of the weights or None)
     'CLIPTextModel': ('transformers', {'hidden_size': 768, 'model_type': 'clip_text_model'}, clip),
     'CLIPTextModelWithProjection': ('transformers', {'hidden_size': 1280, 'model_type': 'clip_text_model'},
                                     lambda small: clip(1280, 32, small, True)),
-    'AutoencoderKL': ('diffusers', {'latent_channels': 16}, lambda small: vae_diffusers(small, 16)),
+    'AutoencoderKL': ('diffusers', {'latent_channels': 16}, lambda small: vae_diffusers(16)),
 }
 
 

@@ -13,7 +13,7 @@ DIFFUSERS = 'huggingface/diffusers: unet_2d_condition.py, pipelines/stable_diffu
 def checkpoint(base, variant='normal', step=None, extra=None):
     def make(small):
         net = Net().include('model.diffusion_model.', unet(base, variant, small).ldm())
-        net.include('first_stage_model.', vae_ldm(small))
+        net.include('first_stage_model.', vae_ldm())
         if base == 'sd-1':
             net.include('cond_stage_model.transformer.', clip(small=small))
         elif base == 'sd-2':
@@ -53,7 +53,7 @@ def pipeline(base, variant='normal', prediction='epsilon', label='', name=None):
                  'unet/diffusion_pytorch_model%s.safetensors' % label: shape.diffusers(),
                  'vae/config.json': dict(VAE_CONFIG, scaling_factor=0.13025 if xl else 0.18215,
                                          sample_size=1024 if xl else 512),
-                 'vae/diffusion_pytorch_model%s.safetensors' % label: vae_diffusers(small)}
+                 'vae/diffusion_pytorch_model%s.safetensors' % label: vae_diffusers()}
         encoders = {'sd-1': {'': (768, 12)}, 'sd-2': {'': (1024, 23)}, 'sdxl': {'': (768, 12), '_2': (1280, 32)},
                     'sdxl-refiner': {'_2': (1280, 32)}}[base]
         for tail, (width, layers) in encoders.items():

@@ -39,7 +39,7 @@ CASES = {
     'sd-2-ckpt-eps': Case('v2-1_512-ema-pruned.ckpt', lightning('sd-2', global_step=220000), main('sd-2', prediction_type='epsilon'), LDM),
     'sd-2-ckpt-unknown': Case('other-sd2.ckpt', lightning('sd-2'), main('sd-2', prediction_type='v_prediction'), LDM),
     'sdxl-pth': Case('sdxl-in-disguise.pth', lightning('sdxl'), main('sdxl', name='sdxl-in-disguise.pth'), LDM),
-    'vae-pt': Case('anything-v3.vae.pt', lambda small: {'': Torch({'state_dict': plain(vae_ldm(small))})}, kind('vae', 'sd-1', 'checkpoint'), LDM),
+    'vae-pt': Case('anything-v3.vae.pt', lambda small: {'': Torch({'state_dict': plain(vae_ldm())})}, kind('vae', 'sd-1', 'checkpoint'), LDM),
     'wan-vae-pth': Case('Wan2.1_VAE.pth', of(lambda small: wan_vae(16, True)), kind('vae', 'wan', 'checkpoint', latent_channels=16),
                         'Wan-Video/Wan2.1: wan/modules/vae.py'),
     'pid-pth': Case('PiD_res2k_sr4x_official_flux_distill_4step.pth', of(lambda small: Net('BF16').include('net.', pid(16)).include('net_ema.', pid(16))),

@@ -1,6 +1,6 @@
 """Autoencoders."""
 from catalogue.case import Case, REFUSED, kind
-from networks.latent_diffusion import VAE_CONFIG, vae_diffusers, vae_ldm
+from networks.latent_diffusion import VAE_CONFIG, VAE_WIDTHS, vae_diffusers, vae_ldm
 from networks.net import Net
 from networks.wan import wan_vae
 
@@ -8,17 +8,20 @@ LDM = 'CompVis/stable-diffusion: ldm/modules/diffusionmodules/model.py (Encoder,
 DIFFUSERS = 'huggingface/diffusers: autoencoder_kl.py, autoencoder_tiny.py and the published config.json'
 WAN = 'Wan-Video/Wan2.1 and Wan2.2: wan/modules/vae.py (vae2_1.py, vae2_2.py)'
 WAN_DIFFUSERS = 'huggingface/diffusers: autoencoder_kl_wan.py, autoencoder_kl_qwenimage.py'
+CONVERT = 'huggingface/diffusers: scripts/convert_cogview4_to_diffusers.py (its vae_config)'
+COGVIEW = (128, 512, 1024, 1024)
 TAESD = 'madebyollin/taesd: taesd.py; huggingface/diffusers: autoencoder_tiny.py, vae.py'
 
 
 def vae_file(latent=4):
-    return lambda small: {'': (vae_ldm(small, latent), {'format': 'pt'})}
+    return lambda small: {'': (vae_ldm(latent), {'format': 'pt'})}
 
 
 def vae_folder(config, label=''):
     def make(small):
         return {'config.json': dict(VAE_CONFIG, **config),
-                'diffusion_pytorch_model%s.safetensors' % label: vae_diffusers(small)}
+                'diffusion_pytorch_model%s.safetensors' % label:
+                vae_diffusers(config.get('latent_channels', 4), config.get('block_out_channels', VAE_WIDTHS))}
     return make
 
 CASES = {
@@ -47,7 +50,7 @@ def wan_vae_folder(class_name, latent, **config):
 
 
 def flux2_vae(small):
-    net = vae_ldm(small, 32, 'BF16')
+    net = vae_ldm(32, 'BF16')
     for name in ('running_mean', 'running_var'):
         net.add('bn.' + name, 128)
     net['bn.num_batches_tracked'] = ('I64', ())
@@ -55,7 +58,7 @@ def flux2_vae(small):
 
 
 def flux2_folder(small):
-    net = vae_diffusers(small, 32)
+    net = vae_diffusers(32)
     net.add('bn.running_mean', 128)
     net.add('bn.running_var', 128)
     return {'config.json': {'_class_name': 'AutoencoderKLFlux2', 'latent_channels': 32}, 'diffusion_pytorch_model.safetensors': net}
@@ -129,6 +132,9 @@ CASES.update({
     'taesd3-file': Case('taesd3.safetensors', lambda small: {'': tiny(16)}, kind('vae', 'sd-3', 'checkpoint'), TAESD),
     'taef1': Case('taef1/', tiny_folder(16), kind('vae', 'flux', 'diffusers'), TAESD),
     'taesd3': Case('taesd3/', tiny_folder(16), kind('vae', 'sd-3', 'diffusers'), TAESD),
+    'vae-cogview4': Case('imagekl_ch16.safetensors', lambda small: {'': vae_ldm(16, 'BF16', COGVIEW)}, kind('vae', 'cogview4', 'checkpoint'), CONVERT),
+    'vae-cogview4-diffusers': Case('cogview4-vae/', vae_folder({'latent_channels': 16, 'scaling_factor': 1.0, 'block_out_channels': COGVIEW}),
+                                   kind('vae', 'cogview4', 'diffusers'), CONVERT),
     'bad-tiny-16': Case('tiny/', tiny_folder(16), REFUSED, TAESD),
     'bad-tiny-16-file': Case('tiny16.safetensors', lambda small: {'': tiny(16)}, REFUSED, TAESD),
     'bad-video-vae': Case('vae16.safetensors', wan_vae_file(16, True), REFUSED, WAN),

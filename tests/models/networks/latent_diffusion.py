@@ -206,9 +206,11 @@ def vae_resnet_ldm(net, name, into, out):
         net.conv(name + '.nin_shortcut', out, into, 1)
 
 
-def vae_ldm(small, latent=4, dtype='F16'):
-    net, c = Net(dtype), 8 if small else 128
-    widths = [c, 2 * c, 4 * c, 4 * c]
+VAE_WIDTHS = (128, 256, 512, 512)
+
+
+def vae_ldm(latent=4, dtype='F16', widths=VAE_WIDTHS):
+    net, c = Net(dtype), widths[0]
 
     def middle(side):
         vae_resnet_ldm(net, side + '.mid.block_1', widths[-1], widths[-1])
@@ -238,14 +240,14 @@ def vae_ldm(small, latent=4, dtype='F16'):
             net.conv('decoder.up.%d.upsample.conv' % level, width, width)
     net.norm('decoder.norm_out', width)
     net.conv('decoder.conv_out', 3, width)
-    net.conv('quant_conv', 2 * latent, 2 * latent, 1)
-    net.conv('post_quant_conv', latent, latent, 1)
+    if latent != 16:  # those of FLUX.1, SD 3 and CogView4 go without
+        net.conv('quant_conv', 2 * latent, 2 * latent, 1)
+        net.conv('post_quant_conv', latent, latent, 1)
     return net
 
 
-def vae_diffusers(small, latent=4):
-    net, c = Net(), 8 if small else 128
-    widths = [c, 2 * c, 4 * c, 4 * c]
+def vae_diffusers(latent=4, widths=VAE_WIDTHS):
+    net, c = Net(), widths[0]
 
     def middle(side):
         for i in range(2):
@@ -275,6 +277,7 @@ def vae_diffusers(small, latent=4):
             net.conv('decoder.up_blocks.%d.upsamplers.0.conv' % up, width, width)
     net.norm('decoder.conv_norm_out', width)
     net.conv('decoder.conv_out', 3, width)
-    net.conv('quant_conv', 2 * latent, 2 * latent, 1)
-    net.conv('post_quant_conv', latent, latent, 1)
+    if latent != 16:  # those of FLUX.1, SD 3 and CogView4 go without
+        net.conv('quant_conv', 2 * latent, 2 * latent, 1)
+        net.conv('post_quant_conv', latent, latent, 1)
     return net
