@@ -1,6 +1,7 @@
 // Records against files, files against records, leftovers and room on the disks.
 #include "broker/doctor.h"
 
+#include "common/away.h"
 #include "common/path.h"
 #include "common/wire.h"
 
@@ -25,68 +26,19 @@ typedef struct {
 // ---------------------------------------------------------------------------------------------------
 // Records against files. What may be away (a drive, a share) is told from what is gone.
 
-static bool
-s_is_folder(const char *path)
-{
-    struct stat stat_of;
-    return stat(path, &stat_of) == 0 && S_ISDIR(stat_of.st_mode);
-}
-
-static bool
-s_is_empty(const char *path)
-{
-    DIR *dir = opendir(path);
-    bool empty = dir != NULL;
-    for (struct dirent *entry; empty && (entry = readdir(dir));)
-        empty = *entry->d_name == '.';
-    if (dir)
-        closedir(dir);
-    return empty;
-}
-
-// Where systems mount what comes and goes.
-static bool
-s_holds_drives(const char *folder)
-{
-    static const char *const places[] = {"/", "/mnt", "/media", "/run/media", "/net", "/Volumes"};
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
-        if (strcmp(folder, places[i]) == 0)
-            return true;
-    char *above = lade_path_folder(folder); // /media/USER
-    bool holds = strcmp(above, "/media") == 0 || strcmp(above, "/run/media") == 0;
-    free(above);
-    return holds;
-}
-
-static bool
-s_is_away(const s_files_t *self, const char *path, bool inside)
-{
-    if (inside)
-        return !s_is_folder(self->models_dir) || s_is_empty(self->models_dir);
-    char *folder = lade_path_folder(path), *standing = strdup(folder);
-    while (strcmp(standing, "/") != 0 && !s_is_folder(standing)) {
-        char *above = lade_path_folder(standing);
-        free(standing);
-        standing = above;
-    }
-    bool away = s_is_empty(standing) || (strcmp(standing, folder) != 0 && s_holds_drives(standing));
-    free(folder);
-    free(standing);
-    return away;
-}
-
 static void
 s_check_record(s_files_t *self, const lade_doctor_record_t *record, const char *whole)
 {
     struct stat stat_of;
     bool inside = *record->path != '/';
     if (lstat(whole, &stat_of) != 0) {
+        char words[512];
         bool gone = errno == ENOENT || errno == ENOTDIR;
-        if (!gone || s_is_away(self, whole, inside))
+        snprintf(words, sizeof words, "%s", strerror(errno));
+        if (!gone || lade_away(whole, inside ? self->models_dir : NULL, words, sizeof words))
             lade_doctor_find(self->doctor, "file_unavailable", "warning", whole, record->key,
                              "mount its drive or share again; the record stays",
-                             "the model cannot be reached now: %s",
-                             gone ? "its drive seems to be away" : strerror(errno));
+                             "the model cannot be reached now: %s", words);
         else
             lade_doctor_find(self->doctor, "file_missing", "error", whole, record->key,
                              "put the files back, or remove the record with `lade rm --keep-files`",

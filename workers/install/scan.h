@@ -49,8 +49,4 @@ void lade_sync_alike(const json_t *state, json_t *paths, json_t **alike_p, json_
 void lade_sync_relinked(const lade_stage_t *job, json_t *state, const json_t *relinked);
 void lade_sync_finish(const lade_stage_t *job, const json_t *state, lade_answer_t *answer);
 
-// Why a record's files cannot be looked at now though they may well be there: the sentence goes
-// into words. False if nothing speaks for that. table is that of file systems (fstab).
-bool lade_sync_unmounted(const char *table, const char *path, char *words, size_t size);
-
 #endif

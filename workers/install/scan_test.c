@@ -451,30 +451,6 @@ test_drives_that_are_away(void **state)
     free(in);
 }
 
-static void
-test_file_systems_that_are_named_and_not_mounted(void **state)
-{
-    s_world_t *world = *state;
-    char words[512] = "", *text = NULL;
-    char *away = lade_path_join(world->root, "nas"), *file = lade_path_join(away, "m/a.bin"),
-         *beside = lade_path_join(world->root, "nasty/a.bin");
-    assert_true(asprintf(&text,
-                         "# comment\nproc /proc proc defaults 0 0\n/dev/sda1 / ext4 defaults 0 1\n"
-                         "none none swap sw 0 0\nserver:/models %s nfs noauto 0 0\n",
-                         away) > 0);
-    char *table = test_folder_write(world->root, "fstab", text);
-    assert_true(lade_sync_unmounted(table, file, words, sizeof words));
-    assert_non_null(strstr(words, away));
-    assert_false(lade_sync_unmounted(table, beside, words, sizeof words));
-    assert_false(lade_sync_unmounted(table, "/proc/1/x", words, sizeof words)); // is mounted
-    assert_false(lade_sync_unmounted("/no/such/table", file, words, sizeof words));
-    free(table);
-    free(text);
-    free(away);
-    free(file);
-    free(beside);
-}
-
 #define S_TEST(name) cmocka_unit_test_setup_teardown(name, s_setup, s_teardown)
 
 int
@@ -491,7 +467,6 @@ main(void)
         S_TEST(test_one_of_several_is_missing),
         S_TEST(test_what_went_at_once_is_unavailable),
         S_TEST(test_drives_that_are_away),
-        S_TEST(test_file_systems_that_are_named_and_not_mounted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,7 @@
 // and left alone.
 #include "workers/install/scan.h"
 
+#include "common/away.h"
 #include "common/path.h"
 #include "common/wire.h"
 #include "workers/install/walk.h"
@@ -102,83 +103,6 @@ s_look_at(const lade_stage_t *job, json_t *state, json_t *record)
 // ---------------------------------------------------------------------------------------------------
 // Missing or unavailable
 
-static bool
-s_is_folder(const char *path)
-{
-    struct stat st;
-    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
-// Whether nothing but hidden names is in the folder.
-static bool
-s_is_empty(const char *path)
-{
-    DIR *dir = opendir(path);
-    bool empty = dir != NULL;
-    for (struct dirent *entry; empty && (entry = readdir(dir));)
-        empty = *entry->d_name == '.';
-    if (dir)
-        closedir(dir);
-    return empty;
-}
-
-static bool
-s_is_mounted(const char *path)
-{
-    struct stat own, above;
-    char *folder = lade_path_folder(path);
-    bool mounted = stat(path, &own) == 0 && stat(folder, &above) == 0 &&
-                   (own.st_dev != above.st_dev || own.st_ino == above.st_ino);
-    free(folder);
-    return mounted;
-}
-
-bool
-lade_sync_unmounted(const char *table, const char *path, char *words, size_t size)
-{
-    FILE *file = setmntent(table, "r");
-    struct mntent entry;
-    char buffer[4096];
-    bool unmounted = false;
-    while (file && !unmounted && getmntent_r(file, &entry, buffer, sizeof buffer)) {
-        const char *where = entry.mnt_dir;
-        if (*where != '/' || !where[1] || !lade_path_inside(where, path) || s_is_mounted(where))
-            continue;
-        snprintf(words, size, "%.200s is not mounted, and %s names it", where, table);
-        unmounted = true;
-    }
-    if (file)
-        endmntent(file);
-    return unmounted;
-}
-
-// The nearest folder above that is there.
-static char *
-s_standing(const char *path)
-{
-    char *folder = lade_path_folder(path);
-    while (strcmp(folder, "/") != 0 && !s_is_folder(folder)) {
-        char *above = lade_path_folder(folder);
-        free(folder);
-        folder = above;
-    }
-    return folder;
-}
-
-// Where systems mount what comes and goes.
-static bool
-s_holds_drives(const char *folder)
-{
-    static const char *const places[] = {"/", "/mnt", "/media", "/run/media", "/net", "/Volumes"};
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
-        if (strcmp(folder, places[i]) == 0)
-            return true;
-    char *above = lade_path_folder(folder); // /media/USER
-    bool holds = strcmp(above, "/media") == 0 || strcmp(above, "/run/media") == 0;
-    free(above);
-    return holds;
-}
-
 typedef struct {
     const json_t *present, *lost; // counts by folder, and the records
     const char *models_dir;
@@ -215,37 +139,6 @@ s_went_at_once(const s_places_t *places, const char *folder, char *words, size_t
 }
 
 static bool
-s_models_away(const s_places_t *places, char *words, size_t size)
-{
-    const char *folder = places->models_dir;
-    if (!s_is_folder(folder)) {
-        snprintf(words, size, "the models folder %.200s is gone", folder);
-        return true;
-    }
-    if (s_is_empty(folder)) {
-        snprintf(words, size, "the models folder %.200s is empty: is its drive mounted?", folder);
-        return true;
-    }
-    return s_went_at_once(places, folder, words, size);
-}
-
-static bool
-s_folder_away(const s_places_t *places, const char *path, char *words, size_t size)
-{
-    char *standing = s_standing(path), *folder = lade_path_folder(path);
-    bool away = true;
-    if (strcmp(standing, folder) != 0 && s_holds_drives(standing))
-        snprintf(words, size, "%.200s is gone: is its drive mounted?", folder);
-    else if (s_is_empty(standing))
-        snprintf(words, size, "%.200s is empty: is its drive mounted?", standing);
-    else
-        away = s_went_at_once(places, standing, words, size);
-    free(standing);
-    free(folder);
-    return away;
-}
-
-static bool
 s_is_away(const lade_stage_t *job, const s_places_t *places, const json_t *record, char *words,
           size_t size)
 {
@@ -255,10 +148,12 @@ s_is_away(const lade_stage_t *job, const s_places_t *places, const json_t *recor
         snprintf(words, size, "it cannot be looked at: %s", problem);
         return true;
     }
+    bool inside = *path != '/';
     char *whole = s_absolute(job, path);
-    bool away = lade_sync_unmounted("/etc/fstab", whole, words, size) ||
-                (*path == '/' ? s_folder_away(places, path, words, size)
-                              : s_models_away(places, words, size));
+    char *above = inside ? strdup(places->models_dir) : lade_away_standing(whole);
+    bool away = lade_away(whole, inside ? places->models_dir : NULL, words, size) ||
+                s_went_at_once(places, above, words, size);
+    free(above);
     free(whole);
     return away;
 }
