@@ -70,7 +70,7 @@ static const s_row_t s_rows[] = {
     {"download.proxy",      S_TEXT,   AT(proxy),             0, 0, "", NULL, "the proxy for every URL, over http_proxy, https_proxy and no_proxy; empty: those"},
 
     {"install.slots",       S_NUMBER, AT(install_slots),     1, 64, "2", NULL, "installs placed at once"},
-    {"install.hash",        S_TEXT,   AT(hash),              0, 0, "imohash", NULL, "imohash (samples), sha256 (all bytes) or none"},
+    {"install.hash",        S_TEXT,   AT(hash),              0, 0, "imohash", NULL, "imohash (samples), sha256 (all bytes), none, or another digest: md5, sha1, sha512, sha3_256, blake2b, blake3 (needs libblake3), ..."},
     {"install.cache_mb",    S_NUMBER, AT(file_cache_mb),     0, 1 << 24, "20480", NULL, "MiB: what download_and_cache keeps; 0: no limit"},
     {"install.precision",   S_TEXT,   AT(precision),         0, 0, "float16", NULL, "float16 or float32: the hub variant taken when none is named"},
     {"install.autoimport_dir", S_TEXT, AT(autoimport_dir),   0, 0, "", NULL, "a folder whose models `lade sync` registers where they lie; empty: none"},
@@ -98,10 +98,13 @@ enum { S_ROWS = sizeof s_rows / sizeof *s_rows };
 
 // Settings that take one of a few words.
 static const struct {
-    const char *key, *words[6]; // ended by NULL
+    const char *key, *words[20]; // ended by NULL
 } s_choices[] = {
     {"log_level", {"", "error", "warning", "info", "debug"}},
-    {"install.hash", {"imohash", "sha256", "none"}},
+    {"install.hash",
+     {"imohash", "sha256", "none", "md5", "sha1", "sha224", "sha384", "sha512", "blake2b",
+      "blake2s", "sha3_224", "sha3_256", "sha3_384", "sha3_512", "blake3", "blake3_single",
+      "blake3_multi", "random"}},
     {"install.precision", {"float16", "float32"}},
 };
 

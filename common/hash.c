@@ -1,15 +1,22 @@
-// Content hashes: murmur3, imohash over it, sha256 by OpenSSL, and what a folder's hash is.
+// Content hashes: murmur3, imohash over it, digests, and what a folder's hash is.
 #include "common/hash.h"
+
+#include "common/blake3.h"
+#include "common/hasher.h"
+#include "common/thread.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <fts.h>
-#include <openssl/evp.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/random.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -172,111 +179,124 @@ lade_hash_imohash(const char *path, uint32_t sample_size, uint64_t sample_thresh
 }
 
 // ---------------------------------------------------------------------------------------------------
-// Algorithms
+// One file
 
 typedef struct {
+    const char *algorithm; // a digest's name, or NULL: imohash
+    size_t size;           // bytes of a hash
     bool (*stop)(void *arg);
     void *arg;
     bool (*step)(void *arg, int64_t bytes); // or NULL
-} s_asker_t;
-
-typedef struct {
-    const char *name;
-    size_t size; // bytes of a hash
-    lade_code_t (*file)(const char *path, const s_asker_t *asker, uint8_t *out,
-                        lade_error_t *error);
-    void (*text)(const char *text, size_t len, uint8_t *out); // of a folder's hex texts
-} s_algorithm_t;
+} s_work_t;
 
 static lade_code_t
-s_imohash_file(const char *path, const s_asker_t *asker, uint8_t *out, lade_error_t *error)
+s_stopped(const char *path, lade_error_t *error)
 {
-    if (asker->stop && asker->stop(asker->arg))
-        return lade_error_set(error, LADE_CANCELLED, "stopped while hashing %s", path);
-    return lade_hash_imohash(path, S_SAMPLE, S_THRESHOLD, out, error);
-}
-
-static void
-s_murmur3_text(const char *text, size_t len, uint8_t *out)
-{
-    lade_hash_murmur3(text, len, out);
+    return lade_error_set(error, LADE_CANCELLED, "stopped while hashing %s", path);
 }
 
 static lade_code_t
-s_sha256_pieces(int fd, const char *path, uint64_t size, const s_asker_t *asker, EVP_MD_CTX *ctx,
-                uint8_t *piece, lade_error_t *error)
+s_pieces(const s_work_t *work, int fd, const char *path, uint64_t size, lade_hasher_t *hasher,
+         uint8_t *piece, lade_error_t *error)
 {
     for (uint64_t at = 0; at < size;) {
-        if (asker->stop && asker->stop(asker->arg))
-            return lade_error_set(error, LADE_CANCELLED, "stopped while hashing %s", path);
+        if (work->stop && work->stop(work->arg))
+            return s_stopped(path, error);
         size_t len = size - at < S_PIECE ? (size_t)(size - at) : S_PIECE;
         lade_code_t code = s_read_at(fd, path, at, piece, len, error);
         if (code)
             return code;
-        EVP_DigestUpdate(ctx, piece, len);
+        lade_hasher_add(hasher, piece, len);
         at += len;
-        if (asker->step && !asker->step(asker->arg, (int64_t)len))
-            return lade_error_set(error, LADE_CANCELLED, "stopped while hashing %s", path);
+        if (work->step && !work->step(work->arg, (int64_t)len))
+            return s_stopped(path, error);
     }
     return LADE_OK;
 }
 
 static lade_code_t
-s_sha256_file(const char *path, const s_asker_t *asker, uint8_t *out, lade_error_t *error)
+s_digest(const s_work_t *work, const char *path, uint8_t *out, lade_error_t *error)
 {
     int fd;
     uint64_t size;
+    lade_hasher_t *hasher = NULL;
     lade_code_t code = s_open(path, &fd, &size, error);
     if (code)
         return code;
     posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
     uint8_t *piece = malloc(S_PIECE);
-    if (!ctx || !piece || EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) != 1)
-        code = lade_error_set(error, LADE_NO_MEMORY, "no memory to hash %s", path);
-    else
-        code = s_sha256_pieces(fd, path, size, asker, ctx, piece, error);
+    code = piece ? lade_hasher_new(work->algorithm, &hasher, error)
+                 : lade_error_set(error, LADE_NO_MEMORY, "no memory to hash %s", path);
     if (!code)
-        EVP_DigestFinal_ex(ctx, out, NULL);
+        code = s_pieces(work, fd, path, size, hasher, piece, error);
+    if (!code)
+        lade_hasher_end(hasher, out);
+    lade_hasher_destroy(&hasher);
     free(piece);
-    EVP_MD_CTX_free(ctx);
     close(fd);
     return code;
 }
 
-static void
-s_sha256_text(const char *text, size_t len, uint8_t *out)
+static lade_code_t
+s_hash_file(const s_work_t *work, const char *path, uint8_t *out, lade_error_t *error)
 {
-    EVP_Digest(text, len, out, NULL, EVP_sha256(), NULL);
+    if (work->algorithm)
+        return s_digest(work, path, out, error);
+    if (work->stop && work->stop(work->arg))
+        return s_stopped(path, error);
+    return lade_hash_imohash(path, S_SAMPLE, S_THRESHOLD, out, error);
 }
 
-static const s_algorithm_t s_algorithms[] = {
-    {"imohash", 16, s_imohash_file, s_murmur3_text},
-    {"sha256", 32, s_sha256_file, s_sha256_text},
-};
-
-static const s_algorithm_t *
-s_find_algorithm(const char *name)
+static char *
+s_to_hex(const uint8_t *bytes, size_t len, char *out)
 {
-    for (size_t i = 0; i < sizeof s_algorithms / sizeof *s_algorithms; i++)
-        if (strcmp(s_algorithms[i].name, name) == 0)
-            return &s_algorithms[i];
-    return NULL;
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < len; i++) {
+        out[2 * i] = digits[bytes[i] >> 4];
+        out[2 * i + 1] = digits[bytes[i] & 15];
+    }
+    out[2 * len] = '\0';
+    return out;
 }
 
 // ---------------------------------------------------------------------------------------------------
 // Folders
 
+// The suffixes of the original, and those that count where there is none of them: to it all folders
+// of GGUF or ONNX files have one and the same hash.
+static const char *const s_suffixes[] = {".safetensors", ".ckpt", ".bin", ".pt", ".pth", NULL};
+static const char *const s_other_suffixes[] = {".gguf", ".onnx", NULL};
+
 static bool
-s_is_weight(const char *name)
+s_has_suffix(const char *name, const char *const *suffixes)
 {
-    static const char *const suffixes[] = {".safetensors", ".ckpt", ".bin",  ".pt",
-                                           ".pth",         ".gguf", ".onnx", NULL};
     const char *dot = strrchr(name, '.');
     for (size_t i = 0; dot && suffixes[i]; i++)
         if (strcasecmp(dot, suffixes[i]) == 0)
             return true;
     return false;
+}
+
+static bool
+s_is_weight(const char *name)
+{
+    return s_has_suffix(name, s_suffixes) || s_has_suffix(name, s_other_suffixes);
+}
+
+// Leaves only files of the one kind if there are any.
+static void
+s_keep_usual(char **files, size_t *count_p)
+{
+    size_t usual = 0, kept = 0;
+    for (size_t i = 0; i < *count_p; i++)
+        usual += s_has_suffix(files[i], s_suffixes);
+    for (size_t i = 0; usual && i < *count_p; i++) {
+        if (s_has_suffix(files[i], s_suffixes))
+            files[kept++] = files[i];
+        else
+            free(files[i]);
+    }
+    *count_p = usual ? kept : *count_p;
 }
 
 static int
@@ -328,52 +348,146 @@ lade_hash_list(const char *folder, char ***files_p, size_t *count_p, lade_error_
     if (fts)
         fts_close(fts);
     free(roots[0]);
-    if (!code)
+    if (!code) {
+        s_keep_usual(*files_p, count_p);
         qsort(*files_p, *count_p, sizeof **files_p, s_by_path);
+    }
     return code;
 }
 
-static char *
-s_to_hex(const uint8_t *bytes, size_t len, char *out)
+// ---------------------------------------------------------------------------------------------------
+// The files of a folder, several at once
+
+enum { S_MAX_THREADS = 8, S_ASK_MS = 50 };
+
+typedef struct {
+    const s_work_t *work;
+    char **files;
+    size_t count;
+    uint8_t *hashes; // of the files, LADE_HASHER_MOST each
+    atomic_size_t next;
+    atomic_bool stopped;
+    pthread_mutex_t lock; // of what follows
+    pthread_cond_t ended;
+    size_t running;
+    lade_error_t problem; // the first
+} s_crew_t;
+
+static bool
+s_crew_stopped(void *arg)
 {
-    for (size_t i = 0; i < len; i++)
-        sprintf(out + 2 * i, "%02x", bytes[i]);
-    return out;
+    return atomic_load(&((s_crew_t *)arg)->stopped);
+}
+
+static void *
+s_crew_run(void *arg)
+{
+    s_crew_t *self = arg;
+    s_work_t work = *self->work;
+    work.stop = s_crew_stopped;
+    work.arg = self;
+    lade_error_t problem = {0};
+    for (size_t at; !s_crew_stopped(self) && (at = atomic_fetch_add(&self->next, 1)) < self->count;)
+        if (s_hash_file(&work, self->files[at], self->hashes + at * LADE_HASHER_MOST, &problem))
+            atomic_store(&self->stopped, true);
+    pthread_mutex_lock(&self->lock);
+    bool cancelled = self->problem.code == LADE_CANCELLED; // only since another failed
+    if (problem.code && (!self->problem.code || cancelled))
+        self->problem = problem;
+    self->running--;
+    pthread_cond_signal(&self->ended);
+    pthread_mutex_unlock(&self->lock);
+    return NULL;
+}
+
+// Waits for the threads; meanwhile only this one asks whether to stop.
+static void
+s_crew_wait(s_crew_t *self)
+{
+    pthread_mutex_lock(&self->lock);
+    while (self->running) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += S_ASK_MS * 1000000L;
+        until.tv_sec += until.tv_nsec / 1000000000L;
+        until.tv_nsec %= 1000000000L;
+        pthread_cond_timedwait(&self->ended, &self->lock, &until);
+        pthread_mutex_unlock(&self->lock);
+        if (self->work->stop && self->work->stop(self->work->arg))
+            atomic_store(&self->stopped, true);
+        pthread_mutex_lock(&self->lock);
+    }
+    pthread_mutex_unlock(&self->lock);
 }
 
 static lade_code_t
-s_hash_folder(const s_algorithm_t *algorithm, const char *folder, const s_asker_t *asker,
-              uint8_t *out, lade_error_t *error)
+s_hash_files(const s_work_t *work, char **files, size_t count, uint8_t *hashes, lade_error_t *error)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    size_t wanted = cores > 1 ? (size_t)cores : 1, started = 0;
+    wanted = wanted < count ? wanted : count;
+    wanted = wanted < S_MAX_THREADS ? wanted : S_MAX_THREADS;
+    pthread_t threads[S_MAX_THREADS];
+    s_crew_t crew = {.work = work, .files = files, .count = count, .hashes = hashes};
+    pthread_mutex_init(&crew.lock, NULL);
+    pthread_cond_init(&crew.ended, NULL);
+    pthread_mutex_lock(&crew.lock);
+    while (started < wanted && lade_thread_start(&threads[started], s_crew_run, &crew))
+        started++;
+    crew.running = started;
+    pthread_mutex_unlock(&crew.lock);
+    s_crew_wait(&crew);
+    for (size_t i = 0; i < started; i++)
+        pthread_join(threads[i], NULL);
+    pthread_cond_destroy(&crew.ended);
+    pthread_mutex_destroy(&crew.lock);
+    if (count && !started)
+        return lade_error_set(error, LADE_NO_MEMORY, "no thread to hash %zu files", count);
+    return crew.problem.code ? lade_error_set(error, crew.problem.code, "%s", crew.problem.message)
+                             : LADE_OK;
+}
+
+static lade_code_t
+s_hash_folder(const s_work_t *work, const char *folder, uint8_t *out, lade_error_t *error)
 {
     char **files = NULL, *text = NULL;
-    size_t count, width = 2 * algorithm->size;
+    uint8_t *hashes = NULL;
+    size_t count, width = 2 * work->size;
     lade_code_t code = lade_hash_list(folder, &files, &count, error);
-    if (!code && !(text = malloc(count * width + 1)))
+    if (!code && work->stop && work->stop(work->arg))
+        code = s_stopped(folder, error);
+    if (!code &&
+        (!(text = malloc(count * width + 1)) || !(hashes = malloc((count + 1) * LADE_HASHER_MOST))))
         code = lade_error_set(error, LADE_NO_MEMORY, "no memory to hash %s", folder);
-    for (size_t i = 0; !code && i < count; i++) {
-        code = algorithm->file(files[i], asker, out, error);
-        if (!code)
-            s_to_hex(out, algorithm->size, text + i * width);
-    }
     if (!code)
-        algorithm->text(text, count * width, out);
+        code = s_hash_files(work, files, count, hashes, error);
+    for (size_t i = 0; !code && i < count; i++)
+        s_to_hex(hashes + i * LADE_HASHER_MOST, work->size, text + i * width);
+    if (!code && work->algorithm)
+        lade_blake3(text, count * width, out);
+    else if (!code)
+        lade_hash_murmur3(text, count * width, out);
     for (size_t i = 0; files && i < count; i++)
         free(files[i]);
     free(files);
+    free(hashes);
     free(text);
     return code;
 }
+
+// ---------------------------------------------------------------------------------------------------
+// Any path
 
 lade_code_t
 lade_hash_sha256(const char *path, bool (*step)(void *arg, int64_t bytes), void *arg, char hex[65],
                  lade_error_t *error)
 {
-    uint8_t out[32];
-    s_asker_t asker = {.arg = arg, .step = step};
+    uint8_t out[LADE_HASHER_MOST];
+    s_work_t work = {.algorithm = "sha256", .size = 32, .arg = arg, .step = step};
     *hex = '\0';
-    lade_code_t code = s_sha256_file(path, &asker, out, error);
+    lade_code_t code = s_digest(&work, path, out, error);
     if (!code)
-        s_to_hex(out, sizeof out, hex);
+        s_to_hex(out, 32, hex);
     return code;
 }
 
@@ -381,38 +495,83 @@ void
 lade_hash_join(const char *hexes, char *text)
 {
     uint8_t out[32];
-    char hex[65];
-    s_sha256_text(hexes, strlen(hexes), out);
-    sprintf(text, "sha256:%s", s_to_hex(out, sizeof out, hex));
+    strcpy(text, "sha256:");
+    lade_blake3(hexes, strlen(hexes), out);
+    s_to_hex(out, sizeof out, text + strlen(text));
+}
+
+bool
+lade_hash_algorithm(const char *hash, char *name, size_t size)
+{
+    lade_hasher_t *hasher;
+    size_t len = strcspn(hash, ":");
+    if (!hash[len] || len >= size)
+        return false;
+    memcpy(name, hash, len);
+    name[len] = '\0';
+    if (strcmp(name, "imohash") == 0)
+        return true;
+    bool can = lade_hasher_new(name, &hasher, NULL) == LADE_OK;
+    lade_hasher_destroy(&hasher);
+    return can;
+}
+
+// A hash of nothing, another one each time: what the original calls random.
+static void
+s_random(uint8_t out[32])
+{
+    uint8_t bytes[16] = {0};
+    char hex[33], text[37];
+    if (getrandom(bytes, sizeof bytes, 0) != sizeof bytes)
+        abort();
+    bytes[6] = (uint8_t)((bytes[6] & 0x0f) | 0x40);
+    bytes[8] = (uint8_t)((bytes[8] & 0x3f) | 0x80);
+    s_to_hex(bytes, sizeof bytes, hex);
+    snprintf(text, sizeof text, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16,
+             hex + 20);
+    lade_blake3(text, strlen(text), out);
+}
+
+static lade_code_t
+s_text(const char *prefix, const uint8_t *bytes, size_t size, char **text_p, lade_error_t *error)
+{
+    char hex[2 * LADE_HASHER_MOST + 1] = "";
+    s_to_hex(bytes, size, hex);
+    if (asprintf(text_p, "%s%s%s", prefix, *prefix ? ":" : "", hex) >= 0)
+        return LADE_OK;
+    *text_p = NULL;
+    return lade_error_set(error, LADE_NO_MEMORY, "no memory for a hash");
 }
 
 lade_code_t
 lade_hash_path(const char *path, const char *algorithm, bool (*stop)(void *arg), void *arg,
                char **text_p, lade_error_t *error)
 {
-    *text_p = NULL;
-    if (strcmp(algorithm, "none") == 0) {
-        *text_p = strdup("");
-        return *text_p ? LADE_OK
-                       : lade_error_set(error, LADE_NO_MEMORY, "no memory to hash %s", path);
-    }
-    const s_algorithm_t *row = s_find_algorithm(algorithm);
-    if (!row)
-        return lade_error_set(error, LADE_VALUE_ERROR,
-                              "there is no hash '%s': take imohash, sha256 or none", algorithm);
+    uint8_t out[LADE_HASHER_MOST] = {0};
     struct stat st;
+    *text_p = NULL;
+    if (strcmp(algorithm, "none") == 0)
+        return s_text("", out, 0, text_p, error);
+    bool digest = lade_hasher_knows(algorithm), random = strcmp(algorithm, "random") == 0;
+    if (!digest && !random && strcmp(algorithm, "imohash") != 0)
+        return lade_error_set(error, LADE_VALUE_ERROR,
+                              "there is no hash '%s': take imohash, sha256, none, or one of those "
+                              "install.hash lists",
+                              algorithm);
     if (stat(path, &st) != 0)
         return lade_error_errno(error, errno, "cannot hash %s", path);
-    uint8_t out[32];
-    s_asker_t asker = {stop, arg, NULL};
-    lade_code_t code = S_ISDIR(st.st_mode) ? s_hash_folder(row, path, &asker, out, error)
-                                           : row->file(path, &asker, out, error);
-    if (code)
-        return code;
-    char hex[65];
-    if (asprintf(text_p, "%s:%s", row->name, s_to_hex(out, row->size, hex)) < 0) {
-        *text_p = NULL;
-        return lade_error_set(error, LADE_NO_MEMORY, "no memory to hash %s", path);
-    }
-    return LADE_OK;
+    s_work_t work = {.algorithm = digest ? algorithm : NULL,
+                     .size = digest ? lade_hasher_size(algorithm) : 16,
+                     .stop = stop,
+                     .arg = arg};
+    lade_code_t code = LADE_OK;
+    if (random)
+        s_random(out);
+    else
+        code = S_ISDIR(st.st_mode) ? s_hash_folder(&work, path, out, error)
+                                   : s_hash_file(&work, path, out, error);
+    // the last step over a folder is BLAKE3, whatever its files are hashed with
+    size_t size = random || (digest && S_ISDIR(st.st_mode)) ? 32 : work.size;
+    const char *prefix = digest ? lade_hasher_prefix(algorithm) : algorithm;
+    return code ? code : s_text(prefix, out, size, text_p, error);
 }

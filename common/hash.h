@@ -20,19 +20,29 @@ void lade_hash_murmur3(const void *data, size_t len, uint8_t out[16]);
 lade_code_t lade_hash_imohash(const char *path, uint32_t sample_size, uint64_t sample_threshold,
                               uint8_t out[16], lade_error_t *error);
 
-// The hash field of a record, "ALGORITHM:HEX": algorithm "imohash", "sha256" or "none" (gives "").
-// For a folder, the files with weight suffixes in order of their path are hashed and the hash of
-// the concatenated hex texts is taken (the same algorithm's 128 bits of murmur3 for imohash, sha256
-// for sha256). You free *text_p. stop, if not NULL, is polled while reading. Blocks.
+// The hash field of a record, "ALGORITHM:HEX". algorithm is "imohash", a digest of hasher.h
+// ("sha256", "md5", "blake3", …), "random" (another one each time) or "none" (gives "").
+//
+// Of a folder, the files of lade_hash_list are hashed, several at once, and then their hex texts
+// one after the other: with BLAKE3, whatever digest they were hashed with, as the original does;
+// with murmur3 for imohash. You free *text_p. stop, if not NULL, is polled while reading, by the
+// calling thread. Blocks. LADE_VALUE_ERROR for no such algorithm, LADE_NOT_IMPLEMENTED for one that
+// this machine has no library for.
 lade_code_t lade_hash_path(const char *path, const char *algorithm, bool (*stop)(void *arg),
                            void *arg, char **text_p, lade_error_t *error);
+
+// True if hash is "ALGORITHM:…" of one that follows from the content and that this machine can
+// make; the name goes to name.
+bool lade_hash_algorithm(const char *hash, char *name, size_t size);
 
 // The sha256 of a file's bytes as 64 lower-case hex digits. step (may be NULL) is told the bytes of
 // each piece and may return false to stop (LADE_CANCELLED). Blocks.
 lade_code_t lade_hash_sha256(const char *path, bool (*step)(void *arg, int64_t bytes), void *arg,
                              char hex[65], lade_error_t *error);
 
-// The files whose hashes make a folder's, in that order. Free each, and the list.
+// The files whose hashes make a folder's, in order of their path: all below it that end with
+// .safetensors, .ckpt, .bin, .pt or .pth; if there are none, those with .gguf or .onnx. Free each,
+// and the list.
 lade_code_t lade_hash_list(const char *folder, char ***files_p, size_t *count_p,
                            lade_error_t *error);
 

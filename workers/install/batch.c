@@ -53,18 +53,6 @@ s_register(s_batch_t *self, const char *path, lade_error_t *error)
 // ---------------------------------------------------------------------------------------------------
 // Files that turned up elsewhere
 
-// "imohash" of "imohash:0123"; false for what is no hash of ours.
-static bool
-s_algorithm(const char *hash, char *name, size_t size)
-{
-    size_t len = strcspn(hash, ":");
-    if (!hash[len] || len >= size)
-        return false;
-    memcpy(name, hash, len);
-    name[len] = '\0';
-    return strcmp(name, "imohash") == 0 || strcmp(name, "sha256") == 0;
-}
-
 static bool
 s_same_name(const json_t *record, const char *path)
 {
@@ -88,7 +76,7 @@ s_find(const s_batch_t *self, const char *path, size_t *at_p, lade_error_t *erro
         const json_t *record = json_array_get(self->lost, i);
         const char *wanted = lade_json_text(record, "hash", "");
         if (lade_json_int(record, "file_size", -1) != bytes ||
-            !s_algorithm(wanted, name, sizeof name))
+            !lade_hash_algorithm(wanted, name, sizeof name))
             continue;
         if (strcmp(known, name) != 0) {
             free(hash);
