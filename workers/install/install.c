@@ -263,10 +263,7 @@ s_resolve(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
 // ---------------------------------------------------------------------------------------------------
 // The step, and what is left behind when it fails
 
-static const struct {
-    const char *step; // of the saved state
-    lade_code_t (*run)(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error);
-} s_steps[] = {
+static const lade_step_t s_steps[] = {
     // clang-format off
     {"",       s_resolve},
     {"source", s_resolve}, // with answers
@@ -274,6 +271,7 @@ static const struct {
     {"fetch",  s_fetched},
     {"place",  s_place},
     {"undo",   s_undo},
+    {NULL,     NULL},
     // clang-format on
 };
 
@@ -295,19 +293,7 @@ s_clean(const lade_stage_t *job, const lade_answer_t *answer, lade_code_t code)
 lade_code_t
 lade_install_step(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
 {
-    const char *step = lade_json_text(job->state, "step", "");
-    lade_code_t code = lade_stage_check(job, error);
-    size_t count = sizeof s_steps / sizeof *s_steps, row = 0;
-    while (row < count && strcmp(s_steps[row].step, step) != 0)
-        row++;
-    if (!code)
-        code = row < count ? s_steps[row].run(job, answer, error)
-                           : lade_error_set(error, LADE_INTERNAL,
-                                            "the saved state has the unknown step '%.40s'; "
-                                            "a newer lade wrote it",
-                                            step);
-    if (code == LADE_CANCELLED && job->stop(job->arg) == LADE_STOP_PAUSE)
-        code = lade_stage_check(job, error);
+    lade_code_t code = lade_stage_run(job, s_steps, answer, error);
     if (code)
         s_clean(job, answer, code);
     return code;

@@ -395,8 +395,9 @@ s_is_below_known(const json_t *folders, const char *path)
 }
 
 static lade_code_t
-s_known(const lade_stage_t *job, json_t *state, lade_answer_t *answer, lade_error_t *error)
+s_known(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
 {
+    json_t *state = lade_stage_state(job);
     const json_t *page = json_object_get(state, "page");
     const json_t *paths = lade_scan_answer(job, S_ASK_PATHS, error),
                  *below = paths ? lade_scan_answer(job, S_ASK_FOLDERS, error) : NULL,
@@ -513,8 +514,9 @@ s_take_child(const lade_stage_t *job, json_t *state, const json_t *child, const 
 }
 
 static lade_code_t
-s_collect(const lade_stage_t *job, json_t *state, lade_answer_t *answer, lade_error_t *error)
+s_collect(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
 {
+    json_t *state = lade_stage_state(job);
     json_t *again = json_array(), *sent = json_incref(json_object_get(state, "sent"));
     for (size_t i = 0; i < json_array_size(job->children); i++)
         s_take_child(job, state, json_array_get(job->children, i), json_array_get(sent, i), again);
@@ -556,42 +558,20 @@ s_begin_folder(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *err
 }
 
 static lade_code_t
-s_begin(const lade_stage_t *job, json_t *state, lade_answer_t *answer, lade_error_t *error)
+s_begin(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
 {
-    json_decref(state);
     return json_is_array(json_object_get(job->spec, "batch")) ? lade_batch_step(job, answer, error)
            : s_is_sync(job)                                   ? lade_sync_begin(job, answer, error)
                                                               : s_begin_folder(job, answer, error);
 }
 
-static const struct {
-    const char *step; // of the saved state
-    lade_code_t (*run)(const lade_stage_t *job, json_t *state, lade_answer_t *answer,
-                       lade_error_t *error);
-} s_steps[] = {
-    {"", s_begin},
-    {"records", lade_sync_records},
-    {"known", s_known},
-    {"batch", s_collect},
+static const lade_step_t s_steps[] = {
+    {"", s_begin}, {"records", lade_sync_records}, {"known", s_known}, {"batch", s_collect},
+    {NULL, NULL},
 };
 
 lade_code_t
 lade_scan_step(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
 {
-    const char *step = lade_json_text(job->state, "step", "");
-    size_t count = sizeof s_steps / sizeof *s_steps, row = 0;
-    while (row < count && strcmp(s_steps[row].step, step) != 0)
-        row++;
-    lade_code_t code = lade_stage_check(job, error);
-    if (code)
-        return code;
-    if (row == count)
-        return lade_error_set(error, LADE_INTERNAL,
-                              "the saved state has the unknown step '%.40s'; a newer lade wrote it",
-                              step);
-    json_t *state = job->state ? json_deep_copy(job->state) : json_object();
-    code = s_steps[row].run(job, state, answer, error);
-    if (code == LADE_CANCELLED && job->stop(job->arg) == LADE_STOP_PAUSE)
-        code = lade_stage_check(job, error);
-    return code;
+    return lade_stage_run(job, s_steps, answer, error);
 }

@@ -43,8 +43,7 @@ lade_code_t lade_batch_step(const lade_stage_t *job, lade_answer_t *answer, lade
 // may be among them are put into *lost_p, and the paths to look at for that into *alike_p (both
 // yours, NULL: none).
 lade_code_t lade_sync_begin(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error);
-lade_code_t lade_sync_records(const lade_stage_t *job, json_t *state, lade_answer_t *answer,
-                              lade_error_t *error);
+lade_code_t lade_sync_records(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error);
 void lade_sync_alike(const json_t *state, json_t *paths, json_t **alike_p, json_t **lost_p);
 void lade_sync_relinked(const lade_stage_t *job, json_t *state, const json_t *relinked);
 void lade_sync_finish(const lade_stage_t *job, const json_t *state, lade_answer_t *answer);

@@ -4,6 +4,7 @@
 #include "common/log.h"
 #include "common/path.h"
 #include "common/record.h"
+#include "common/wire.h"
 #include "workers/install/place.h"
 
 #include <dirent.h>
@@ -117,4 +118,29 @@ lade_stage_set_text(json_t *object, const char *key, const char *text)
 {
     if (text)
         json_object_set_new_nocheck(object, key, json_string_nocheck(text));
+}
+
+json_t *
+lade_stage_state(const lade_stage_t *self)
+{
+    return self->state ? json_deep_copy(self->state) : json_object();
+}
+
+lade_code_t
+lade_stage_run(const lade_stage_t *self, const lade_step_t *steps, lade_answer_t *answer,
+               lade_error_t *error)
+{
+    const char *step = lade_json_text(self->state, "step", "");
+    lade_code_t code = lade_stage_check(self, error);
+    while (steps->run && strcmp(steps->step, step) != 0)
+        steps++;
+    if (!code)
+        code = steps->run ? steps->run(self, answer, error)
+                          : lade_error_set(error, LADE_INTERNAL,
+                                           "the saved state has the unknown step '%.40s'; a newer "
+                                           "lade wrote it",
+                                           step);
+    if (code == LADE_CANCELLED && self->stop(self->arg) == LADE_STOP_PAUSE)
+        code = lade_stage_check(self, error);
+    return code;
 }

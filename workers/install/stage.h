@@ -56,6 +56,20 @@ bool lade_stage_stopped(void *arg);
 void lade_stage_progress(const lade_stage_t *self, int64_t bytes, int64_t total_bytes,
                          const char *local_path);
 
+// A step of a job of several stages: the name its saved state has, "" before there is any.
+typedef struct {
+    const char *step;
+    lade_code_t (*run)(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error);
+} lade_step_t;
+
+// Runs the step that the saved state names, one of a table that ends with a row of NULLs. Cancelled
+// is told as paused if the job is to pause.
+lade_code_t lade_stage_run(const lade_stage_t *self, const lade_step_t *steps,
+                           lade_answer_t *answer, lade_error_t *error);
+
+// A copy of the saved state, empty before there is any; yours.
+json_t *lade_stage_state(const lade_stage_t *self);
+
 // The overrides of the spec (`config`) with canonical names, a map that is yours; empty if there
 // are none. LADE_INVALID_MODEL_CONFIG if one cannot be set.
 lade_code_t lade_stage_overrides(const lade_stage_t *self, json_t **overrides_p,

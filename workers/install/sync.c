@@ -176,9 +176,9 @@ s_sort_lost(const lade_stage_t *job, json_t *state)
 }
 
 lade_code_t
-lade_sync_records(const lade_stage_t *job, json_t *state, lade_answer_t *answer,
-                  lade_error_t *error)
+lade_sync_records(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
 {
+    json_t *state = lade_stage_state(job);
     const json_t *page = lade_scan_answer(job, 0, error);
     lade_code_t code = page ? LADE_OK : error->code;
     const json_t *records = json_object_get(page, "records");

@@ -502,21 +502,21 @@ s_finish(const json_t *state, lade_answer_t *answer)
 }
 
 static lade_code_t
-s_begin(const lade_stage_t *job, json_t *state, const json_t *page, lade_answer_t *answer,
-        lade_error_t *error)
+s_begin(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
 {
-    (void)page;
     (void)error;
     job->progress(job->arg, 0, 0, "verifying", NULL);
-    s_ask(job, state, "count", NULL, answer);
+    s_ask(job, lade_stage_state(job), "count", NULL, answer);
     return LADE_OK;
 }
 
 static lade_code_t
-s_count(const lade_stage_t *job, json_t *state, const json_t *page, lade_answer_t *answer,
-        lade_error_t *error)
+s_count(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
 {
-    (void)error;
+    const json_t *page = lade_scan_answer(job, 0, error);
+    if (!page)
+        return error->code;
+    json_t *state = lade_stage_state(job);
     const json_t *records = json_object_get(page, "records");
     const char *next = lade_json_text(page, "next", NULL);
     for (size_t i = 0; i < json_array_size(records); i++) {
@@ -528,9 +528,12 @@ s_count(const lade_stage_t *job, json_t *state, const json_t *page, lade_answer_
 }
 
 static lade_code_t
-s_verify(const lade_stage_t *job, json_t *state, const json_t *page, lade_answer_t *answer,
-         lade_error_t *error)
+s_verify(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
 {
+    const json_t *page = lade_scan_answer(job, 0, error);
+    if (!page)
+        return error->code;
+    json_t *state = lade_stage_state(job);
     lade_code_t code = s_check_page(job, json_object_get(page, "records"), state, error);
     const char *next = lade_json_text(page, "next", NULL);
     if (!code && next) {
@@ -543,33 +546,15 @@ s_verify(const lade_stage_t *job, json_t *state, const json_t *page, lade_answer
     return code;
 }
 
-static const struct {
-    const char *step; // of the saved state
-    lade_code_t (*run)(const lade_stage_t *job, json_t *state, const json_t *page,
-                       lade_answer_t *answer, lade_error_t *error);
-} s_steps[] = {
+static const lade_step_t s_steps[] = {
     {"", s_begin},
     {"count", s_count},
     {"verify", s_verify},
+    {NULL, NULL},
 };
 
 lade_code_t
 lade_verify_step(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
 {
-    const char *step = lade_json_text(job->state, "step", "");
-    size_t count = sizeof s_steps / sizeof *s_steps, row = 0;
-    while (row < count && strcmp(s_steps[row].step, step) != 0)
-        row++;
-    lade_code_t code = lade_stage_check(job, error);
-    if (code)
-        return code;
-    if (row == count)
-        return lade_error_set(error, LADE_INTERNAL,
-                              "the saved state has the unknown step '%.40s'; a newer lade wrote it",
-                              step);
-    const json_t *page = *step ? lade_scan_answer(job, 0, error) : NULL;
-    if (*step && !page)
-        return error->code;
-    return s_steps[row].run(job, job->state ? json_deep_copy(job->state) : json_object(), page,
-                            answer, error);
+    return lade_stage_run(job, s_steps, answer, error);
 }
