@@ -35,7 +35,12 @@ tests    := $(patsubst %.c,$O/tests/%,$(wildcard broker/*_test.c workers/*/*_tes
 benches  := $(patsubst tests/bench/%.c,$O/bench/%,$(wildcard tests/bench/*.c))
 fuzzers  := $(patsubst tests/fuzz/%_fuzz.c,$O/fuzz/%_fuzz,$(wildcard tests/fuzz/*_fuzz.c))
 
-all: $(programs) $(libs)
+# CUDA=yes|no; by itself: yes where nvcc is found. The plug-in is opened at run time, nothing else needs the toolkit.
+NVCC    ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc))
+CUDA    ?= $(if $(SAN),no,$(if $(NVCC),yes,no))
+plugins := $(if $(filter yes,$(CUDA)),$O/lade-gpu-cuda.so)
+
+all: $(programs) $(libs) $(plugins)
 
 # `make V=1` shows the commands, otherwise only what is made.
 Q    := $(if $(V),,@)
@@ -80,6 +85,23 @@ $O/liblade.so.0: $(liblade) $(common)
 $O/liblade.a: $(liblade) $(common)
 	$(call say,AR  )
 	$(Q)rm -f $@ && ar rcs $@ $^
+
+# The kernels are for what is in use, and as PTX for what comes.
+CUDA_ARCH ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90]
+cuda_include := $(abspath $(dir $(NVCC))../include)
+cuda_objects := $(call obj,$(wildcard workers/gpu/cuda/*.c)) $(patsubst %.cu,$O/obj/%.o,$(wildcard workers/gpu/cuda/*.cu)) \
+                $(call obj,workers/gpu/move.c common/error.c common/formats/dtype.c)
+$O/lade-gpu-cuda.so: $(cuda_objects)
+	$(call say,NVCC)
+	$(Q)$(NVCC) -shared -cudart static -Xlinker -Bsymbolic,--exclude-libs=ALL -o $@ $^ -ldl -lpthread
+$O/obj/workers/gpu/cuda/%.o: workers/gpu/cuda/%.c
+	$(folder)
+	$(call say,CC  )
+	$(Q)$(CC) $(CPPFLAGS) -isystem $(cuda_include) $(CFLAGS) -c -o $@ $<
+$O/obj/workers/gpu/cuda/%.o: workers/gpu/cuda/%.cu
+	$(folder)
+	$(call say,NVCC)
+	$(Q)$(NVCC) -std=c++17 -O2 -I. -Xcompiler -fPIC,-fvisibility=hidden $(CUDA_ARCH) -MMD -MP -c -o $@ $<
 
 # The shipped families are compiled in, so that a bare binary identifies models.
 $O/gen/families_data.c: scripts/embed $(wildcard configs/families/*.yaml)
@@ -130,6 +152,7 @@ install: all
 	install -m 755 $O/liblade.so.0 $(DESTDIR)$(PREFIX)/lib
 	ln -sf liblade.so.0 $(DESTDIR)$(PREFIX)/lib/liblade.so
 	install -m 644 $O/liblade.a $(DESTDIR)$(PREFIX)/lib
+	$(if $(plugins),install -d $(DESTDIR)$(PREFIX)/lib/lade && install -m 755 $(plugins) $(DESTDIR)$(PREFIX)/lib/lade)
 	sed -e '/#include "common\/error.h"/{r common/error.h' -e 'd}' client/lade.h > $(DESTDIR)$(PREFIX)/include/lade.h
 	install -m 644 configs/lade.yaml $(DESTDIR)$(PREFIX)/share/lade
 	install -m 644 configs/families/*.yaml $(DESTDIR)$(PREFIX)/share/lade/families
@@ -149,7 +172,7 @@ help:
 	@echo 'make fuzz       libFuzzer programs into $O-fuzz/fuzz'
 	@echo 'make install    PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
 	@echo 'make format     clang-format 14 over the tree'
-	@echo 'variables       O= CC= CFLAGS= WERROR=1 SAN=address,undefined|thread V=1'
+	@echo 'variables       CUDA=yes|no (plug-in for CUDA; by itself where nvcc is found) O= CC= CFLAGS= WERROR=1 SAN=address,undefined|thread V=1'
 
 .PHONY: all check test-programs list-tests bench fuzz fuzz-programs install format clean help
 .SECONDARY:

@@ -26,9 +26,9 @@ enum {
 };
 
 typedef struct {
-    char name[64];    // "NVIDIA H100 80GB HBM3"
-    uint8_t uuid[16]; // tells devices apart, whatever their order
-    uint64_t total, free;
+    char name[64];        // "NVIDIA H100 80GB HBM3"
+    uint8_t uuid[16];     // tells devices apart, whatever their order
+    uint64_t total, free; // free: 0 if that is not known before it is open
 } lade_device_info_t;
 
 typedef struct {
