@@ -61,6 +61,7 @@ def flux2_folder(small):
     net = vae_diffusers(32)
     net.add('bn.running_mean', 128)
     net.add('bn.running_var', 128)
+    net['bn.num_batches_tracked'] = ('I64', ())
     return {'config.json': {'_class_name': 'AutoencoderKLFlux2', 'latent_channels': 32}, 'diffusion_pytorch_model.safetensors': net}
 
 

@@ -38,14 +38,18 @@ def sd3_diffusers(small=False):
     net.linear('context_embedder', h, 4096)
     timestep_embedding(net, 'time_text_embed.timestep_embedder', h, 256)
     timestep_embedding(net, 'time_text_embed.text_embedder', h, 2048)
-    for i in range(2 if small else 24):
-        block = 'transformer_blocks.%d' % i
+    depth = 2 if small else 24
+    for i in range(depth):
+        block, last = 'transformer_blocks.%d' % i, i == depth - 1
         for part in ('to_q', 'to_k', 'to_v', 'add_q_proj', 'add_k_proj', 'add_v_proj', 'to_out.0', 'to_add_out'):
-            net.linear('%s.attn.%s' % (block, part), h, h)
+            if not last or part != 'to_add_out':
+                net.linear('%s.attn.%s' % (block, part), h, h)
         for side in ('', '_context'):
-            net.linear('%s.norm1%s.linear' % (block, side), 6 * h, h)
-            net.linear('%s.ff%s.net.0.proj' % (block, side), 4 * h, h)
-            net.linear('%s.ff%s.net.2' % (block, side), h, 4 * h)
+            ends = last and side == '_context'  # nothing takes the text after the last block
+            net.linear('%s.norm1%s.linear' % (block, side), (2 if ends else 6) * h, h)
+            if not ends:
+                net.linear('%s.ff%s.net.0.proj' % (block, side), 4 * h, h)
+                net.linear('%s.ff%s.net.2' % (block, side), h, 4 * h)
     net.linear('norm_out.linear', 2 * h, h)
     net.linear('proj_out', 64, h)
     return net

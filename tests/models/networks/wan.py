@@ -103,34 +103,44 @@ def middle(net, side, width, own):
 
 
 def wan_vae(latent=16, own=False, dtype='F32'):
-    """The autoencoder of Wan 2.1 (16 channels, also Qwen-Image's) and, with its widths, that of Wan 2.2 5B (48)."""
-    net, names, c = Net(dtype), _Names(own), 96 if latent == 16 else 160
-    widths, up = [c, 2 * c, 4 * c, 4 * c], 96 if latent == 16 else 256
-    image = 3 if latent == 16 else 12
-    conv3(net, 'encoder.conv1' if own else 'encoder.conv_in', c, image)
-    down, width, at = ('encoder.downsamples' if own else 'encoder.down_blocks'), c, 0
+    """The autoencoder of Wan 2.1 (16 channels, also Qwen-Image's), or that of Wan 2.2 5B (48)."""
+    net, image = Net(dtype), 3 if latent == 16 else 12
+    down, up = ((96, 192, 384, 384), (384, 384, 192, 96)) if latent == 16 else ((160, 320, 640, 640), (1024, 1024, 512, 256))
+    conv3(net, 'encoder.conv1' if own else 'encoder.conv_in', down[0], image)
+    (encode_flat if latent == 16 else encode_nested)(net, down, own)
+    middle(net, 'encoder', down[-1], own)
+    net.add('encoder.head.0.gamma' if own else 'encoder.norm_out.gamma', down[-1], 1, 1, 1)
+    conv3(net, 'encoder.head.2' if own else 'encoder.conv_out', 2 * latent, down[-1])
+    conv3(net, 'conv1' if own else 'quant_conv', 2 * latent, 2 * latent, 1, 1, 1)
+    conv3(net, 'conv2' if own else 'post_quant_conv', latent, latent, 1, 1, 1)
+    conv3(net, 'decoder.conv1' if own else 'decoder.conv_in', up[0], latent)
+    middle(net, 'decoder', up[0], own)
+    (decode_flat if latent == 16 else decode_nested)(net, up, own)
+    net.add('decoder.head.0.gamma' if own else 'decoder.norm_out.gamma', up[-1], 1, 1, 1)
+    conv3(net, 'decoder.head.2' if own else 'decoder.conv_out', image, up[-1])
+    return net
+
+
+def encode_flat(net, widths, own):
+    """Wan 2.1: all blocks in one list."""
+    down, width, at = ('encoder.downsamples' if own else 'encoder.down_blocks'), widths[0], 0
     for level, out in enumerate(widths):
         for _ in range(2):
-            residual(net, '%s.%d' % (down, at), width, out, names)
+            residual(net, '%s.%d' % (down, at), width, out, _Names(own))
             width, at = out, at + 1
         if level < 3:
             net.conv('%s.%d.resample.1' % (down, at), width, width)
             if level:
                 conv3(net, '%s.%d.time_conv' % (down, at), width, width, 3, 1, 1)
             at += 1
-    middle(net, 'encoder', width, own)
-    net.add('encoder.head.0.gamma' if own else 'encoder.norm_out.gamma', width, 1, 1, 1)
-    conv3(net, 'encoder.head.2' if own else 'encoder.conv_out', 2 * latent, width)
-    conv3(net, 'conv1' if own else 'quant_conv', 2 * latent, 2 * latent, 1, 1, 1)
-    conv3(net, 'conv2' if own else 'post_quant_conv', latent, latent, 1, 1, 1)
-    widths, at = [4 * up, 4 * up, 2 * up, up], 0
-    width = widths[0]
-    conv3(net, 'decoder.conv1' if own else 'decoder.conv_in', width, latent)
-    middle(net, 'decoder', width, own)
+
+
+def decode_flat(net, widths, own):
+    width, at = widths[0], 0
     for level, out in enumerate(widths):
         for i in range(3):
             name = 'decoder.upsamples.%d' % at if own else 'decoder.up_blocks.%d.resnets.%d' % (level, i)
-            residual(net, name, width, out, names)
+            residual(net, name, width, out, _Names(own))
             width, at = out, at + 1
         if level < 3:
             name = 'decoder.upsamples.%d' % at if own else 'decoder.up_blocks.%d.upsamplers.0' % level
@@ -138,6 +148,32 @@ def wan_vae(latent=16, own=False, dtype='F32'):
             if level < 2:
                 conv3(net, name + '.time_conv', 2 * width, width, 3, 1, 1)
             width, at = width // 2, at + 1
-    net.add('decoder.head.0.gamma' if own else 'decoder.norm_out.gamma', width, 1, 1, 1)
-    conv3(net, 'decoder.head.2' if own else 'decoder.conv_out', image, width)
-    return net
+
+
+def encode_nested(net, widths, own):
+    """Wan 2.2: a list of blocks for each level."""
+    width = widths[0]
+    for level, out in enumerate(widths):
+        block = 'encoder.downsamples.%d.downsamples' % level if own else 'encoder.down_blocks.%d.resnets' % level
+        for i in range(2):
+            residual(net, '%s.%d' % (block, i), width, out, _Names(own))
+            width = out
+        if level < 3:
+            name = block + '.2' if own else 'encoder.down_blocks.%d.downsampler' % level
+            net.conv(name + '.resample.1', width, width)
+            if level:
+                conv3(net, name + '.time_conv', width, width, 3, 1, 1)
+
+
+def decode_nested(net, widths, own):
+    width = widths[0]
+    for level, out in enumerate(widths):
+        block = 'decoder.upsamples.%d.upsamples' % level if own else 'decoder.up_blocks.%d.resnets' % level
+        for i in range(3):
+            residual(net, '%s.%d' % (block, i), width, out, _Names(own))
+            width = out
+        if level < 3:
+            name = block + '.3' if own else 'decoder.up_blocks.%d.upsampler' % level
+            net.conv(name + '.resample.1', width, width)
+            if level < 2:
+                conv3(net, name + '.time_conv', 2 * width, width, 3, 1, 1)
