@@ -215,38 +215,93 @@ lade_rulefile_integer(lade_rulefile_t *reader, const yaml_node_t *node, int low,
     return code;
 }
 
-enum { S_MAX_REGEX = 2000, S_MAX_REPEATS = 255 };
+enum { S_MAX_REGEX = 2000, S_MAX_PARENS = 32, S_MAX_STATES = 5000 };
 
-// An expression is compiled into as much memory as its repetitions multiply to, and a reference to
-// what it found before takes a time without bound.
+// Past "{2,5}"; *times_p is how often what stands before it is copied.
+static const char *
+s_read_repeat(const char *at, long *times_p)
+{
+    *times_p = 1;
+    while (*at && *at != '}') {
+        long number = *at >= '0' && *at <= '9' ? strtol(at, (char **)&at, 10) : (at++, 0);
+        *times_p = number > *times_p ? number : *times_p;
+    }
+    return *at ? at + 1 : at;
+}
+
+static const char *
+s_past_bracket(const char *at)
+{
+    at += at[1] == '^' ? 2 : 1;
+    at += *at == ']';
+    while (*at && *at != ']')
+        at++;
+    return *at ? at + 1 : at;
+}
+
+// How many states an expression comes to, since one is compiled into a tree in which what is
+// repeated is copied, a group in a group again and again: "x++++" doubles with each sign. -1 for
+// more than S_MAX_STATES, or groups nested too deep.
+static long
+s_regex_states(const char *at)
+{
+    long sums[S_MAX_PARENS + 1] = {0}, last = 0, times;
+    int depth = 0;
+    while (*at && sums[depth] <= S_MAX_STATES) {
+        if (*at == '(') {
+            if (++depth > S_MAX_PARENS)
+                return -1;
+            sums[depth] = last = 0;
+            at++;
+        } else if (*at == ')' && depth) {
+            last = sums[depth--] + 1;
+            sums[depth] += last;
+            at++;
+        } else if (strchr("+*?{", *at)) {
+            times = *at == '+' ? 2 : 1;
+            at = *at == '{' ? s_read_repeat(at + 1, &times) : at + 1;
+            times = times > S_MAX_STATES ? S_MAX_STATES : times;
+            sums[depth] += last * (times - 1) + 1;
+            last = last * times + 1;
+        } else {
+            at = *at == '[' ? s_past_bracket(at) : at + (*at == '\\' && at[1] ? 2 : 1);
+            last = 1;
+            sums[depth]++;
+        }
+    }
+    bool whole = !*at && sums[depth] <= S_MAX_STATES;
+    return whole ? sums[0] : -1;
+}
+
+// A reference to what was found before takes a time without bound.
+static bool
+s_refers_back(const char *at)
+{
+    for (; *at; at++)
+        if (*at == '\\' && at[1]) {
+            if (at[1] >= '1' && at[1] <= '9')
+                return true;
+            at++;
+        }
+    return false;
+}
+
 static lade_code_t
 s_check_regex(lade_rulefile_t *reader, const yaml_node_t *node, const char *text)
 {
-    long repeats = 1;
     if (strlen(text) > S_MAX_REGEX)
         return lade_rulefile_fail(reader, node,
                                   "a regular expression of %zu bytes, %d are the most",
                                   strlen(text), S_MAX_REGEX);
-    for (const char *at = text; *at; at++) {
-        if (*at == '\\' && at[1] >= '1' && at[1] <= '9')
-            return lade_rulefile_fail(reader, node, "regular expression '%s': no \\%c", text,
-                                      at[1]);
-        if (*at == '\\' && at[1])
-            at++;
-        else if (*at == '{')
-            for (const char *number = at + 1; *number == ',' || (*number >= '0' && *number <= '9');
-                 number++)
-                if (*number != ',') {
-                    long value = strtol(number, (char **)&number, 10);
-                    repeats *= value > 1 && value <= S_MAX_REPEATS ? value : value > 1 ? 1000 : 1;
-                    number--;
-                    if (repeats > S_MAX_REPEATS)
-                        return lade_rulefile_fail(reader, node,
-                                                  "regular expression '%.80s': its repetitions "
-                                                  "multiply to more than %d",
-                                                  text, S_MAX_REPEATS);
-                }
-    }
+    if (s_refers_back(text))
+        return lade_rulefile_fail(
+            reader, node, "regular expression '%.80s' refers to what it found before", text);
+    if (s_regex_states(text) < 0)
+        return lade_rulefile_fail(
+            reader, node,
+            "regular expression '%.80s' repeats what repeats: it comes to more "
+            "than %d states",
+            text, S_MAX_STATES);
     return LADE_OK;
 }
 
