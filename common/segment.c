@@ -190,6 +190,10 @@ s_read_member(s_walk_t *walk, lade_tensor_t *tensor)
         tensor->size = value.value;
         return value.kind == S_UINT ? S_SIZE : -1;
     }
+    if (s_is(&key, "layout"))
+        tensor->layout = s_is(&value, lade_layout_kind_name(LADE_LAYOUT_CHANNELS_LAST))
+                             ? LADE_LAYOUT_CHANNELS_LAST
+                             : LADE_LAYOUT_DENSE;
     return s_skip_rest(walk, &value) ? 0 : -1;
 }
 
@@ -199,8 +203,10 @@ s_tensor_fits(const lade_segment_head_t *head, const lade_tensor_t *tensor)
 {
     uint64_t size;
     return lade_dtype_bytes(tensor->dtype, tensor->shape, tensor->rank, &size) &&
-           size == tensor->size && tensor->offset >= head->data_at &&
-           tensor->offset <= head->length && tensor->size <= head->length - tensor->offset;
+           size == tensor->size &&
+           (tensor->layout != LADE_LAYOUT_CHANNELS_LAST || tensor->rank == 4) &&
+           tensor->offset >= head->data_at && tensor->offset <= head->length &&
+           tensor->size <= head->length - tensor->offset;
 }
 
 static lade_code_t
@@ -593,7 +599,8 @@ lade_segment_attach(const char *socket_path, const char *lease, int timeout_ms,
 static void
 s_pack_tensor(lade_pack_t *pack, const lade_tensor_t *tensor, uint64_t data_at)
 {
-    lade_pack_map(pack, 5);
+    bool ordered = tensor->layout == LADE_LAYOUT_CHANNELS_LAST;
+    lade_pack_map(pack, ordered ? 6 : 5);
     lade_pack_str(pack, "name");
     lade_pack_strn(pack, tensor->name, tensor->name_len);
     lade_pack_str(pack, "dtype");
@@ -611,6 +618,10 @@ s_pack_tensor(lade_pack_t *pack, const lade_tensor_t *tensor, uint64_t data_at)
     lade_pack_raw(pack, offset, sizeof offset);
     lade_pack_str(pack, "size");
     lade_pack_int(pack, (int64_t)tensor->size);
+    if (ordered) {
+        lade_pack_str(pack, "layout");
+        lade_pack_str(pack, lade_layout_kind_name(tensor->layout));
+    }
 }
 
 static lade_code_t

@@ -2,8 +2,9 @@
 //
 //   0            lade_segment_head_t (little-endian, fixed size)
 //   index_at     the index: a msgpack map
-//   {"key","submodel","tensors":[{"name","dtype","shape","offset","size"}],
-//                "metadata"}, offsets from the start of the segment
+//   {"key","submodel","tensors":[{"name","dtype","shape","offset","size","layout"?}],
+//                "metadata"}, offsets from the start of the segment; layout "channels_last":
+//                a shape of N, C, H, W whose bytes lie in the order N, H, W, C
 //   data_at …    the weights, as in the files; page aligned
 //
 // Attaching: connect to the worker's socket (SOCK_SEQPACKET, the `attach` path of a load's answer),
@@ -59,7 +60,8 @@ lade_code_t lade_segment_read_index(lade_segment_t *self, lade_error_t *error);
 size_t lade_segment_bytes(const lade_segment_t *self);
 uint64_t lade_segment_generation(const lade_segment_t *self);
 size_t lade_segment_count(lade_segment_t *self);
-// name, dtype, rank, shape, offset (from the start of the segment), size; NULL past the end.
+// name, dtype, layout, rank, shape, offset (from the start of the segment), size; NULL past the
+// end.
 const lade_tensor_t *lade_segment_get(lade_segment_t *self, size_t index);
 const lade_tensor_t *lade_segment_find(lade_segment_t *self, const char *name);
 const void *lade_segment_data(const lade_segment_t *self, const lade_tensor_t *tensor);

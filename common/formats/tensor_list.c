@@ -3,6 +3,7 @@
 
 #include "common/formats/json_file.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,7 @@ lade_layout_kind_name(lade_layout_kind_t kind)
     static const char *const names[] = {
         [LADE_LAYOUT_DENSE] = "dense",   [LADE_LAYOUT_STRIDED] = "strided",
         [LADE_LAYOUT_SPARSE] = "sparse", [LADE_LAYOUT_PACKED] = "packed",
-        [LADE_LAYOUT_NONE] = "none",
+        [LADE_LAYOUT_NONE] = "none",     [LADE_LAYOUT_CHANNELS_LAST] = "channels_last",
     };
     _Static_assert(sizeof names / sizeof *names == LADE_LAYOUT_COUNT, "a layout has no name");
     return names[kind];
@@ -242,6 +243,19 @@ lade_tensor_list_keep(lade_tensors_t *self, const void *bytes, size_t len)
     copy[len] = '\0';
     names->used += len + 1;
     return copy;
+}
+
+const uint64_t *
+lade_tensor_list_keep_numbers(lade_tensors_t *self, const uint64_t *numbers, size_t count)
+{
+    static const uint64_t none[LADE_TENSOR_MAX_RANK + 1] = {0}; // and room to align
+    assert(count <= LADE_TENSOR_MAX_RANK);
+    char *kept = (char *)lade_tensor_list_keep(self, none, (count + 1) * sizeof *numbers);
+    if (!kept)
+        return NULL;
+    kept += -(uintptr_t)kept % sizeof *numbers;
+    memcpy(kept, numbers, count * sizeof *numbers);
+    return (const uint64_t *)(void *)kept;
 }
 
 static lade_code_t

@@ -47,6 +47,10 @@ lade_code_t lade_tensor_list_add(lade_tensors_t *self, const lade_tensor_t *tens
 // NULL without memory.
 const char *lade_tensor_list_keep(lade_tensors_t *self, const void *bytes, size_t len);
 
+// The same for at most LADE_TENSOR_MAX_RANK numbers.
+const uint64_t *lade_tensor_list_keep_numbers(lade_tensors_t *self, const uint64_t *numbers,
+                                              size_t count);
+
 // Notes a value for lade_tensors_value, or an entry of the metadata; the first of a name stays.
 // Takes over value, also when it fails (LADE_TOO_LARGE over their number, LADE_NO_MEMORY).
 lade_code_t lade_tensor_list_set_value(lade_tensors_t *self, const char *name, json_t *value,

@@ -23,6 +23,7 @@ typedef enum {
     LADE_LAYOUT_SPARSE,  // indices and values: offset and size are those of the values
     LADE_LAYOUT_PACKED,  // compressed in its file, or of the other byte order
     LADE_LAYOUT_NONE,    // no bytes at all: one of torch's "meta" tensors
+    LADE_LAYOUT_CHANNELS_LAST, // of four dimensions, the second innermost: only in memory
     LADE_LAYOUT_COUNT
 } lade_layout_kind_t;
 
@@ -35,9 +36,10 @@ typedef struct {
     lade_layout_kind_t layout;
     uint8_t rank;
     uint64_t shape[LADE_TENSOR_MAX_RANK];
-    uint32_t file;   // index into lade_tensors_file
-    uint64_t offset; // bytes from the start of that file
-    uint64_t size;   // bytes
+    uint32_t file;           // index into lade_tensors_file
+    uint64_t offset;         // bytes from the start of that file
+    uint64_t size;           // bytes
+    const uint64_t *strides; // of a strided one, in elements, a number a dimension; else NULL
 } lade_tensor_t;
 
 typedef struct lade_tensors lade_tensors_t;

@@ -134,7 +134,12 @@ s_place(s_tree_t *self, lade_tensor_t *tensor, const lade_storage_t *storage, ui
                                                            : LADE_LAYOUT_STRIDED;
     tensor->offset = storage->offset + (tensor->layout == LADE_LAYOUT_PACKED ? 0 : begin);
     tensor->size = dense ? bytes : end;
-    return LADE_OK;
+    if (tensor->layout != LADE_LAYOUT_STRIDED)
+        return LADE_OK;
+    tensor->strides = lade_tensor_list_keep_numbers(self->list, strides, tensor->rank);
+    return tensor->strides
+               ? LADE_OK
+               : lade_error_set(self->error, LADE_NO_MEMORY, "no memory for strides of tensors");
 }
 
 static lade_code_t

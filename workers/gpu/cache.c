@@ -381,8 +381,7 @@ s_read(lade_cache_t *self, s_entry_t *entry, const lade_cache_request_t *request
     s_entry_t *evicted = NULL;
     pthread_mutex_lock(&self->lock);
     lade_code_t code = s_reserve(self, entry, layout->head.length, request, &evicted, error);
-    for (size_t i = 0; i < layout->count; i++)
-        entry->total += layout->parts[i].len;
+    entry->total = layout->read_bytes;
     pthread_mutex_unlock(&self->lock);
     s_release(self, evicted); // first: its pages are what the next line gives out
     if (!code)
@@ -416,7 +415,8 @@ s_fill(lade_cache_t *self, s_entry_t *entry, const lade_cache_request_t *request
     lade_layout_t layout;
     lade_region_t *region = NULL;
     int64_t began = lade_mono_ms();
-    lade_code_t code = lade_layout_open(&layout, request->key, request->submodel, files, error);
+    lade_code_t code =
+        lade_layout_open(&layout, request->key, request->submodel, files, &request->options, error);
     if (!code)
         code = s_read(self, entry, request, &layout, &region, error);
     if (!code && (code = s_check_unchanged(entry, files, error)))

@@ -8,6 +8,7 @@
 
 #include "common/error.h"
 #include "workers/gpu/attach.h"
+#include "workers/gpu/layout.h"
 #include "workers/gpu/loaders.h"
 
 #include <jansson.h>
@@ -31,7 +32,8 @@ typedef struct {
     const json_t *record;
     const char *key;
     const char *submodel; // NULL: none
-    bool lock;            // with a lease, bound to pid (0: to none) and ttl_s (0: no limit)
+    lade_layout_options_t options;
+    bool lock; // with a lease, bound to pid (0: to none) and ttl_s (0: no limit)
     pid_t pid;
     double ttl_s;
     const char

@@ -14,9 +14,15 @@
 enum { S_MAX_INDEX = 64 << 20 };
 
 // Best first: in each list what comes earlier wins.
-static const char *const s_suffixes[] = {".safetensors", ".bin", ".pth", ".pt", ".ckpt", NULL};
-static const char *const s_stems[] = {"diffusion_pytorch_model", "model",          "pytorch_model",
-                                      "pytorch_lora_weights",    "learned_embeds", NULL};
+static const char *const s_suffixes[] = {".safetensors", ".bin",  ".pth", ".pt",
+                                         ".ckpt",        ".gguf", NULL};
+static const char *const s_stems[] = {"diffusion_pytorch_model",
+                                      "model",
+                                      "pytorch_model",
+                                      "pytorch_lora_weights",
+                                      "learned_embeds",
+                                      "ip_adapter",
+                                      NULL};
 static const char *const s_variants[] = {"fp16", "bf16", "fp32",    "fp8",
                                          "8bit", "ema",  "non_ema", NULL};
 

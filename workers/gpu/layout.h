@@ -1,8 +1,11 @@
 // How weight files become a segment: what of each file is read where, and the index of it.
 //
-// Of each file the bytes from its first tensor to its last are taken as they are, in one run that
-// begins at a page of the segment as it begins at a page of the file. So a file is one contiguous
-// read, aligned alike on both sides.
+// Of a file whose tensors are taken as they are, the bytes from the first tensor to the last are
+// one run that begins at a page of the segment as it begins at a page of the file: one contiguous
+// read, aligned alike on both sides. Of other files (a cast or a layout is asked for; views,
+// tensors at odd places, large gaps) each tensor is a turn of its own, aligned in the segment; what
+// is the same bytes under several names is there once. Of an ONNX file, which is a graph and its
+// weights in one, the whole file is a tensor of bytes.
 #ifndef LADE_GPU_LAYOUT_H
 #define LADE_GPU_LAYOUT_H
 
@@ -11,21 +14,39 @@
 #include "workers/gpu/folder.h"
 #include "workers/gpu/memory.h"
 #include "workers/gpu/reader.h"
+#include "workers/gpu/turns.h"
+
+// What is asked of a load beside the model.
+typedef struct {
+    bool cast;          // to dtype; else as stored
+    lade_dtype_t dtype; // F32, F16 or BF16
+    bool channels_last;
+    bool allow_unsafe; // files with findings too; nothing in them is run in any case
+} lade_layout_options_t;
 
 typedef struct {
     lade_segment_head_t head;  // but for the generation
     lade_buf_t index;          // packed
-    lade_reader_part_t *parts; // a file each; to is set by lade_layout_read
+    lade_reader_part_t *parts; // a file each, of length 0 if it is turned; to is set by
+                               // lade_layout_read
     uint64_t *places;          // where each begins, from the start of the data
     size_t count;
+    lade_turn_t *turns; // in the order of the files
+    size_t turn_count;
+    uint64_t read_bytes;     // of all parts and turns
+    lade_tensors_t *tensors; // as in the files; NULL without files
+    lade_tensor_t *placed;   // the same with type, size and place as in the segment, from the start
+                             // of its data
+    size_t placed_count;
     const char *precision; // of most bytes: "float16", …; "none" without tensors
 } lade_layout_t;
 
 // Reads the files' headers and plans; the files stay open. No file at all gives a segment without
 // tensors. Free with lade_layout_close whatever is returned. LADE_CORRUPT, LADE_NOT_IMPLEMENTED for
-// a format without reader, LADE_MODEL_NOT_FOUND.
+// a tensor that cannot be turned into what is asked for, LADE_UNSAFE_FILE, LADE_MODEL_NOT_FOUND.
 lade_code_t lade_layout_open(lade_layout_t *self, const char *key, const char *submodel,
-                             const lade_files_t *files, lade_error_t *error);
+                             const lade_files_t *files, const lade_layout_options_t *options,
+                             lade_error_t *error);
 
 // Fills a region of at least head.length bytes. threads and step as for lade_reader_read.
 lade_code_t lade_layout_read(lade_layout_t *self, lade_region_t *region, size_t threads,

@@ -5,28 +5,81 @@
 #include "common/path.h"
 #include "common/wire.h"
 
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
-static lade_code_t s_weights(const lade_loader_request_t *, lade_files_t *, lade_error_t *);
-static lade_code_t s_pipeline(const lade_loader_request_t *, lade_files_t *, lade_error_t *);
+enum { S_PART_TAIL = 20 }; // "-00001-of-00003.gguf"
 
-const lade_loader_t lade_loaders_host[] = {
-    // clang-format off
-    // base   type          format              what to read
-    {"any",   "main",       "diffusers",        s_pipeline},
-    {"any",   "main",       "checkpoint",       s_weights},
-    {"any",   "vae",        "diffusers",        s_weights},
-    {"any",   "vae",        "checkpoint",       s_weights},
-    {"any",   "controlnet", "diffusers",        s_weights},
-    {"any",   "controlnet", "checkpoint",       s_weights},
-    {"any",   "lora",       "diffusers",        s_weights},
-    {"any",   "lora",       "lycoris",          s_weights},
-    {"any",   "embedding",  "embedding_file",   s_weights},
-    {"any",   "embedding",  "embedding_folder", s_weights},
+typedef lade_code_t s_files_t(const lade_loader_request_t *, lade_files_t *, lade_error_t *);
+static s_files_t s_weights, s_pipeline, s_whole_or_pipeline, s_transformer, s_encoder, s_onnx,
+    s_external;
+
+static const char s_text[] = "text_encoder tokenizer", s_text_2[] = "text_encoder_2 tokenizer_2";
+
+const lade_loader_t lade_loaders_host[] =
+    {
+        // clang-format off
+    // base           type                        format                what to read          its parts
+    {"any",           "main",                     "diffusers",          s_pipeline,           NULL},
+    {"any",           "main",                     "checkpoint",         s_transformer,        "transformer"},
+    {"sd-1",          "main",                     "checkpoint",         s_weights,            NULL},
+    {"sd-2",          "main",                     "checkpoint",         s_weights,            NULL},
+    {"sdxl",          "main",                     "checkpoint",         s_weights,            NULL},
+    {"sdxl-refiner",  "main",                     "checkpoint",         s_weights,            NULL},
+    {"any",           "main",                     "bnb_quantized_nf4b", s_transformer,        "transformer"},
+    {"any",           "main",                     "gguf_quantized",     s_transformer,        "transformer"},
+    {"any",           "main",                     "sdnq_quantized",     s_whole_or_pipeline,  "transformer"},
+    {"any",           "onnx",                     "onnx",               s_onnx,               NULL},
+    {"any",           "onnx",                     "olive",              s_onnx,               NULL},
+    {"any",           "vae",                      "diffusers",          s_weights,            NULL},
+    {"any",           "vae",                      "checkpoint",         s_weights,            NULL},
+    {"any",           "controlnet",               "diffusers",          s_weights,            NULL},
+    {"any",           "controlnet",               "checkpoint",         s_weights,            NULL},
+    {"any",           "lora",                     "diffusers",          s_weights,            NULL},
+    {"any",           "lora",                     "lycoris",            s_weights,            NULL},
+    {"any",           "lora",                     "omi",                s_weights,            NULL},
+    {"any",           "control_lora",             "diffusers",          s_weights,            NULL},
+    {"any",           "control_lora",             "lycoris",            s_weights,            NULL},
+    {"any",           "embedding",                "embedding_file",     s_weights,            NULL},
+    {"any",           "embedding",                "embedding_folder",   s_weights,            NULL},
+    {"any",           "ip_adapter",               "invokeai",           s_weights,            NULL},
+    {"any",           "ip_adapter",               "checkpoint",         s_weights,            NULL},
+    {"any",           "clip_vision",              "diffusers",          s_weights,            NULL},
+    {"any",           "t2i_adapter",              "diffusers",          s_weights,            NULL},
+    {"any",           "siglip",                   "diffusers",          s_weights,            NULL},
+    {"any",           "llava_onevision",          "diffusers",          s_weights,            NULL},
+    {"any",           "prompt_enhancer",          "diffusers",          s_weights,            NULL},
+    {"any",           "text_llm",                 "diffusers",          s_weights,            NULL},
+    {"any",           "flux_redux",               "checkpoint",         s_weights,            NULL},
+    {"any",           "pid_decoder",              "checkpoint",         s_weights,            NULL},
+    {"any",           "spandrel_image_to_image",  "checkpoint",         s_weights,            NULL},
+    {"any",           "clip_embed",               "diffusers",          s_encoder,            s_text},
+    {"any",           "t5_encoder",               "t5_encoder",         s_encoder,            s_text_2},
+    {"any",           "t5_encoder",               "bnb_quantized_int8b",s_encoder,            s_text_2},
+    {"any",           "t5_encoder",               "gguf_quantized",     s_encoder,            s_text_2},
+    {"any",           "t5_encoder",               "sdnq_quantized",     s_encoder,            s_text_2},
+    {"any",           "qwen3_encoder",            "qwen3_encoder",      s_encoder,            s_text},
+    {"any",           "qwen3_encoder",            "checkpoint",         s_encoder,            s_text},
+    {"any",           "qwen3_encoder",            "gguf_quantized",     s_encoder,            s_text},
+    {"any",           "qwen3_encoder",            "sdnq_quantized",     s_encoder,            s_text},
+    {"any",           "qwen_vl_encoder",          "qwen_vl_encoder",    s_encoder,            s_text},
+    {"any",           "qwen_vl_encoder",          "checkpoint",         s_encoder,            s_text},
+    {"any",           "qwen3_vl_encoder",         "qwen3_vl_encoder",   s_encoder,            s_text},
+    {"any",           "qwen3_vl_encoder",         "checkpoint",         s_encoder,            s_text},
+    {"any",           "mistral_encoder",          "mistral_encoder",    s_encoder,            s_text},
+    {"any",           "mistral_encoder",          "checkpoint",         s_encoder,            s_text},
+    {"any",           "mistral_encoder",          "gguf_quantized",     s_encoder,            s_text},
+    {"any",           "wan_t5_encoder",           "wan_t5_encoder",     s_encoder,            s_text},
+    {"any",           "gemma2_encoder",           "gemma2_encoder",     s_encoder,            s_text},
+    {"any",           "gemma2_encoder",           "gguf_quantized",     s_encoder,            s_text},
+    {"any",           "external_image_generator", "external_api",       s_external,           NULL},
     {0},
-    // clang-format on
+        // clang-format on
 };
 
 struct lade_loaders {
@@ -102,6 +155,39 @@ s_add_folder(const lade_loader_request_t *request, const char *folder, lade_file
     return code;
 }
 
+// A file, with the other parts of one in parts.
+static lade_code_t
+s_add_file(const lade_loader_request_t *request, lade_files_t *files, lade_error_t *error)
+{
+    char *folder = lade_path_folder(request->path), *name = lade_path_name(request->path);
+    unsigned part, count;
+    int stem = 0, end = 0;
+    const char *dash = strlen(name) > S_PART_TAIL ? name + strlen(name) - S_PART_TAIL : "";
+    lade_code_t code = LADE_OK;
+    if (sscanf(dash, "-%5u-of-%5u.gguf%n", &part, &count, &end) == 2 && end == S_PART_TAIL &&
+        count && count <= LADE_FILES_MAX)
+        stem = (int)(dash - name);
+    for (unsigned i = 1; !code && stem && i <= count; i++) {
+        char *sibling = NULL;
+        if (asprintf(&sibling, "%.*s-%05u-of-%05u.gguf", stem, name, i, count) < 0)
+            abort();
+        code = lade_files_add(files, folder, sibling, error);
+        free(sibling);
+    }
+    if (!stem)
+        code = lade_files_add(files, folder, name, error);
+    free(folder);
+    free(name);
+    return code;
+}
+
+static lade_code_t
+s_add_path(const lade_loader_request_t *request, lade_files_t *files, lade_error_t *error)
+{
+    return s_is_folder(request->path) ? s_add_folder(request, request->path, files, error)
+                                      : s_add_file(request, files, error);
+}
+
 // A model of one part: a file, or the weights of a folder.
 static lade_code_t
 s_weights(const lade_loader_request_t *request, lade_files_t *files, lade_error_t *error)
@@ -111,13 +197,49 @@ s_weights(const lade_loader_request_t *request, lade_files_t *files, lade_error_
             error, LADE_VALUE_ERROR,
             "model '%s' is no pipeline folder and has no submodel '%s': load it whole",
             request->name, request->submodel);
-    if (s_is_folder(request->path))
-        return s_add_folder(request, request->path, files, error);
-    char *folder = lade_path_folder(request->path), *name = lade_path_name(request->path);
-    lade_code_t code = lade_files_add(files, folder, name, error);
-    free(folder);
-    free(name);
-    return code;
+    return s_add_path(request, files, error);
+}
+
+// True if the row's list of parts has the submodel asked for.
+static bool
+s_names_part(const lade_loader_request_t *request)
+{
+    size_t len = strlen(request->submodel);
+    for (const char *at = request->parts; (at = strstr(at, request->submodel)); at += len)
+        if ((at == request->parts || at[-1] == ' ') && (!at[len] || at[len] == ' '))
+            return true;
+    return false;
+}
+
+static lade_code_t
+s_refuse_part(const lade_loader_request_t *request, lade_error_t *error)
+{
+    return request->submodel
+               ? lade_error_set(error, LADE_VALUE_ERROR,
+                                "model '%s' has no submodel '%s'; it has: %s", request->name,
+                                request->submodel, request->parts)
+               : lade_error_set(error, LADE_VALUE_ERROR,
+                                "model '%s' has parts: a submodel is mandatory, one of: %s",
+                                request->name, request->parts);
+}
+
+// A file that is one part of a pipeline, the others being elsewhere: the part may be named.
+static lade_code_t
+s_transformer(const lade_loader_request_t *request, lade_files_t *files, lade_error_t *error)
+{
+    if (request->submodel && !s_names_part(request))
+        return s_refuse_part(request, error);
+    return s_add_path(request, files, error);
+}
+
+// Serves nothing: somebody else runs it.
+static lade_code_t
+s_external(const lade_loader_request_t *request, lade_files_t *files, lade_error_t *error)
+{
+    (void)files;
+    return lade_error_set(error, LADE_VALUE_ERROR,
+                          "model '%s' is an interface of the network: there is nothing to load",
+                          request->name);
 }
 
 // True for an entry of model_index.json that is a part: ["library", "class"], not [null, null],
@@ -180,7 +302,8 @@ s_add_submodel(const lade_loader_request_t *request, lade_files_t *files, lade_e
 
 // A pipeline folder: one part of it, which has to be named.
 static lade_code_t
-s_pipeline(const lade_loader_request_t *request, lade_files_t *files, lade_error_t *error)
+s_part(const lade_loader_request_t *request, s_files_t *add, lade_files_t *files,
+       lade_error_t *error)
 {
     json_t *index = NULL;
     char *path = lade_path_join(request->path, "model_index.json");
@@ -193,11 +316,95 @@ s_pipeline(const lade_loader_request_t *request, lade_files_t *files, lade_error
     if (!code) {
         const char *name = request->submodel;
         bool known = name && s_is_part(request, name, json_object_get(index, name));
-        code = known ? s_add_submodel(request, files, error)
-                     : s_refuse_submodel(request, index, error);
+        code = known ? add(request, files, error) : s_refuse_submodel(request, index, error);
     }
     json_decref(index);
     return code;
+}
+
+static lade_code_t
+s_pipeline(const lade_loader_request_t *request, lade_files_t *files, lade_error_t *error)
+{
+    return s_part(request, s_add_submodel, files, error);
+}
+
+static bool
+s_is_pipeline(const char *folder)
+{
+    char *path = lade_path_join(folder, "model_index.json");
+    bool is = !access(path, F_OK);
+    free(path);
+    return is;
+}
+
+static lade_code_t
+s_whole_or_pipeline(const lade_loader_request_t *request, lade_files_t *files, lade_error_t *error)
+{
+    return s_is_pipeline(request->path) ? s_pipeline(request, files, error)
+                                        : s_transformer(request, files, error);
+}
+
+// A text encoder and its tokenizer: a folder of both, a folder that is the encoder's, or its file.
+static lade_code_t
+s_encoder(const lade_loader_request_t *request, lade_files_t *files, lade_error_t *error)
+{
+    if (!request->submodel || !s_names_part(request))
+        return s_refuse_part(request, error);
+    char *folder = lade_path_join(request->path, request->submodel);
+    bool apart = s_is_folder(folder);
+    free(folder);
+    if (apart)
+        return s_add_submodel(request, files, error);
+    return s_has_no_weights(request->submodel) ? LADE_OK : s_add_path(request, files, error);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// ONNX: a graph is taken as the file it is; what its weights are in besides, its reader knows.
+
+// "model.onnx", else the first by name.
+static lade_code_t
+s_add_graph(const lade_loader_request_t *request, const char *folder, lade_files_t *files,
+            lade_error_t *error)
+{
+    char best[256] = "";
+    DIR *dir = opendir(folder);
+    if (!dir)
+        return lade_error_errno(error, errno, "cannot read %s", folder);
+    for (struct dirent *entry; (entry = readdir(dir));) {
+        size_t len = strlen(entry->d_name);
+        bool graph = len > 5 && !strcmp(entry->d_name + len - 5, ".onnx");
+        bool first = !*best || !strcmp(entry->d_name, "model.onnx") ||
+                     (strcmp(best, "model.onnx") && strcmp(entry->d_name, best) < 0);
+        if (graph && first)
+            snprintf(best, sizeof best, "%s", entry->d_name);
+    }
+    closedir(dir);
+    return *best ? lade_files_add(files, folder, best, error)
+                 : lade_error_set(error, LADE_MODEL_NOT_FOUND,
+                                  "files for model '%s' not found: %s holds no .onnx file",
+                                  request->name, folder);
+}
+
+static lade_code_t
+s_add_onnx_part(const lade_loader_request_t *request, lade_files_t *files, lade_error_t *error)
+{
+    if (s_has_no_weights(request->submodel))
+        return LADE_OK;
+    char *folder = lade_path_join(request->path, request->submodel);
+    lade_code_t code = s_add_graph(request, folder, files, error);
+    free(folder);
+    return code;
+}
+
+static lade_code_t
+s_onnx(const lade_loader_request_t *request, lade_files_t *files, lade_error_t *error)
+{
+    if (s_is_pipeline(request->path))
+        return s_part(request, s_add_onnx_part, files, error);
+    if (request->submodel)
+        return s_weights(request, files, error);
+    return s_is_folder(request->path) ? s_add_graph(request, request->path, files, error)
+                                      : s_add_file(request, files, error);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -233,7 +440,7 @@ lade_loaders_files(const lade_loaders_t *self, const json_t *record, const char 
                               name, path);
     if (!code) {
         lade_loader_request_t request = {name, path, submodel,
-                                         lade_json_text(record, "repo_variant", "")};
+                                         lade_json_text(record, "repo_variant", ""), row->parts};
         code = row->files(&request, files, error);
     }
     if (code)

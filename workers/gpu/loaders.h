@@ -17,6 +17,7 @@ typedef struct {
     const char *path;     // absolute; it is there
     const char *submodel; // NULL for none
     const char *variant;  // the record's repo_variant, "" for the default one
+    const char *parts;    // the row's
 } lade_loader_request_t;
 
 typedef struct {
@@ -26,6 +27,7 @@ typedef struct {
     // Adds the files; none at all is a model without weights.
     lade_code_t (*files)(const lade_loader_request_t *request, lade_files_t *files,
                          lade_error_t *error);
+    const char *parts; // the submodels it has, by spaces; NULL: none, or what its folder says
 } lade_loader_t;
 
 // The loaders that ship, ended by a row of NULLs.

@@ -1,6 +1,9 @@
 // Tests of the registry and of choosing a folder's files.
 #include "workers/gpu/loaders.h"
 
+#include "common/record.h"
+#include "common/taxonomy.h"
+
 #include "workers/gpu/test_models.h"
 
 static lade_code_t
@@ -17,9 +20,9 @@ test_two_loaders_for_one_triple_are_an_error_at_the_start(void **state)
 {
     (void)state;
     const lade_loader_t rows[] = {
-        {"any", "main", "diffusers", s_none},
-        {"sd-1", "main", "diffusers", s_none},
-        {"any", "main", "diffusers", s_none},
+        {"any", "main", "diffusers", s_none, NULL},
+        {"sd-1", "main", "diffusers", s_none, NULL},
+        {"any", "main", "diffusers", s_none, NULL},
         {0},
     };
     lade_loaders_t *loaders;
@@ -33,8 +36,9 @@ static void
 test_the_exact_base_comes_before_any(void **state)
 {
     (void)state;
-    const lade_loader_t rows[] = {
-        {"any", "vae", "checkpoint", s_none}, {"sd-1", "vae", "checkpoint", s_none}, {0}};
+    const lade_loader_t rows[] = {{"any", "vae", "checkpoint", s_none, NULL},
+                                  {"sd-1", "vae", "checkpoint", s_none, NULL},
+                                  {0}};
     lade_loaders_t *loaders;
     const lade_loader_t *row;
     lade_error_t error = {0};
@@ -257,8 +261,8 @@ test_records_that_cannot_be_loaded(void **state)
                      LADE_MODEL_NOT_FOUND, "model_index.json");
     s_assert_refused(*state, record("m", "vae", "diffusers", "empty"), NULL, LADE_MODEL_NOT_FOUND,
                      "holds no weights");
-    s_assert_refused(*state, record("m", "onnx", "olive", "gone"), NULL, LADE_NOT_IMPLEMENTED,
-                     "base=sd-1, type=onnx, format=olive");
+    s_assert_refused(*state, record("m", "unknown", "olive", "gone"), NULL, LADE_NOT_IMPLEMENTED,
+                     "base=sd-1, type=unknown, format=olive");
     s_assert_refused(*state, record("m", "vae", "checkpoint", "../../etc/passwd"), NULL,
                      LADE_VALUE_ERROR, "path");
     s_assert_refused(*state, json_object(), NULL, LADE_NOT_IMPLEMENTED, "base=?");
@@ -283,6 +287,111 @@ test_an_absolute_path_is_taken_as_it_is(void **state)
     free(path);
 }
 
+// ---------------------------------------------------------------------------------------------------
+// Every class
+
+static void
+test_every_class_there_is_has_a_loader(void **state)
+{
+    (void)state;
+    lade_loaders_t *loaders;
+    const lade_loader_t *row;
+    size_t classes = 0;
+    assert_int_equal(lade_loaders_new(lade_loaders_host, &loaders, NULL), LADE_OK);
+    const char *const *types = lade_enum_values(LADE_ENUM_TYPE);
+    const char *const *bases = lade_enum_values(LADE_ENUM_BASE);
+    for (; *types; types++) {
+        const char *const *formats = lade_taxonomy_formats(*types);
+        for (; strcmp(*types, "unknown") && *formats; formats++, classes++)
+            for (size_t b = 0; bases[b]; b++) {
+                lade_error_t error = {0};
+                if (lade_loaders_find(loaders, bases[b], *types, *formats, &row, &error))
+                    fail_msg("%s", error.message);
+            }
+    }
+    assert_true(classes > 40);
+    lade_loaders_destroy(&loaders);
+}
+
+// The files of a model, as their names from its folder, by spaces; yours.
+static char *
+s_names(const char *folder, const char *base, const char *type, const char *format,
+        const char *path, const char *submodel)
+{
+    lade_files_t files = {0};
+    lade_error_t error = {0};
+    json_t *record = test_record("m", type, format, path);
+    json_object_set_new(record, "base", json_string(base));
+    if (s_files(folder, record, submodel, &files, &error))
+        fail_msg("%s.%s: %s", type, format, error.message);
+    char *names = calloc(1, 1000);
+    for (size_t i = 0; i < files.count; i++)
+        snprintf(names + strlen(names), 1000 - strlen(names), "%s%s", i ? " " : "",
+                 files.paths[i] + strlen(folder) + 1);
+    lade_files_free(&files);
+    return names;
+}
+
+static void
+test_what_is_read_of_each_kind(void **state)
+{
+    static const struct {
+        const char *there; // files, by spaces
+        const char *base, *type, *format, *path, *submodel;
+        const char *expected;
+    } cases[] = {
+        // clang-format off
+        {"t5/text_encoder_2/model-00001-of-00002.safetensors t5/text_encoder_2/model-00002-of-00002.safetensors "
+         "t5/tokenizer_2/tokenizer.json", "any", "t5_encoder", "t5_encoder", "t5", "text_encoder_2",
+         "t5/text_encoder_2/model-00001-of-00002.safetensors t5/text_encoder_2/model-00002-of-00002.safetensors"},
+        {"", "any", "t5_encoder", "t5_encoder", "t5", "tokenizer_2", ""},
+        {"clip/text_encoder/model.safetensors clip/tokenizer/vocab.json", "any", "clip_embed", "diffusers", "clip",
+         "text_encoder", "clip/text_encoder/model.safetensors"},
+        {"qwen/model.safetensors", "any", "qwen3_encoder", "qwen3_encoder", "qwen", "text_encoder",
+         "qwen/model.safetensors"},
+        {"qwen.gguf", "any", "qwen3_encoder", "gguf_quantized", "qwen.gguf", "text_encoder", "qwen.gguf"},
+        {"", "any", "qwen3_encoder", "gguf_quantized", "qwen.gguf", "tokenizer", ""},
+        {"flux.safetensors", "flux", "main", "checkpoint", "flux.safetensors", "transformer", "flux.safetensors"},
+        {"", "flux", "main", "checkpoint", "flux.safetensors", NULL, "flux.safetensors"},
+        {"wan-00001-of-00002.gguf wan-00002-of-00002.gguf", "wan", "main", "gguf_quantized", "wan-00002-of-00002.gguf",
+         "transformer", "wan-00001-of-00002.gguf wan-00002-of-00002.gguf"},
+        {"sdnq/model.safetensors", "flux", "main", "sdnq_quantized", "sdnq", "transformer", "sdnq/model.safetensors"},
+        {"ip/ip_adapter.bin ip/image_encoder.txt", "sd-1", "ip_adapter", "invokeai", "ip", NULL, "ip/ip_adapter.bin"},
+        {"lora/pytorch_lora_weights.bin", "sd-1", "lora", "diffusers", "lora", NULL, "lora/pytorch_lora_weights.bin"},
+        {"ti/learned_embeds.bin", "sd-1", "embedding", "embedding_folder", "ti", NULL, "ti/learned_embeds.bin"},
+        {"onnx/unet/model.onnx onnx/unet/weights.pb onnx/unet/another.onnx onnx/scheduler/x.json", "sd-1", "onnx", "onnx",
+         "onnx", "unet", "onnx/unet/model.onnx"},
+        {"", "sd-1", "onnx", "olive", "onnx", "scheduler", ""},
+        {"graph.onnx", "sd-1", "onnx", "onnx", "graph.onnx", NULL, "graph.onnx"},
+        {"up/4x.pth", "any", "spandrel_image_to_image", "checkpoint", "up/4x.pth", NULL, "up/4x.pth"},
+        // clang-format on
+    };
+    test_text_file(*state, "onnx/model_index.json",
+                   "{\"unet\": [\"diffusers\", \"OnnxRuntimeModel\"], \"scheduler\": "
+                   "[\"diffusers\", \"PNDMScheduler\"]}");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char there[500], *rest = NULL;
+        snprintf(there, sizeof there, "%s", cases[i].there);
+        for (char *file = strtok_r(there, " ", &rest); file; file = strtok_r(NULL, " ", &rest))
+            test_text_file(*state, file, "{}");
+        char *names = s_names(*state, cases[i].base, cases[i].type, cases[i].format, cases[i].path,
+                              cases[i].submodel);
+        assert_string_equal(names, cases[i].expected);
+        free(names);
+    }
+    json_t *(*record)(const char *, const char *, const char *, const char *) = test_record;
+    s_assert_refused(*state, record("m", "t5_encoder", "t5_encoder", "t5"), NULL, LADE_VALUE_ERROR,
+                     "mandatory, one of: text_encoder_2 tokenizer_2");
+    s_assert_refused(*state, record("m", "t5_encoder", "t5_encoder", "t5"), "text_encoder",
+                     LADE_VALUE_ERROR, "has no submodel 'text_encoder'");
+    s_assert_refused(*state, record("m", "onnx", "onnx", "onnx"), NULL, LADE_VALUE_ERROR,
+                     "a submodel is mandatory");
+    s_assert_refused(*state, record("m", "ip_adapter", "invokeai", "ip"), "unet", LADE_VALUE_ERROR,
+                     "has no submodel");
+    s_assert_refused(*state, record("m", "external_image_generator", "external_api", "ip"), NULL,
+                     LADE_VALUE_ERROR, "nothing to load");
+}
+
 int
 main(void)
 {
@@ -296,6 +405,8 @@ main(void)
         cmocka_unit_test(test_submodels_that_cannot_be),
         cmocka_unit_test(test_records_that_cannot_be_loaded),
         cmocka_unit_test(test_an_absolute_path_is_taken_as_it_is),
+        cmocka_unit_test(test_every_class_there_is_has_a_loader),
+        cmocka_unit_test(test_what_is_read_of_each_kind),
     };
     return cmocka_run_group_tests(tests, test_folder_new, test_folder_remove);
 }

@@ -276,8 +276,8 @@ test_what_cannot_be_is_said(void **state)
                    json_pack("{s:o}", "config", test_record("g", "vae", "checkpoint", "gone")),
                    "ModelNotFound", "files for model 'g' not found at ");
     s_assert_fails(world, "load",
-                   json_pack("{s:o}", "config", test_record("o", "onnx", "olive", "gone")),
-                   "NotImplemented", "base=sd-1, type=onnx, format=olive");
+                   json_pack("{s:o}", "config", test_record("o", "unknown", "olive", "gone")),
+                   "NotImplemented", "base=sd-1, type=unknown, format=olive");
     s_assert_fails(world, "unlock", json_object(), "ValueError", "lease: ");
     s_assert_fails(world, "unload", json_pack("{s:s}", "submodel", "unet"), "ValueError",
                    "submodel: ");
