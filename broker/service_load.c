@@ -4,6 +4,7 @@
 #include "broker/packer.h"
 #include "broker/workers.h"
 #include "common/record.h"
+#include "common/want.h"
 #include "common/wire.h"
 
 #include <czmq.h>
@@ -44,15 +45,37 @@ s_ended_unload(lade_broker_t *broker, const lade_wait_t *wait, lade_buf_t *buf, 
 // ---------------------------------------------------------------------------------------------------
 // Loading
 
+// What of the arguments the worker is told.
+static const char *const s_members[] = {"submodel", "dtype", "layout",  "device", "allow_unsafe",
+                                        "pid",      "ttl_s", "context", "lease"};
+enum { S_MEMBERS = sizeof s_members / sizeof *s_members };
+
+// Words that cannot be are told before there is a job.
+static lade_code_t
+s_check(const lade_call_t *call, lade_error_t *error)
+{
+    lade_want_t want;
+    json_t *args = lade_call_json(call);
+    lade_code_t code =
+        lade_want_read(lade_json_text(args, "dtype", NULL), lade_json_text(args, "layout", NULL),
+                       lade_json_text(args, "device", NULL), &want, error);
+    json_decref(args);
+    return code;
+}
+
 // Loads what the record says; record is taken over.
 static lade_code_t
 s_load(lade_call_t *call, json_t *record, bool lock, lade_error_t *error)
 {
-    static const char *const members[] = {"submodel", "pid", "ttl_s", "context", "lease"};
+    lade_code_t code = s_check(call, error);
+    if (code) {
+        json_decref(record);
+        return code;
+    }
     char *key = strdup(lade_json_text(record, "key", ""));
     size_t pairs = 3;
-    for (size_t i = 0; i < 5; i++)
-        pairs += lade_wire_find(call->args, members[i]) != NULL;
+    for (size_t i = 0; i < S_MEMBERS; i++)
+        pairs += lade_wire_find(call->args, s_members[i]) != NULL;
     lade_buf_t spec = LADE_BUF(SIZE_MAX / 2);
     lade_put_map(&spec, pairs);
     LADE_PUT_KEY(&spec, "key");
@@ -61,10 +84,10 @@ s_load(lade_call_t *call, json_t *record, bool lock, lade_error_t *error)
     lade_wire_from_json(record, &spec, NULL);
     LADE_PUT_KEY(&spec, "lock");
     lade_put_bool(&spec, lock);
-    for (size_t i = 0; i < 5; i++) {
-        const msgpack_object *value = lade_wire_find(call->args, members[i]);
+    for (size_t i = 0; i < S_MEMBERS; i++) {
+        const msgpack_object *value = lade_wire_find(call->args, s_members[i]);
         if (value) {
-            lade_put_str(&spec, members[i]);
+            lade_put_str(&spec, s_members[i]);
             lade_put_object(&spec, value);
         }
     }
@@ -73,7 +96,7 @@ s_load(lade_call_t *call, json_t *record, bool lock, lade_error_t *error)
                                     .source = key,
                                     .packed_spec = {spec.data, spec.len},
                                     .requires = lade_wire_find(call->args, "requires")};
-    lade_code_t code = lade_call_submit_wait(call, &submission, lade_call_ended_result, error);
+    code = lade_call_submit_wait(call, &submission, lade_call_ended_result, error);
     free(key);
     return code;
 }

@@ -211,7 +211,7 @@ s_put_stopped(const lade_job_t *job, lade_buf_t *buf)
     s_put_download_path(job, buf);
 }
 
-// What the caller of a load wants repeated in its events.
+// What the caller of a load wants repeated in its events, and that it overrides a refusal.
 static size_t
 s_context_pairs(const lade_job_t *job)
 {
@@ -219,8 +219,19 @@ s_context_pairs(const lade_job_t *job)
     s_open(&spec, &job->spec);
     const msgpack_object *context = lade_wire_find(spec.map, "context");
     size_t pairs = context && context->type == MSGPACK_OBJECT_MAP ? context->via.map.size : 0;
+    pairs += lade_wire_find(spec.map, "allow_unsafe") != NULL;
     s_close(&spec);
     return pairs;
+}
+
+// One member if it is there, else another: what a load came to, or as long as that is not known
+// what was asked for.
+static void
+s_put_first(lade_buf_t *buf, const msgpack_object *map, const char *key,
+            const msgpack_object *other_map, const char *other_key)
+{
+    bool there = lade_wire_find(map, key) != NULL;
+    s_put_member(buf, there ? map : other_map, there ? key : other_key);
 }
 
 static void
@@ -237,9 +248,13 @@ s_put_load(const lade_job_t *job, lade_buf_t *buf)
     LADE_PUT_KEY(buf, "hash");
     s_put_member(buf, config, "hash");
     LADE_PUT_KEY(buf, "location");
-    s_put_member(buf, result.map, "location");
+    s_put_first(buf, result.map, "location", spec.map, "device");
     LADE_PUT_KEY(buf, "precision");
-    s_put_member(buf, result.map, "precision");
+    s_put_first(buf, result.map, "precision", spec.map, "dtype");
+    if (lade_wire_find(spec.map, "allow_unsafe")) {
+        LADE_PUT_KEY(buf, "allow_unsafe");
+        s_put_member(buf, spec.map, "allow_unsafe");
+    }
     const msgpack_object *context = lade_wire_find(spec.map, "context");
     for (uint32_t i = 0;
          context && context->type == MSGPACK_OBJECT_MAP && i < context->via.map.size; i++) {

@@ -40,6 +40,7 @@ typedef enum { S_LOADING, S_READY } s_state_t;
 typedef struct s_entry {
     struct s_entry *next;
     char *key, *submodel; // submodel NULL for none
+    lade_want_t want;
     s_stamp_t *stamps;
     size_t stamp_count;
     s_state_t state;
@@ -51,6 +52,7 @@ typedef struct s_entry {
     uint64_t done, total; // while being read
     uint64_t length;
     const char *precision;
+    bool unsafe; // it was allowed, which who else asks for it has to do too
     lade_region_t *region;
 } s_entry_t;
 
@@ -93,6 +95,7 @@ s_entry_new(const lade_cache_request_t *request, s_stamp_t *stamps, size_t count
         abort();
     entry->key = strdup(request->key);
     entry->submodel = request->submodel ? strdup(request->submodel) : NULL;
+    entry->want = request->want;
     entry->stamps = stamps;
     entry->stamp_count = count;
     entry->precision = "none";
@@ -107,12 +110,20 @@ s_same_text(const char *a, const char *b)
     return a == b || (a && b && !strcmp(a, b));
 }
 
+static bool
+s_same_want(const lade_want_t *a, const lade_want_t *b)
+{
+    return a->cast == b->cast && (!a->cast || a->dtype == b->dtype) &&
+           a->channels_last == b->channels_last && !strcmp(a->device, b->device);
+}
+
 static s_entry_t *
-s_find(const lade_cache_t *self, const char *key, const char *submodel)
+s_find(const lade_cache_t *self, const lade_cache_request_t *request)
 {
     s_entry_t *entry = self->entries;
-    while (entry &&
-           (entry->stale || strcmp(entry->key, key) || !s_same_text(entry->submodel, submodel)))
+    while (entry && (entry->stale || strcmp(entry->key, request->key) ||
+                     !s_same_text(entry->submodel, request->submodel) ||
+                     !s_same_want(&entry->want, &request->want)))
         entry = entry->next;
     return entry;
 }
@@ -257,9 +268,15 @@ static lade_code_t
 s_grant(lade_cache_t *self, s_entry_t *entry, const lade_cache_request_t *request,
         lade_cache_answer_t *answer, lade_error_t *error)
 {
+    if (entry->unsafe && !request->allow_unsafe)
+        return lade_error_set(error, LADE_UNSAFE_FILE,
+                              "%s would run code when loaded by others: allow_unsafe with the "
+                              "model's key loads its tensors",
+                              entry->key);
     entry->used = ++self->uses;
     entry->last_used = lade_now();
-    *answer = (lade_cache_answer_t){.id = entry->region->generation, .bytes = entry->length};
+    *answer = (lade_cache_answer_t){
+        .id = entry->region->generation, .bytes = entry->length, .unsafe = entry->unsafe};
     snprintf(answer->path, sizeof answer->path, "/proc/%d/fd/%d", (int)getpid(), entry->region->fd);
     snprintf(answer->precision, sizeof answer->precision, "%s", entry->precision);
     return request->lock ? s_lock(self, entry, request, answer, error) : LADE_OK;
@@ -415,8 +432,8 @@ s_fill(lade_cache_t *self, s_entry_t *entry, const lade_cache_request_t *request
     lade_layout_t layout;
     lade_region_t *region = NULL;
     int64_t began = lade_mono_ms();
-    lade_code_t code =
-        lade_layout_open(&layout, request->key, request->submodel, files, &request->options, error);
+    lade_code_t code = lade_layout_open(&layout, request->key, request->submodel, files,
+                                        &request->want, request->allow_unsafe, error);
     if (!code)
         code = s_read(self, entry, request, &layout, &region, error);
     if (!code && (code = s_check_unchanged(entry, files, error)))
@@ -428,6 +445,7 @@ s_fill(lade_cache_t *self, s_entry_t *entry, const lade_cache_request_t *request
         entry->region = region;
         entry->length = layout.head.length;
         entry->precision = layout.precision;
+        entry->unsafe = layout.unsafe;
         entry->state = S_READY;
         self->misses++;
         code = s_grant(self, entry, request, answer, error);
@@ -454,7 +472,7 @@ s_find_or_add(lade_cache_t *self, const lade_cache_request_t *request, s_stamp_t
 {
     *entry_p = NULL;
     for (;;) {
-        s_entry_t *entry = s_find(self, request->key, request->submodel);
+        s_entry_t *entry = s_find(self, request);
         if (!entry)
             break;
         if (entry->state == S_LOADING) {

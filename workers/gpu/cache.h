@@ -32,8 +32,9 @@ typedef struct {
     const json_t *record;
     const char *key;
     const char *submodel; // NULL: none
-    lade_layout_options_t options;
-    bool lock; // with a lease, bound to pid (0: to none) and ttl_s (0: no limit)
+    lade_want_t want;
+    bool allow_unsafe; // a model whose files have findings too
+    bool lock;         // with a lease, bound to pid (0: to none) and ttl_s (0: no limit)
     pid_t pid;
     double ttl_s;
     const char
@@ -50,6 +51,7 @@ typedef struct {
     size_t bytes;  // of the segment
     char path[64]; // opens it, for processes of the same user, as long as the lease lives
     char precision[16];
+    bool unsafe;     // it was allowed
     char lease[256]; // "" without lock
 } lade_cache_answer_t;
 
@@ -61,8 +63,8 @@ lade_code_t lade_cache_new(const lade_cache_options_t *options, lade_cache_t **s
 void lade_cache_destroy(lade_cache_t **self_p);
 
 // Has the model held, and locked if asked for. Blocks while it is read; safe from any thread.
-// LADE_MODEL_NOT_FOUND, LADE_NOT_IMPLEMENTED, LADE_VALUE_ERROR, LADE_NO_MEMORY, LADE_CORRUPT,
-// LADE_IO_ERROR, LADE_CANCELLED.
+// LADE_MODEL_NOT_FOUND, LADE_NOT_IMPLEMENTED, LADE_VALUE_ERROR, LADE_UNSAFE_FILE, LADE_NO_MEMORY,
+// LADE_CORRUPT, LADE_IO_ERROR, LADE_CANCELLED.
 lade_code_t lade_cache_load(lade_cache_t *self, const lade_cache_request_t *request,
                             lade_cache_answer_t *answer, lade_error_t *error);
 

@@ -211,7 +211,7 @@ s_place(lade_layout_t *self, const lade_transform_t *hows, size_t *order, s_file
 
 // Finds out what becomes of every tensor, and places it.
 static lade_code_t
-s_plan_tensors(lade_layout_t *self, const lade_layout_options_t *options, uint64_t *data_len_p,
+s_plan_tensors(lade_layout_t *self, const lade_want_t *want, uint64_t *data_len_p,
                lade_error_t *error)
 {
     size_t count = self->placed_count;
@@ -224,9 +224,8 @@ s_plan_tensors(lade_layout_t *self, const lade_layout_options_t *options, uint64
             ? LADE_OK
             : lade_error_set(error, LADE_NO_MEMORY, "no memory for %zu tensors", count);
     for (size_t i = 0; !code && i < count; i++)
-        code =
-            lade_transform_plan(&self->placed[i], options->cast ? options->dtype : LADE_DTYPE_COUNT,
-                                options->channels_last, &hows[i], error);
+        code = lade_transform_plan(&self->placed[i], want->cast ? want->dtype : LADE_DTYPE_COUNT,
+                                   want->channels_last, &hows[i], error);
     if (!code)
         code = s_place(self, hows, order, files, data_len_p, error);
     free(hows);
@@ -294,34 +293,35 @@ s_take_files(lade_layout_t *self, lade_error_t *error)
 
 // The first finding is told; nothing in the file would be run, but who wrote it meant that.
 static lade_code_t
-s_check_safe(const lade_tensors_t *tensors, const lade_layout_options_t *options,
-             lade_error_t *error)
+s_check_safe(lade_layout_t *self, bool allow_unsafe, lade_error_t *error)
 {
-    const json_t *first = json_array_get(lade_tensors_unsafe(tensors), 0);
-    if (!first || options->allow_unsafe)
+    const json_t *first = json_array_get(lade_tensors_unsafe(self->tensors), 0);
+    self->unsafe = first != NULL;
+    if (!first || allow_unsafe)
         return LADE_OK;
-    return lade_error_set(error, LADE_UNSAFE_FILE, "%s is not loaded: %s",
-                          lade_tensors_file(tensors, 0),
-                          json_string_value(json_object_get(first, "message")));
+    return lade_error_set(
+        error, LADE_UNSAFE_FILE,
+        "%s is not loaded: %s; allow_unsafe with the model's key loads its tensors",
+        lade_tensors_file(self->tensors, 0), json_string_value(json_object_get(first, "message")));
 }
 
 static lade_code_t
 s_open(lade_layout_t *self, const char *key, const char *submodel, const lade_files_t *files,
-       const lade_layout_options_t *options, lade_error_t *error)
+       const lade_want_t *want, bool allow_unsafe, lade_error_t *error)
 {
     uint64_t data_len = 0;
-    lade_code_t code = lade_tensors_open_files_within(
-        (const char *const *)files->paths, files->count, LADE_TENSORS_MOST_HEADER, &self->tensors,
-        error);
+    lade_code_t code =
+        lade_tensors_open_files_within((const char *const *)files->paths, files->count,
+                                       LADE_TENSORS_MOST_HEADER, &self->tensors, error);
     if (!code)
-        code = s_check_safe(self->tensors, options, error);
+        code = s_check_safe(self, allow_unsafe, error);
     if (!code)
         code = s_open_files(self, error);
     if (!code)
         code = strcmp(lade_tensors_format(self->tensors), "onnx") ? s_copy_tensors(self, error)
                                                                   : s_take_files(self, error);
     if (!code)
-        code = s_plan_tensors(self, options, &data_len, error);
+        code = s_plan_tensors(self, want, &data_len, error);
     if (!code)
         code = lade_segment_plan(key, submodel, self->placed, self->placed_count,
                                  lade_tensors_metadata(self->tensors), data_len, &self->head,
@@ -333,13 +333,13 @@ s_open(lade_layout_t *self, const char *key, const char *submodel, const lade_fi
 
 lade_code_t
 lade_layout_open(lade_layout_t *self, const char *key, const char *submodel,
-                 const lade_files_t *files, const lade_layout_options_t *options,
+                 const lade_files_t *files, const lade_want_t *want, bool allow_unsafe,
                  lade_error_t *error)
 {
     *self = (lade_layout_t){.index = LADE_BUF(LADE_SEGMENT_MAX_INDEX), .precision = "none"};
     if (!files->count)
         return lade_segment_plan(key, submodel, NULL, 0, NULL, 0, &self->head, &self->index, error);
-    lade_code_t code = s_open(self, key, submodel, files, options, error);
+    lade_code_t code = s_open(self, key, submodel, files, want, allow_unsafe, error);
     if (code == LADE_NOT_FOUND) {
         lade_error_wrap(error, "a file of the model is gone");
         code = error->code = LADE_MODEL_NOT_FOUND;

@@ -11,18 +11,11 @@
 
 #include "common/buf.h"
 #include "common/segment.h"
+#include "common/want.h"
 #include "workers/gpu/folder.h"
 #include "workers/gpu/memory.h"
 #include "workers/gpu/reader.h"
 #include "workers/gpu/turns.h"
-
-// What is asked of a load beside the model.
-typedef struct {
-    bool cast;          // to dtype; else as stored
-    lade_dtype_t dtype; // F32, F16 or BF16
-    bool channels_last;
-    bool allow_unsafe; // files with findings too; nothing in them is run in any case
-} lade_layout_options_t;
 
 typedef struct {
     lade_segment_head_t head;  // but for the generation
@@ -38,14 +31,16 @@ typedef struct {
     lade_tensor_t *placed;   // the same with type, size and place as in the segment, from the start
                              // of its data
     size_t placed_count;
+    bool unsafe;           // there are findings, and they were allowed
     const char *precision; // of most bytes: "float16", …; "none" without tensors
 } lade_layout_t;
 
 // Reads the files' headers and plans; the files stay open. No file at all gives a segment without
-// tensors. Free with lade_layout_close whatever is returned. LADE_CORRUPT, LADE_NOT_IMPLEMENTED for
-// a tensor that cannot be turned into what is asked for, LADE_UNSAFE_FILE, LADE_MODEL_NOT_FOUND.
+// tensors. allow_unsafe takes files with findings too: nothing in them is run in any case. Free
+// with lade_layout_close whatever is returned. LADE_CORRUPT, LADE_NOT_IMPLEMENTED for a tensor that
+// cannot be turned into what is asked for, LADE_UNSAFE_FILE, LADE_MODEL_NOT_FOUND.
 lade_code_t lade_layout_open(lade_layout_t *self, const char *key, const char *submodel,
-                             const lade_files_t *files, const lade_layout_options_t *options,
+                             const lade_files_t *files, const lade_want_t *want, bool allow_unsafe,
                              lade_error_t *error);
 
 // Fills a region of at least head.length bytes. threads and step as for lade_reader_read.

@@ -72,16 +72,19 @@ s_read_spec(const json_t *spec, lade_cache_request_t *request, lade_error_t *err
     if (!json_is_object(request->record) || !*request->key)
         return lade_error_set(error, LADE_VALUE_ERROR,
                               "config: a load takes a record with its key");
-    if (lade_json_bool(request->record, "quarantined", false))
+    request->allow_unsafe = !strcmp(lade_json_text(spec, "allow_unsafe", ""), request->key);
+    if (lade_json_bool(request->record, "quarantined", false) && !request->allow_unsafe)
         return lade_error_set(error, LADE_UNSAFE_FILE,
-                              "%s is in quarantine: it would run code when loaded (`lade probe` "
-                              "says what)",
+                              "%s is in quarantine: it would run code when loaded by others "
+                              "(`lade probe` says what); allow_unsafe with its key loads its "
+                              "tensors",
                               lade_json_text(request->record, "name", request->key));
     if (pid < 0 || pid > INT_MAX)
         return lade_error_set(error, LADE_VALUE_ERROR, "pid: %lld is no process", (long long)pid);
     if (!(ttl_s >= 0)) // not a number fails as well
         return lade_error_set(error, LADE_VALUE_ERROR, "ttl_s: takes seconds, 0 for no limit");
-    return LADE_OK;
+    return lade_want_read(s_optional(spec, "dtype"), s_optional(spec, "layout"),
+                          s_optional(spec, "device"), &request->want, error);
 }
 
 static json_t *
@@ -104,6 +107,10 @@ s_load_result(const lade_loadwork_t *self, const lade_cache_request_t *request,
     json_object_set_new(result, "config", json_deep_copy(request->record));
     json_object_set_new(result, "location", json_string("host"));
     json_object_set_new(result, "precision", json_string(answer->precision));
+    json_object_set_new(result, "layout",
+                        json_string(request->want.channels_last ? "channels_last" : "stored"));
+    json_object_set_new(result, "device", json_string(request->want.device));
+    json_object_set_new(result, "unsafe_allowed", json_boolean(answer->unsafe));
     json_object_set_new(result, "worker", s_text(self->name));
     json_object_set_new(result, "bytes", json_integer((json_int_t)answer->bytes));
     json_object_set_new(result, "segment", segment);
