@@ -33,13 +33,15 @@ typedef struct {
 
 enum {
     // A checkpoint is a wait of its own, the longer the more pages changed since the last: so one
-    // comes soon after the first batch was logged. Where pages all over are changed it takes long
-    // even so, and then comes the less often: it has no more than an eighth of the time. A log that
-    // is full before that grows.
+    // comes soon after the first batch was logged. Where pages all over a large keyspace are
+    // changed it is slow even so, and then comes the less often: it has no more than an eighth of
+    // the time, and a log that is full before that grows. Not else, as waiting longer makes it
+    // longer.
     S_WAL_MOST = 16 << 20,
     S_LOGGED_BYTES = 2 << 20, // largest batch that is logged
     S_CHECKPOINT_MS = 25,     // least age of the oldest logged batch at a checkpoint
-    S_CHECKPOINT_SHARE = 8,   // the same, in times that the last checkpoint took
+    S_SLOW_MS = 20,           // a checkpoint that took so long was slow
+    S_CHECKPOINT_SHARE = 8,   // least age after a slow one, in times that it took
     S_LITTLE_ROOM = 64 << 10, // bytes free on a disk that counts as full
 };
 
@@ -293,19 +295,21 @@ lade_store_abort(lade_store_t *self)
 static bool
 s_is_young(const lade_store_t *self, int64_t now_ms)
 {
-    int64_t least = S_CHECKPOINT_SHARE * self->checkpoint_ms;
-    return lade_wal_count(self->wal) == 0 ||
-           now_ms - self->logged_ms < (least > S_CHECKPOINT_MS ? least : S_CHECKPOINT_MS);
+    bool slow = self->checkpoint_ms >= S_SLOW_MS;
+    int64_t least = slow ? S_CHECKPOINT_SHARE * self->checkpoint_ms : S_CHECKPOINT_MS;
+    return lade_wal_count(self->wal) == 0 || now_ms - self->logged_ms < least;
 }
 
-// A checkpoint in the midst of work; a log that was too short for it is longer afterwards.
+// A checkpoint in the midst of work. Where those are slow, a log that was full before its time is
+// longer afterwards.
 static lade_code_t
 s_checkpoint_now(lade_store_t *self, int64_t now_ms, lade_error_t *error)
 {
     bool was_young = s_is_young(self, now_ms) && lade_wal_count(self->wal);
     lade_code_t code = lade_store_commit_now(self, error);
     self->checkpoint_ms = lade_mono_ms() - now_ms;
-    if (!code && was_young && lade_wal_bytes(self->wal) < S_WAL_MOST)
+    if (!code && was_young && self->checkpoint_ms >= S_SLOW_MS &&
+        lade_wal_bytes(self->wal) < S_WAL_MOST)
         lade_wal_grow(self->wal, 2 * lade_wal_bytes(self->wal));
     return code;
 }
