@@ -504,7 +504,13 @@ lade_identify_path(const lade_identify_t *self, const char *path, const json_t *
         return code;
     json_t *given = overrides ? json_copy((json_t *)overrides) : json_object();
     lade_record_canonical(given);
-    code = s_identify(self, subject, given, found_p, error);
+    unsigned parts = lade_subject_parts(subject);
+    if (parts > 1) // half a network has the names of a whole one
+        code = lade_error_set(error, LADE_INVALID_MODEL_CONFIG,
+                              "%s is one of the %u files of a model: give the folder they are in",
+                              path, parts);
+    else
+        code = s_identify(self, subject, given, found_p, error);
     code = s_judge(code, subject, *found_p, error);
     json_decref(given);
     lade_subject_destroy(&subject);

@@ -414,6 +414,9 @@ test_a_refusal_says_what_was_seen_and_what_came_near(void **state)
     s_write_text(self, "old/pytorch_lora_weights.bin", "PK");
     char *llm = s_path(self, "llm"), *broken = s_path(self, "broken"), *old = s_path(self, "old");
     s_assert_refused(self->engine, old, NULL, "pytorch_lora_weights.bin");
+    char *part = s_write_tensors(self, "a-00001-of-00003.safetensors", "emb_params 1,768", false);
+    s_assert_refused(self->engine, part, NULL, "is one of the 3 files of a model");
+    free(part);
     s_assert_refused(self->engine, odd, NULL,
                      "nearest is embedding/file, but axis -1 of emb_params is 512");
     s_assert_refused(self->engine, other, NULL, "a safetensors file of 4 tensors (a, b, c, ...)");

@@ -172,6 +172,20 @@ lade_subject_search(lade_subject_t *self, const lade_patterns_t *patterns,
     return self->searches[self->search_count++] = lade_search_new(patterns, tensors);
 }
 
+unsigned
+lade_subject_parts(const lade_subject_t *self)
+{
+    unsigned number, count, found = 1;
+    int end = 0;
+    const char *slash = strrchr(self->path, '/'), *name = slash ? slash + 1 : self->path;
+    for (const char *at = strchr(name, '-'); at && found == 1; at = strchr(at + 1, '-'))
+        if (sscanf(at, "-%5u-of-%5u%n", &number, &count, &end) == 2 && end == 15 &&
+            (at[end] == '.' || at[end] == '\0') && count > 1)
+            found = count;
+    bool alone = self->tensors && lade_tensors_file_count(self->tensors) == 1;
+    return alone ? found : 1;
+}
+
 // ---------------------------------------------------------------------------------------------------
 
 // Adds "a, b, c" of at most three names to what is in words.

@@ -53,6 +53,10 @@ const lade_tensors_t *lade_subject_weights(lade_subject_t *self, const char *rel
 lade_search_t *lade_subject_search(lade_subject_t *self, const lade_patterns_t *patterns,
                                    const lade_tensors_t *tensors);
 
+// Of how many files a file is one by its name ("model-00002-of-00003.safetensors"), if the others
+// were not opened with it; else 1.
+unsigned lade_subject_parts(const lade_subject_t *self);
+
 // A few words on what it is: "a safetensors file of 3 tensors (a, b, c)". You free it.
 char *lade_subject_words(const lade_subject_t *self);
 

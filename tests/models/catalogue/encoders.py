@@ -55,6 +55,14 @@ def pipeline_part(small):
                 **{'model_index.json': {'_class_name': 'SomePipeline', 'text_encoder': ['transformers', 'CLIPTextModel']}})
 
 
+def pipeline_without_index(small):
+    """A pipeline whose download broke off before its index: none of its parts is what the folder is."""
+    files = clip_folder('CLIPTextModel', 768, 12, 'text_encoder/')(small)
+    files['unet/config.json'] = {'_class_name': 'UNet2DConditionModel', 'cross_attention_dim': 768}
+    files.update(t5_folder(T5_CONFIG, t5)(small))
+    return files
+
+
 def t5_folder(config, build, count=2, folder='text_encoder_2/', extra=None):
     def make(small):
         files = {folder + 'config.json': config}
@@ -99,6 +107,11 @@ def vl_folder(size, class_name, folder, tokenizer, count=1, missing=None, **more
     return make
 
 
+def one_shard(small):
+    """The first of two files: by its names alone a whole encoder."""
+    return {'': shards('', decoder('qwen3_4b', small))['model-00001-of-00002.safetensors']}
+
+
 CASES = {
     # CLIP and its kin
     'clip-large': Case('clip-vit-large-patch14-text/', clip_folder('CLIPTextModel', 768, 12), embed('large'), CLIP),
@@ -114,6 +127,7 @@ CASES = {
     'bad-clip-odd': Case('clip-odd/', clip_folder('CLIPTextModel', 1024, 23), REFUSED, CLIP),
     'bad-clip-both': Case('clip-vit-large-patch14/', whole_clip, REFUSED, CLIP),
     'bad-clip-in-pipeline': Case('some-pipeline/', pipeline_part, REFUSED, CLIP),
+    'bad-pipeline-without-index': Case('half-a-pipeline/', pipeline_without_index, REFUSED, CLIP),
     # T5
     't5': Case('t5-v1_1-xxl/', t5_folder(T5_CONFIG, t5), encoder('t5_encoder', 't5_encoder'), T5),
     't5-one-file': Case('t5-one-file/', t5_folder(T5_CONFIG, t5, 1), encoder('t5_encoder', 't5_encoder'), T5),
@@ -133,6 +147,8 @@ CASES = {
     'qwen3-4b-file': Case('qwen_3_4b.safetensors', file_of('qwen3_4b'), encoder('qwen3_encoder', 'checkpoint', variant='qwen3_4b'), QWEN3),
     'qwen3-06b-file': Case('qwen_3_06b_base.safetensors', file_of('qwen3_06b'), encoder('qwen3_encoder', 'checkpoint', variant='qwen3_06b'), QWEN3),
     'qwen3-8b-file': Case('qwen_3_8b.safetensors', file_of('qwen3_8b', head=True), encoder('qwen3_encoder', 'checkpoint', variant='qwen3_8b'), QWEN3),
+    'bad-qwen3-shard': Case('qwen3-00001-of-00002.safetensors', one_shard, REFUSED, QWEN3),
+    'qwen3-only-shard': Case('qwen3-00001-of-00001.safetensors', file_of('qwen3_4b'), encoder('qwen3_encoder', 'checkpoint', variant='qwen3_4b'), QWEN3),
     'bad-llama3-8b': Case('llama-3-8b.safetensors', file_of('llama3_8b'), REFUSED, 'huggingface/transformers: modeling_llama.py'),
     'bad-mistral-7b': Case('mistral-7b.safetensors', file_of('mistral_7b'), REFUSED, MISTRAL),
     'bad-qwen3-14b': Case('qwen3-14b.safetensors', file_of('qwen3_14b'), REFUSED, QWEN3),
