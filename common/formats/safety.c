@@ -2,6 +2,7 @@
 #include "common/formats/safety.h"
 
 #include "common/formats/pickle.h"
+#include "common/formats/tar.h"
 #include "common/formats/tensor_list.h"
 #include "common/formats/torch.h"
 #include "common/formats/zip.h"
@@ -22,7 +23,7 @@
 enum {
     S_HEAD = 512,
     S_MAX_PICKLES = 100,       // in a row
-    S_MAX_MEMBERS = 20000,     // of a zip or tar file, looked at for pickles
+    S_MAX_MEMBERS = 20000,     // of a zip file, looked at for pickles
     S_MAX_INFLATED = 16 << 20, // bytes of a compressed file that are looked at
     S_MAX_NPY_HEADER = 1 << 16,
 };
@@ -88,7 +89,9 @@ s_walk_pickles(s_file_t *self, lade_pickle_t *pickle, bool sure, const char *whe
     if (!is)
         s_forget(self, before);
     else if (sure && !walked)
-        lade_tensor_list_add_unsafe(&self->list, "broken", where, NULL, "%s", error.message);
+        lade_tensor_list_add_unsafe(&self->list, "broken", where, NULL, "%s",
+                                    code ? error.message
+                                         : "the file ends before its pickle begins");
     lade_pickle_destroy(&pickle);
 }
 
@@ -212,50 +215,17 @@ s_check_zip(s_file_t *self, bool hidden)
 // ---------------------------------------------------------------------------------------------------
 // Tar
 
+// Every member is looked at: torch and others unpickle some of them, by their names.
 static bool
-s_is_tar(const uint8_t *head, size_t len)
+s_check_tar_member(void *arg, const lade_tar_member_t *member)
 {
-    return len >= 512 && (memcmp(head + 257, "ustar", 5) == 0);
-}
-
-// The octal number of a tar header; false if it is none.
-static bool
-s_octal(const uint8_t *at, size_t len, uint64_t *value_p)
-{
-    uint64_t value = 0;
-    size_t i = 0;
-    while (i < len && at[i] == ' ')
-        i++;
-    for (; i < len && at[i] >= '0' && at[i] <= '7'; i++)
-        value = value * 8 + (uint64_t)(at[i] - '0');
-    *value_p = value;
-    return i == len || at[i] == '\0' || at[i] == ' ';
-}
-
-static void
-s_check_tar(s_file_t *self)
-{
-    uint8_t block[512], head[16];
-    uint64_t at = 0, size;
-    for (size_t i = 0; i < S_MAX_MEMBERS && self->size - at >= sizeof block; i++) {
-        char name[101];
-        if (pread(self->fd, block, sizeof block, (off_t)at) != (ssize_t)sizeof block || !block[0] ||
-            !s_octal(block + 124, 12, &size) || size > self->size - at - sizeof block)
-            break;
-        snprintf(name, sizeof name, "%.100s", (const char *)block);
-        at += sizeof block;
-        ssize_t got =
-            pread(self->fd, head, size < sizeof head ? (size_t)size : sizeof head, (off_t)at);
-        if (got > 0 &&
-            (s_says_pickle(head, (size_t)got) || s_ends(name, "pickle") || s_ends(name, ".pkl")))
-            s_walk_at(self, at, at + size, s_says_pickle(head, (size_t)got), name);
-        else if (got > 0)
-            s_walk_at(self, at, at + size, false, name);
-        uint64_t whole = (size + 511) & ~(uint64_t)511;
-        if (whole > self->size - at)
-            break;
-        at += whole;
-    }
+    s_file_t *self = arg;
+    uint8_t head[16];
+    size_t len = member->size < sizeof head ? (size_t)member->size : sizeof head;
+    if (len && pread(self->fd, head, len, (off_t)member->at) == (ssize_t)len)
+        s_walk_at(self, member->at, member->at + member->size, s_says_pickle(head, len),
+                  member->name);
+    return true;
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -354,16 +324,21 @@ s_check(s_file_t *self)
             s_check_zip(self, false);
         return;
     }
+    // What is a tar file besides, torch takes for one first.
+    bool tar = lade_tar_is(head, len);
+    if (tar && s_says_pickle(head, len))
+        lade_tensor_list_add_unsafe(&self->list, "tar_hidden", NULL, NULL,
+                                    "the file is a pickle and a tar file at once");
+    if (tar)
+        lade_tar_each(self->fd, self->size, &self->list, s_check_tar_member, self, NULL);
     if (s_says_pickle(head, len))
         s_check_torch(self);
     else if (len && s_is_npy(head, len))
         s_check_npy(self);
-    else if (s_is_tar(head, len))
-        s_check_tar(self);
     else if (len > 2 && ((head[0] == 0x1f && head[1] == 0x8b) ||
                          (head[0] == 0x78 && (head[0] << 8 | head[1]) % 31 == 0)))
         s_check_inflated(self);
-    else if (len)
+    else if (len && !tar)
         s_walk_at(self, 0, self->size, false, "the file");
     s_check_packed(self);
     if (lade_zip_is(self->fd, self->size))

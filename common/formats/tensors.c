@@ -33,6 +33,7 @@ static const struct {
     {"gguf", ".gguf", lade_gguf_is, lade_gguf_read},
     {"safetensors", ".safetensors", lade_safetensors_is, lade_safetensors_read},
     {"torch", ".pth", lade_torch_zip_is, lade_torch_zip_read},
+    {"pickle", ".tar", lade_torch_tar_is, lade_torch_tar_read}, // before pickles, as torch does
     {"pickle", ".ckpt", lade_torch_pickle_is, lade_torch_pickle_read},
     {"onnx", ".onnx", lade_onnx_is, lade_onnx_read},
 };

@@ -21,7 +21,8 @@ typedef enum {
     LADE_LAYOUT_DENSE,   // row after row, without holes: size is the shape's
     LADE_LAYOUT_STRIDED, // a view: from its first element, at offset, to its last are size bytes
     LADE_LAYOUT_SPARSE,  // indices and values: offset and size are those of the values
-    LADE_LAYOUT_PACKED,  // compressed in its file, or of the other byte order
+    LADE_LAYOUT_PACKED,  // compressed in its file, or of the other byte order: offset and size are
+                         // those of what is packed, 0 if it has no place of its own
     LADE_LAYOUT_NONE,    // no bytes at all: one of torch's "meta" tensors
     LADE_LAYOUT_CHANNELS_LAST, // of four dimensions, the second innermost: only in memory
     LADE_LAYOUT_COUNT

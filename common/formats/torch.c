@@ -59,9 +59,8 @@ s_read_id(const lade_object_t *object, s_id_t *id, lade_error_t *error)
     return LADE_OK;
 }
 
-// An error in a file with findings: they are the answer, the list has what was read.
-static lade_code_t
-s_judge(lade_tensors_t *self, lade_code_t code, const lade_error_t *error)
+lade_code_t
+lade_torch_judge(lade_tensors_t *self, lade_code_t code, const lade_error_t *error)
 {
     if (code != LADE_CORRUPT || !json_array_size(lade_tensors_unsafe(self)))
         return code;
@@ -128,10 +127,10 @@ s_find_member(void *arg, const lade_object_t *object, lade_storage_t *storage, l
     char name[LADE_ZIP_MAX_NAME + S_MAX_KEY + 8];
     if (s_is_within(object)) {
         lade_code_t code = s_find_within(self->pickle, object, storage, error);
-        if (lade_zip_is_plain(self->main))
+        if (!code && storage->layout == LADE_LAYOUT_DENSE && lade_zip_is_plain(self->main))
             storage->offset += self->main->data;
-        else
-            storage->layout = LADE_LAYOUT_PACKED;
+        else if (!code)
+            *storage = (lade_storage_t){storage->dtype, LADE_LAYOUT_PACKED, 0, storage->size, 0};
         return code;
     }
     lade_code_t code = s_read_id(object, &id, error);
@@ -152,6 +151,7 @@ s_find_member(void *arg, const lade_object_t *object, lade_storage_t *storage, l
             lade_zip_is_plain(member) && !self->swapped ? LADE_LAYOUT_DENSE : LADE_LAYOUT_PACKED,
         .offset = member->data,
         .size = id.bytes,
+        .packed = member->data ? member->packed : 0,
     };
     return LADE_OK;
 }
@@ -209,7 +209,7 @@ s_judge_member(s_archive_t *self, lade_tensors_t *list, size_t index, size_t mai
                                 "the archive has another pickle than the one torch reads");
     lade_code_t code = s_walk_member(self, list, index, &bytes, &root, error);
     free(bytes);
-    return s_judge(list, code, error);
+    return lade_torch_judge(list, code, error);
 }
 
 static void
@@ -252,6 +252,7 @@ s_find_main(s_archive_t *self, lade_tensors_t *list, size_t *main_p, lade_error_
 static lade_code_t
 s_read_archive(s_archive_t *self, lade_tensors_t *list, uint32_t file, lade_error_t *error)
 {
+    const lade_torch_finder_t finder = {.arg = self, .storage = s_find_member};
     size_t main, count = lade_zip_count(self->zip), pickles = 0;
     uint8_t *bytes = NULL;
     lade_object_t *root = NULL;
@@ -267,10 +268,10 @@ s_read_archive(s_archive_t *self, lade_tensors_t *list, uint32_t file, lade_erro
     self->main = lade_zip_get(self->zip, main);
     code = s_walk_member(self, list, main, &bytes, &root, error);
     if (!code && root)
-        code = lade_torch_list(list, root, file, s_find_member, self, error);
+        code = lade_torch_list(list, root, file, &finder, error);
     lade_pickle_destroy(&self->pickle);
     free(bytes);
-    return s_judge(list, code, error);
+    return lade_torch_judge(list, code, error);
 }
 
 lade_code_t
@@ -415,7 +416,7 @@ s_find_piece(void *arg, const lade_object_t *object, lade_storage_t *storage, la
     s_piece_t *piece = self->cap ? s_piece(self, id.key) : NULL;
     if (!piece || !piece->offset)
         return lade_error_set(error, LADE_CORRUPT, "storage %s is not in the file", id.key);
-    *storage = (lade_storage_t){id.dtype, LADE_LAYOUT_DENSE, piece->offset, id.bytes};
+    *storage = (lade_storage_t){id.dtype, LADE_LAYOUT_DENSE, piece->offset, id.bytes, 0};
     if (!id.view)
         return LADE_OK;
     const lade_object_t *from = id.view->len == 3 ? id.view->items[1] : NULL;
@@ -450,6 +451,7 @@ s_next(s_row_t *self, lade_object_t **root_p, lade_error_t *error)
 static lade_code_t
 s_read_row(s_row_t *self, lade_tensors_t *list, uint32_t file, lade_error_t *error)
 {
+    const lade_torch_finder_t finder = {.arg = self, .storage = s_find_piece};
     lade_object_t *root, *version, *keys;
     lade_code_t code = s_next(self, &version, error);
     if (!code && (version->kind != LADE_OBJECT_INT || version->integer != 1001))
@@ -464,7 +466,7 @@ s_read_row(s_row_t *self, lade_tensors_t *list, uint32_t file, lade_error_t *err
         code = s_next(self, &keys, error);
     if (!code)
         code = s_place_all(self, keys, list, error);
-    return code ? code : lade_torch_list(list, root, file, s_find_piece, self, error);
+    return code ? code : lade_torch_list(list, root, file, &finder, error);
 }
 
 // Any other: the first pickle is the object; those behind it are looked at for what they would run.
@@ -472,9 +474,10 @@ static lade_code_t
 s_read_plain(s_row_t *self, lade_tensors_t *list, lade_object_t *root, uint32_t file,
              lade_error_t *error)
 {
+    const lade_torch_finder_t finder = {.arg = self, .storage = s_find_piece};
     lade_object_t *more;
     lade_error_t ignored = {0};
-    lade_code_t code = lade_torch_list(list, root, file, s_find_piece, self, error);
+    lade_code_t code = lade_torch_list(list, root, file, &finder, error);
     if (!code && lade_pickle_more(self->pickle))
         lade_tensor_list_add_unsafe(list, "trailing", NULL, NULL,
                                     "bytes follow the end of the pickle at byte %" PRIu64,
@@ -502,5 +505,5 @@ lade_torch_pickle_read(lade_tensors_t *list, int fd, const char *path, uint64_t 
                                 : s_read_plain(&self, list, root, file, error);
     lade_pickle_destroy(&self.pickle);
     free(self.pieces);
-    return s_judge(list, code, error);
+    return lade_torch_judge(list, code, error);
 }

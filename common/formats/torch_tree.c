@@ -20,8 +20,7 @@ enum {
 typedef struct {
     lade_tensors_t *list;
     uint32_t file;
-    lade_torch_find_t *find;
-    void *arg;
+    const lade_torch_finder_t *finder;
     lade_error_t *error;
     size_t visits, depth;
     size_t tensors; // found so far
@@ -132,8 +131,9 @@ s_place(s_tree_t *self, lade_tensor_t *tensor, const lade_storage_t *storage, ui
     tensor->layout = storage->layout == LADE_LAYOUT_PACKED ? LADE_LAYOUT_PACKED
                      : dense                               ? LADE_LAYOUT_DENSE
                                                            : LADE_LAYOUT_STRIDED;
-    tensor->offset = storage->offset + (tensor->layout == LADE_LAYOUT_PACKED ? 0 : begin);
-    tensor->size = dense ? bytes : end;
+    bool packed = tensor->layout == LADE_LAYOUT_PACKED;
+    tensor->offset = storage->offset + (packed ? 0 : begin);
+    tensor->size = packed ? storage->packed : dense ? bytes : end;
     if (tensor->layout != LADE_LAYOUT_STRIDED)
         return LADE_OK;
     tensor->strides = lade_tensor_list_keep_numbers(self->list, strides, tensor->rank);
@@ -163,11 +163,11 @@ s_read_strided(s_tree_t *self, const lade_object_t *args, size_t dtype_at, lade_
     uint8_t ranks = 0;
     int64_t from;
     const lade_object_t *of = s_arg(args, 0), *dtype = s_arg(args, dtype_at);
-    if (!of || !s_integer(s_arg(args, 1), &from) || from < 0 ||
+    if (!of || !self->finder->storage || !s_integer(s_arg(args, 1), &from) || from < 0 ||
         !s_numbers(s_arg(args, 2), tensor->shape, &tensor->rank) ||
         !s_numbers(s_arg(args, 3), strides, &ranks) || ranks != tensor->rank)
         return s_wrong(self, "is made of what no tensor is made of");
-    lade_code_t code = self->find(self->arg, of, &storage, self->error);
+    lade_code_t code = self->finder->storage(self->finder->arg, of, &storage, self->error);
     if (code)
         return code;
     tensor->dtype = storage.dtype;
@@ -264,8 +264,10 @@ s_read_tensor(s_tree_t *self, const lade_global_t *row, const lade_object_t *arg
 }
 
 static bool
-s_is_tensor(const lade_object_t *object)
+s_is_tensor(const s_tree_t *self, const lade_object_t *object)
 {
+    if (object->kind == LADE_OBJECT_PERSISTENT)
+        return self->finder->tensor != NULL;
     return object->kind == LADE_OBJECT_CALL && object->row &&
            object->row->role >= LADE_ROLE_TENSOR && object->row->role <= LADE_ROLE_FROM_NUMPY &&
            object->row->role != LADE_ROLE_FROM_BYTES;
@@ -375,6 +377,20 @@ s_visit_call(s_tree_t *self, lade_object_t *object)
     return code;
 }
 
+// A tensor that the pickle names and another part of the file describes.
+static lade_code_t
+s_read_named(s_tree_t *self, const lade_object_t *object, lade_tensor_t *tensor)
+{
+    lade_torch_tensor_t named = {.rank = 0};
+    lade_code_t code = self->finder->tensor(self->finder->arg, object, &named, self->error);
+    if (code)
+        return code;
+    tensor->dtype = named.storage.dtype;
+    tensor->rank = named.rank;
+    memcpy(tensor->shape, named.shape, sizeof named.shape);
+    return s_place(self, tensor, &named.storage, named.from, named.strides);
+}
+
 static lade_code_t
 s_visit_tensor(s_tree_t *self, const lade_object_t *object)
 {
@@ -383,7 +399,8 @@ s_visit_tensor(s_tree_t *self, const lade_object_t *object)
     self->tensors++;
     if (self->looking)
         return LADE_OK;
-    lade_code_t code = s_read_call(self, object, &tensor);
+    lade_code_t code = object->kind == LADE_OBJECT_PERSISTENT ? s_read_named(self, object, &tensor)
+                                                              : s_read_call(self, object, &tensor);
     self->depth = depth;
     return code ? code : s_add(self, &tensor);
 }
@@ -394,13 +411,14 @@ s_visit(s_tree_t *self, lade_object_t *object)
     if (++self->visits > S_MAX_VISITS)
         return lade_error_set(self->error, LADE_TOO_LARGE,
                               "its values hold each other more than %d times", S_MAX_VISITS);
+    bool tensor = s_is_tensor(self, object);
     if (object->kind < LADE_OBJECT_TUPLE || object->kind == LADE_OBJECT_GLOBAL ||
-        object->kind == LADE_OBJECT_PERSISTENT || object->open)
+        (object->kind == LADE_OBJECT_PERSISTENT && !tensor) || object->open)
         return LADE_OK;
     if (self->depth == S_MAX_DEPTH)
         return lade_error_set(self->error, LADE_TOO_LARGE, "its values are over %d deep",
                               S_MAX_DEPTH);
-    if (s_is_tensor(object))
+    if (tensor)
         return s_visit_tensor(self, object);
     object->open = true;
     self->depth++;
@@ -430,7 +448,7 @@ s_value_of_map(s_tree_t *self, const lade_object_t *object, size_t depth)
     const char *text;
     size_t len;
     for (uint32_t i = 0; i + 1 < object->len && json_object_size(map) < S_MAX_VALUE_ITEMS; i += 2) {
-        json_t *value = s_is_tensor(object->items[i + 1])
+        json_t *value = s_is_tensor(self, object->items[i + 1])
                             ? NULL
                             : s_value(self, object->items[i + 1], depth + 1);
         if (!value || !s_key_text(object->items[i], i / 2, number, &text, &len) ||
@@ -489,7 +507,7 @@ s_value_of_call(s_tree_t *self, const lade_object_t *object, size_t depth)
     const lade_object_t *items = object->items[LADE_CALL_ITEMS];
     if (object->row && object->row->role == LADE_ROLE_NUMPY_SCALAR)
         return s_value_of_scalar(object->items[LADE_CALL_ARGS]);
-    if (s_is_tensor(object))
+    if (s_is_tensor(self, object))
         return NULL;
     if (s_get(state, "_parameters"))
         state = s_get(state, "_parameters");
@@ -553,30 +571,30 @@ static const struct {
                   {"params", true},      {"model", true},       {"module", true}};
 
 static bool
-s_holds_tensors(lade_object_t *object)
+s_holds_tensors(const s_tree_t *self, lade_object_t *object)
 {
     lade_error_t ignored = {0};
-    s_tree_t look = {.looking = true, .error = &ignored};
-    return object->kind >= LADE_OBJECT_TUPLE && !s_is_tensor(object) &&
+    s_tree_t look = {.looking = true, .error = &ignored, .finder = self->finder};
+    return object->kind >= LADE_OBJECT_TUPLE && !s_is_tensor(self, object) &&
            s_visit(&look, object) == LADE_OK && look.tensors;
 }
 
 static bool
-s_has_own(const lade_object_t *root)
+s_has_own(const s_tree_t *self, const lade_object_t *root)
 {
     for (uint32_t i = 1; i < root->len; i += 2)
-        if (s_is_tensor(root->items[i]))
+        if (s_is_tensor(self, root->items[i]))
             return true;
     return false;
 }
 
 static const char *
-s_wrapper(const lade_object_t *root, lade_object_t **inner_p)
+s_wrapper(const s_tree_t *self, const lade_object_t *root, lade_object_t **inner_p)
 {
-    bool own = s_is_map(root) && s_has_own(root);
+    bool own = s_is_map(root) && s_has_own(self, root);
     for (size_t i = 0; i < sizeof s_wrappers / sizeof *s_wrappers; i++) {
         *inner_p = s_get(root, s_wrappers[i].key);
-        if (*inner_p && !(own && s_wrappers[i].alone) && s_holds_tensors(*inner_p))
+        if (*inner_p && !(own && s_wrappers[i].alone) && s_holds_tensors(self, *inner_p))
             return s_wrappers[i].key;
     }
     *inner_p = NULL;
@@ -584,15 +602,15 @@ s_wrapper(const lade_object_t *root, lade_object_t **inner_p)
 }
 
 lade_code_t
-lade_torch_list(lade_tensors_t *list, lade_object_t *root, uint32_t file, lade_torch_find_t *find,
-                void *arg, lade_error_t *error)
+lade_torch_list(lade_tensors_t *list, lade_object_t *root, uint32_t file,
+                const lade_torch_finder_t *finder, lade_error_t *error)
 {
     s_tree_t *self = calloc(1, sizeof *self);
     lade_object_t *inner;
     if (!self)
         return lade_error_set(error, LADE_NO_MEMORY, "no memory for a list of tensors");
-    *self = (s_tree_t){.list = list, .file = file, .find = find, .arg = arg, .error = error};
-    const char *wrapper = s_wrapper(root, &inner);
+    *self = (s_tree_t){.list = list, .file = file, .finder = finder, .error = error};
+    const char *wrapper = s_wrapper(self, root, &inner);
     lade_code_t code = LADE_OK;
     if (wrapper) {
         code = s_visit(self, inner);

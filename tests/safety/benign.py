@@ -8,11 +8,14 @@ theirs have: a pickle holds names and state, not the classes.
 """
 import argparse
 import collections
+import io
 import json
 import os
 import pathlib
 import pickle
+import struct
 import sys
+import tarfile
 import types
 
 import numpy as np
@@ -189,6 +192,10 @@ def views():
             "sparse": torch.eye(4).to_sparse(), "rows": torch.eye(4).to_sparse_csr(), "parameter": torch.nn.Parameter(torch.rand(2, 2))}
 
 
+def strided():
+    return {name: value for name, value in views().items() if name not in ("meta", "sparse", "rows", "parameter", "empty", "bool")}
+
+
 def nested():
     inner = {"encoder": {"layers": [net().state_dict(), {"deep": {"deeper": (torch.rand(2), [torch.rand(3)])}}]}, 3: torch.rand(1), "none": None}
     return {"generator": inner, "discriminator": inner["encoder"], "iteration": 10}
@@ -216,7 +223,7 @@ def deepspeed():
 
 
 MODELS = [stable_diffusion, lightning, omegaconf, ema, a1111_embedding, original_embedding, diffusers_embedding, hypernetwork, kohya, esrgan,
-          old_esrgan, diffusers_bin, open_clip, namespace, rng_states, numpy_values, quantised, views, nested, training_arguments, controlnet,
+          old_esrgan, diffusers_bin, open_clip, namespace, rng_states, numpy_values, quantised, views, strided, nested, training_arguments, controlnet,
           deepspeed]
 
 
@@ -269,6 +276,38 @@ def tensors(root):
     return {name: [TYPES[value.dtype], list(value.shape), layout(value)] for name, value in found}
 
 
+def write_tar(root, path):
+    """As torch 0.1 wrote it: storages, the tensors in them, and a pickle that names tensors by number."""
+    tensors = {}
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value):
+            if not isinstance(value, torch.Tensor):
+                return None
+            tensors[id(value)] = value
+            return str(id(value))
+
+    out = io.BytesIO()
+    Pickler(out, 2).dump(root)
+    storages = {value.storage().data_ptr() or id(value): value.storage() for value in tensors.values()}
+    stored = pickle.dumps(len(storages), 2)
+    for key, storage in storages.items():
+        # the class torch.FloatStorage, which pickles by its name
+        stored += pickle.dumps((key, "cpu", getattr(torch, storage.pickle_storage_type())), 2)
+        stored += struct.pack("<q", storage.size()) + bytes(storage.untyped())
+    stored += pickle.dumps([], 2)
+    listed = pickle.dumps(len(tensors), 2)
+    for key, value in tensors.items():
+        listed += pickle.dumps((key, value.storage().data_ptr() or id(value), torch.FloatTensor), 2)
+        listed += struct.pack(f"<i4x{value.dim()}q{value.dim()}qq", value.dim(), *value.shape, *value.stride(), value.storage_offset())
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as file:
+        for name, data in (("sys_info", pickle.dumps({"protocol_version": 1000, "little_endian": True}, 2)), ("storages", stored),
+                           ("tensors", listed), ("pickle", out.getvalue())):
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), 1500000000.25
+            file.addfile(info, io.BytesIO(data))
+
+
 def write(folder):
     """Every model as a zip archive, as pickles in a row, and as a plain pickle; {path: tensors}."""
     made = {}
@@ -279,6 +318,10 @@ def write(folder):
             path = os.path.join(folder, f"{model.__name__}.{kind}.pt")
             torch.save(root, path, **options)
             made[path] = torch.load(path, map_location=lambda storage, _: storage)
+        if model in (diffusers_bin, kohya, nested, strided):
+            path = os.path.join(folder, f"{model.__name__}.tar.pt")
+            write_tar(root, path)
+            made[path] = torch.load(path)
         for protocol in range(2, 6):
             path = os.path.join(folder, f"{model.__name__}.plain{protocol}.pkl")
             with open(path, "wb") as out:

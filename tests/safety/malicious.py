@@ -388,6 +388,29 @@ def tar(*members):
     return out.getvalue()
 
 
+def old_tar(*members):
+    """A tar file of before there was a magic number in them; names may be any bytes."""
+    out = b""
+    for name, data in members:
+        block = bytearray(512)
+        block[:len(name)] = name
+        block[100:108], block[124:136], block[148:156] = b"0000644\0", b"%011o\0" % len(data), b" " * 8
+        block[156:157] = b"0"
+        block[148:156] = b"%06o\0 " % sum(block)
+        out += bytes(block) + data + bytes(-len(data) % 512)
+    return out + bytes(1024)
+
+
+def longer_name(name, data):
+    """A member whose real name is in an extended header."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as file:
+        info = tarfile.TarInfo("readme")
+        info.size, info.pax_headers = len(data), {"path": name}
+        file.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
 def containers():
     evil = whole(SYSTEM)
     yield "npy-objects", {"array.npy": npy(evil)}
@@ -397,6 +420,13 @@ def containers():
     yield "tar", {"model.pth.tar": tar(("model.pkl", evil))}
     yield "tar-renamed", {"model.pt": tar(("storages", whole(b"K\x00")), ("tensors", whole(b"K\x00")), ("pickle", evil), ("sys_info", whole(b"}")))}
     yield "tar-storages", {"model.pt": tar(("storages", evil), ("tensors", whole(b"K\x00")), ("pickle", whole(b"}")), ("sys_info", whole(b"}")))}
+    three = [(b"storages", evil), (b"tensors", whole(b"K\x00")), (b"pickle", whole(b"}")), (b"sys_info", whole(b"}"))]
+    yield "tar-without-magic", {"model.pt": old_tar(*three)}
+    yield "tar-that-begins-as-a-pickle", {"model.pt": old_tar((whole(b"}"), b""), *three)}
+    yield "tar-that-begins-as-a-pickle-benign", {"model.pt": old_tar((whole(b"}"), b""), *[(name, whole(b"}")) for name, _ in three])}
+    yield "tar-members-twice", {"model.pt": old_tar((b"storages", whole(b"K\x00")), *three)}
+    yield "tar-extended-name", {"model.pt": longer_name("storages", evil)}
+    yield "tar-extended-name-benign", {"model.pt": longer_name("storages", whole(b"K\x00"))}
     yield "gzip", {"model.pkl.gz": gzip.compress(evil)}
     yield "zlib", {"model.joblib": zlib.compress(evil)}
     yield "gzip-old-protocol", {"model.pkl": gzip.compress(b"cos\nsystem\n(S'id'\ntR.")}
