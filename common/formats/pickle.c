@@ -6,7 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { S_FETCH = 1 << 16 }; // bytes read at once at first
+enum {
+    S_FETCH = 1 << 16,     // bytes read at once at first
+    S_MAX_LINE = 1 << 16,  // bytes of a number, a name or an index in a line
+    S_MAX_TEXT = 16 << 20, // bytes of a text in a line
+};
 
 typedef enum {
     S_NO_OPCODE,
@@ -115,8 +119,20 @@ s_read_number(lade_pickle_t *self, size_t size, uint64_t *number_p)
     return LADE_OK;
 }
 
+// A line that does not end: of a pickle, or what is no line of one.
 static lade_code_t
-s_read_line(lade_pickle_t *self, const char **bytes_p, size_t *len_p)
+s_line_too_long(lade_pickle_t *self, size_t max)
+{
+    const uint8_t *from = self->bytes + self->at;
+    for (size_t i = 0; max == S_MAX_LINE && i < max; i++)
+        if (from[i] < ' ' && from[i] != '\t' && from[i] != '\r')
+            return lade_unpickle_broken(self, "a line holds what it cannot");
+    return lade_error_set(self->error, LADE_TOO_LARGE, "%s: a line of the pickle is over %zu bytes",
+                          self->where, max);
+}
+
+static lade_code_t
+s_read_line(lade_pickle_t *self, size_t max, const char **bytes_p, size_t *len_p)
 {
     for (size_t seen = 0;;) {
         const uint8_t *from = self->bytes + self->at;
@@ -128,6 +144,8 @@ s_read_line(lade_pickle_t *self, const char **bytes_p, size_t *len_p)
             return LADE_OK;
         }
         seen = self->have - self->at;
+        if (seen > max)
+            return s_line_too_long(self, max);
         if (!lade_unpickle_need(self, seen + 1))
             return lade_unpickle_broken(self, "it ends within a line");
     }
@@ -156,9 +174,10 @@ s_read_operand(lade_pickle_t *self, uint8_t opcode, lade_operand_t *operand)
         break;
     case S_LINE:
     case S_LINES:
-        code = s_read_line(self, &operand->bytes, &operand->len);
+        code = s_read_line(self, opcode == 'S' || opcode == 'V' ? S_MAX_TEXT : S_MAX_LINE,
+                           &operand->bytes, &operand->len);
         if (!code && s_opcodes[opcode].form == S_LINES)
-            code = s_read_line(self, &operand->second, &operand->second_len);
+            code = s_read_line(self, S_MAX_LINE, &operand->second, &operand->second_len);
         break;
     }
     return code;
@@ -197,6 +216,9 @@ lade_pickle_next(lade_pickle_t *self, lade_object_t **root_p, lade_error_t *erro
         code = lade_unpickle_failed(self);
     while (!code && !self->stopped)
         code = s_step(self);
+    if (code == LADE_CORRUPT && self->cut && self->have == self->size)
+        code = lade_error_set(self->error, LADE_TOO_LARGE, "%s: the pickle is over %d bytes",
+                              self->where, LADE_PICKLE_MAX_BYTES);
     self->error = NULL;
     if (!code)
         *root_p = self->root;
@@ -246,6 +268,7 @@ lade_pickle_new(const uint8_t *bytes, size_t len, lade_tensors_t *list, const ch
         return NULL;
     self->bytes = bytes;
     self->have = self->size = len < LADE_PICKLE_MAX_BYTES ? len : LADE_PICKLE_MAX_BYTES;
+    self->cut = len > LADE_PICKLE_MAX_BYTES;
     self->list = list;
     self->where = strdup(where);
     if (!self->where)

@@ -85,10 +85,11 @@ s_walk_pickles(s_file_t *self, lade_pickle_t *pickle, bool sure, const char *whe
         code = lade_pickle_next(pickle, &root, &error);
         walked += !code;
     }
-    bool is = sure || walked || lade_pickle_calls(pickle);
+    // Too large for the walk is not too large for who runs it.
+    bool is = sure || walked || lade_pickle_calls(pickle) || code == LADE_TOO_LARGE;
     if (!is)
         s_forget(self, before);
-    else if (sure && !walked)
+    else if ((sure && !walked) || code == LADE_TOO_LARGE)
         lade_tensor_list_add_unsafe(&self->list, "broken", where, NULL, "%s",
                                     code ? error.message
                                          : "the file ends before its pickle begins");

@@ -19,6 +19,7 @@ struct lade_pickle {
     uint8_t *owned; // of a file: bytes
     size_t have;    // bytes that are there
     size_t size;    // bytes there are in all
+    bool cut;       // there are more, over the ceiling
     size_t fetch;   // bytes to read next
     int fd;
     uint64_t from;           // where bytes begin in the file

@@ -234,6 +234,10 @@ def broken():
     yield "proto-in-the-middle", b"\x80\x02" + BENIGN + b"0\x80\x04" + SYSTEM + b"."
     yield "no-proto-at-all", SYSTEM + b"."
     yield "long-global-line", whole(b"cos\nsystem\n" + b"(V" + b"#" * 100000 + b"\ntR")
+    yield "behind-a-line-too-long-to-read", b"V" + b"#" * (17 << 20) + b"\n0" + SYSTEM + b"."
+    yield "behind-digits", b"I" + b"0" * 100000 + b"1\n0" + SYSTEM + b"."
+    yield "behind-marks", b"(" * 20000 + SYSTEM + b"."
+    yield "behind-values", b"N" * (1 << 20) + b"N" + SYSTEM + b"."
     yield "behind-much-else", whole(b"](" + b"K\x01" * 200000 + b"e0" + SYSTEM)
     yield "legacy-torch", (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}." + whole(SYSTEM) + b"\x80\x02].")
     yield "legacy-torch-system-info", (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03." + whole(SYSTEM) + whole(b"}") + b"\x80\x02].")
