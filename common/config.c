@@ -92,6 +92,8 @@ static const s_row_t s_rows[] = {
     {"load.cache_mb",       S_NUMBER, AT(cache_mb),          0, 1 << 24, "0", NULL, "MiB: host memory for models; 0: half of the machine's"},
     {"load.pool_mb",        S_NUMBER, AT(pool_mb),           0, 1 << 24, "0", NULL, "MiB: memory kept warm after eviction; 0: as much as the cache"},
     {"load.read_threads",   S_NUMBER, AT(read_threads),      0, 256, "0", NULL, "threads that read one model; 0: one a core"},
+    {"load.io",             S_TEXT,   AT(load_io),           0, 0, "auto", NULL, "how what is not in the page cache is read: auto or uring (io_uring where there is one), threads, buffered (through the page cache)"},
+    {"load.huge",           S_TEXT,   AT(load_huge),         0, 0, "auto", NULL, "huge pages for models: auto (where the system has them) or off"},
     // clang-format on
 };
 enum { S_ROWS = sizeof s_rows / sizeof *s_rows };
@@ -106,6 +108,8 @@ static const struct {
       "blake2s", "sha3_224", "sha3_256", "sha3_384", "sha3_512", "blake3", "blake3_single",
       "blake3_multi", "random"}},
     {"install.precision", {"float16", "float32"}},
+    {"load.io", {"auto", "uring", "threads", "buffered"}},
+    {"load.huge", {"auto", "off"}},
 };
 
 static const s_row_t *

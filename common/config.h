@@ -51,6 +51,7 @@ typedef struct {
     char *precision; // float16, float32: which hub variant is meant when none is named
 
     int64_t load_slots, cache_mb, read_threads, pool_mb;
+    char *load_io, *load_huge;
 } lade_config_t;
 
 // Fills *self. file and data may be NULL (not given as flags). Creates nothing on disk. The

@@ -35,6 +35,7 @@ struct lade_segment {
     bool indexed; // read, well or not
     lade_error_t index_error;
     void *mapping;  // ours to unmap, NULL if the bytes are the caller's
+    size_t mapped;  // bytes of it
     int connection; // holds the lease, -1 if none
 };
 
@@ -432,7 +433,7 @@ lade_segment_close(lade_segment_t **self_p)
     if (!self)
         return;
     if (self->mapping)
-        munmap(self->mapping, self->head.length);
+        munmap(self->mapping, self->mapped);
     if (self->connection >= 0)
         close(self->connection); // after the mapping: from now on the pages may change
     free(self->tensors);
@@ -528,15 +529,20 @@ s_receive(int connection, uint64_t *length_p, int *fd_p, lade_error_t *error)
 }
 
 // Maps what was received, which must be as long as was said: beyond its end a mapping would fault.
+// The mapping is of whole pages, huge ones where the segment is of those, or it could not be
+// undone.
 static lade_code_t
-s_map(int fd, uint64_t length, void **mapping_p, lade_error_t *error)
+s_map(int fd, uint64_t length, void **mapping_p, size_t *mapped_p, lade_error_t *error)
 {
     struct stat status;
     if (fstat(fd, &status) || length < sizeof(lade_segment_head_t) || length > SIZE_MAX / 2 ||
         status.st_size < 0 || (uint64_t)status.st_size < length)
         return lade_error_set(error, LADE_CORRUPT,
                               "the segment is not as long as the load worker says");
-    void *mapping = mmap(NULL, length, PROT_READ, MAP_SHARED, fd, 0);
+    uint64_t page =
+        status.st_blksize > LADE_SEGMENT_PAGE ? (uint64_t)status.st_blksize : LADE_SEGMENT_PAGE;
+    *mapped_p = (length + page - 1) / page * page;
+    void *mapping = mmap(NULL, *mapped_p, PROT_READ, MAP_SHARED, fd, 0);
     if (mapping == MAP_FAILED)
         return lade_error_errno(error, errno, "cannot map a segment of %llu bytes",
                                 (unsigned long long)length);
@@ -546,7 +552,7 @@ s_map(int fd, uint64_t length, void **mapping_p, lade_error_t *error)
 
 // Opens a mapping, which is unmapped again if it is no segment of exactly that length.
 static lade_code_t
-s_adopt(void *mapping, uint64_t length, lade_segment_t **self_p, lade_error_t *error)
+s_adopt(void *mapping, size_t mapped, uint64_t length, lade_segment_t **self_p, lade_error_t *error)
 {
     lade_code_t code = lade_segment_open(mapping, length, self_p, error);
     if (!code && (*self_p)->head.length != length) {
@@ -554,11 +560,13 @@ s_adopt(void *mapping, uint64_t length, lade_segment_t **self_p, lade_error_t *e
         code = lade_error_set(error, LADE_CORRUPT,
                               "the segment's head and the load worker disagree about its length");
     }
-    if (code)
-        munmap(mapping, length);
-    else
-        (*self_p)->mapping = mapping;
-    return code;
+    if (code) {
+        munmap(mapping, mapped);
+        return code;
+    }
+    (*self_p)->mapping = mapping;
+    (*self_p)->mapped = mapped;
+    return LADE_OK;
 }
 
 lade_code_t
@@ -569,7 +577,7 @@ lade_segment_attach(const char *socket_path, const char *lease, int timeout_ms,
     int connection = -1, fd = -1;
     uint64_t length = 0;
     void *mapping = NULL;
-    size_t len = strlen(lease);
+    size_t len = strlen(lease), mapped = 0;
     if (!len || len > LADE_SEGMENT_MAX_LEASE)
         return lade_error_set(error, LADE_VALUE_ERROR, "a lease is 1 to %d bytes long",
                               (int)LADE_SEGMENT_MAX_LEASE);
@@ -581,9 +589,9 @@ lade_segment_attach(const char *socket_path, const char *lease, int timeout_ms,
     if (!code)
         code = s_receive(connection, &length, &fd, error);
     if (!code)
-        code = s_map(fd, length, &mapping, error);
+        code = s_map(fd, length, &mapping, &mapped, error);
     if (!code)
-        code = s_adopt(mapping, length, self_p, error);
+        code = s_adopt(mapping, mapped, length, self_p, error);
     if (fd >= 0)
         close(fd);
     if (code)

@@ -575,6 +575,8 @@ lade_cache_stats(lade_cache_t *self)
                   (json_int_t)self->evictions, "high_watermark", (json_int_t)self->high_watermark,
                   "leases", (json_int_t)lade_leases_count(self->leases));
     pthread_mutex_unlock(&self->lock);
+    json_object_set_new(stats, "io", lade_reader_stats());
+    json_object_set_new(stats, "huge", lade_memory_stats());
     return stats;
 }
 

@@ -76,7 +76,8 @@ bool lade_cache_unlock(lade_cache_t *self, const char *lease);
 size_t lade_cache_unload(lade_cache_t *self, const char *key, const char *submodel);
 
 // {"bytes", "limit_bytes", "pool_bytes", "models": [{"key", "submodel", "bytes", "locks",
-// "last_used"}], "hits", "misses", "evictions", "high_watermark", "leases"}; yours.
+// "last_used"}], "hits", "misses", "evictions", "high_watermark", "leases", "io":
+// lade_reader_stats, "huge": lade_memory_stats}; yours.
 json_t *lade_cache_stats(lade_cache_t *self);
 
 // What an attach server serves with a cache as its arg.

@@ -3,6 +3,8 @@
 #include "workers/gpu/loadwork.h"
 
 #include "common/wire.h"
+#include "workers/gpu/memory.h"
+#include "workers/gpu/reader.h"
 
 #include <assert.h>
 #include <limits.h>
@@ -245,7 +247,11 @@ lade_loadwork_open(lade_loadwork_t *self, const char *name, lade_error_t *error)
     self->name = strdup(name);
     if (!self->name)
         abort();
-    lade_code_t code = lade_cache_new(&options, &self->cache, error);
+    lade_code_t code = lade_reader_choose(config->load_io, error);
+    if (!code)
+        code = lade_memory_choose(config->load_huge, error);
+    if (!code)
+        code = lade_cache_new(&options, &self->cache, error);
     if (!code)
         code = lade_attach_new(config->data, &lade_cache_attach_ops, self->cache, &self->attach,
                                error);

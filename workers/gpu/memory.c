@@ -1,11 +1,15 @@
 // Shared memory for segments: memfds that are made once and given out again and again.
 #include "workers/gpu/memory.h"
 
+#include "common/log.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/memfd.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +19,7 @@
 
 enum {
     S_PAGE = 4096,
+    S_HUGE = 2 << 20,
     S_SLACK =
         8, // a region may be longer than asked for by one part in so many; what is more is cut off
 };
@@ -39,12 +44,123 @@ lade_memory_new(size_t total, size_t idle)
     return self;
 }
 
+// ---------------------------------------------------------------------------------------------------
+// Huge pages: what the system has, of the whole process
+
+static struct {
+    pthread_mutex_t lock; // of all below
+    bool looked, off;
+    bool reserved, transparent; // there are some; they are made for shared memory when asked for
+    char why[160];              // "": nothing is missing
+} s_huge = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static atomic_size_t s_reserved_bytes;
+
+// The first line of a file of the system's, "" without it.
+static void
+s_read_line(const char *path, char *line, size_t size)
+{
+    line[0] = '\0';
+    FILE *in = fopen(path, "re");
+    if (in && !fgets(line, (int)size, in))
+        line[0] = '\0';
+    if (in)
+        fclose(in);
+    line[strcspn(line, "\n")] = '\0';
+}
+
+// True if the choice in brackets is one that gives us huge pages for the asking.
+static bool
+s_gives_transparent(const char *path)
+{
+    static const char *const good[] = {"[advise]", "[always]", "[within_size]", "[force]"};
+    char line[200];
+    s_read_line(path, line, sizeof line);
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+        if (strstr(line, good[i]))
+            return true;
+    return false;
+}
+
+// Says why pages are not as large as they could be; once, till another choice. Under the lock.
+static void
+s_say_small(const char *why)
+{
+    if (!*s_huge.why)
+        lade_log(LADE_LOG_INFO, "memory", "no huge pages: %s", why);
+    snprintf(s_huge.why, sizeof s_huge.why, "%s", why);
+}
+
+// Under the lock.
+static void
+s_look_for_huge(void)
+{
+    static const char top[] = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    static const char sized[] =
+        "/sys/kernel/mm/transparent_hugepage/hugepages-2048kB/shmem_enabled";
+    char line[200];
+    if (s_huge.looked)
+        return;
+    s_huge.looked = true;
+    s_read_line("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", line, sizeof line);
+    s_huge.reserved = !s_huge.off && strtoul(line, NULL, 10) > 0;
+    s_huge.transparent = !s_huge.off && (s_gives_transparent(top) || s_gives_transparent(sized));
+    if (s_huge.off)
+        s_say_small("load.huge is off");
+    else if (!s_huge.reserved && !s_huge.transparent)
+        s_say_small("none are reserved (vm.nr_hugepages) and the system makes none for shared "
+                    "memory (transparent_hugepage/shmem_enabled)");
+}
+
+// Bytes of a page a region of so many bytes is best made of.
+static size_t
+s_page_size(size_t bytes)
+{
+    pthread_mutex_lock(&s_huge.lock);
+    s_look_for_huge();
+    bool huge = s_huge.reserved && bytes >= S_HUGE;
+    pthread_mutex_unlock(&s_huge.lock);
+    return huge ? S_HUGE : S_PAGE;
+}
+
+lade_code_t
+lade_memory_choose(const char *huge, lade_error_t *error)
+{
+    bool off = !strcmp(huge, "off");
+    if (!off && strcmp(huge, "auto") != 0)
+        return lade_error_set(error, LADE_CONFIG_ERROR, "load.huge: '%s' is not auto or off", huge);
+    pthread_mutex_lock(&s_huge.lock);
+    s_huge.looked = s_huge.reserved = s_huge.transparent = false;
+    s_huge.off = off;
+    s_huge.why[0] = '\0';
+    s_look_for_huge();
+    pthread_mutex_unlock(&s_huge.lock);
+    return LADE_OK;
+}
+
+json_t *
+lade_memory_stats(void)
+{
+    pthread_mutex_lock(&s_huge.lock);
+    s_look_for_huge();
+    const char *pages = s_huge.reserved ? "reserved" : s_huge.transparent ? "transparent" : "plain";
+    json_t *stats =
+        json_pack("{s:s, s:s?, s:I}", "pages", pages, "why", *s_huge.why ? s_huge.why : NULL,
+                  "reserved_bytes", (json_int_t)atomic_load(&s_reserved_bytes));
+    pthread_mutex_unlock(&s_huge.lock);
+    return stats;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Regions
+
 static void
 s_region_destroy(lade_region_t **region_p)
 {
     lade_region_t *region = *region_p;
     if (region->bytes)
         munmap(region->bytes, region->size);
+    if (region->bytes && region->fixed)
+        atomic_fetch_sub(&s_reserved_bytes, region->size);
     if (region->fd >= 0)
         close(region->fd);
     if (region->own_fd >= 0)
@@ -121,9 +237,39 @@ s_protect(lade_region_t *region, lade_error_t *error)
     return LADE_OK;
 }
 
+// Of reserved huge pages. False if there are too few left: they are taken when they are mapped.
+static bool
+s_fill_with_huge(lade_region_t *region, size_t size)
+{
+    region->own_fd =
+        memfd_create("lade", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB | MFD_HUGE_2MB);
+    if (region->own_fd < 0)
+        return false;
+    void *bytes = ftruncate(region->own_fd, (off_t)size)
+                      ? MAP_FAILED
+                      : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, region->own_fd, 0);
+    if (bytes == MAP_FAILED) {
+        close(region->own_fd);
+        region->own_fd = -1;
+        return false;
+    }
+    atomic_fetch_add(&s_reserved_bytes, size);
+    region->bytes = bytes;
+    region->size = size;
+    region->fixed = true;
+    return true;
+}
+
 static lade_code_t
 s_fill_region(lade_region_t *region, size_t size, lade_error_t *error)
 {
+    if (size % S_HUGE == 0 && s_page_size(size) == S_HUGE) {
+        if (s_fill_with_huge(region, size))
+            return s_protect(region, error);
+        pthread_mutex_lock(&s_huge.lock);
+        s_say_small("too few reserved ones are left (vm.nr_hugepages)");
+        pthread_mutex_unlock(&s_huge.lock);
+    }
     region->own_fd = memfd_create("lade", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (region->own_fd < 0)
         return lade_error_errno(error, errno, "cannot make shared memory");
@@ -185,14 +331,17 @@ s_trim(lade_memory_t *self, size_t limit)
 //   2. the longest of those too short: its pages are there already, the rest is fresh;
 //   3. one that is far too long only if there is no room for a fresh one: cutting it would waste
 //   its pages.
+// What can have no other size is taken as it is or not at all.
 static lade_region_t **
 s_choose(lade_memory_t *self, size_t size)
 {
     lade_region_t **longer = NULL, **shorter = NULL;
     for (lade_region_t **at = &self->kept; *at; at = &(*at)->next) {
-        if ((*at)->size >= size && (!longer || (*at)->size < (*longer)->size))
+        bool fits =
+            !(*at)->fixed || ((*at)->size / 2 <= size && self->given + (*at)->size <= self->total);
+        if ((*at)->size >= size && fits && (!longer || (*at)->size < (*longer)->size))
             longer = at;
-        if ((*at)->size < size && (!shorter || (*at)->size > (*shorter)->size))
+        if ((*at)->size < size && !(*at)->fixed && (!shorter || (*at)->size > (*shorter)->size))
             shorter = at;
     }
     if (longer && (*longer)->size / 2 <= size)
@@ -209,6 +358,7 @@ s_final_size(const lade_memory_t *self, const lade_region_t *region, size_t size
 {
     bool fits = region && region->size >= size && region->size - size <= size / S_SLACK &&
                 self->given + region->size <= self->total;
+    fits = fits || (region && region->fixed);
     return fits ? region->size : size;
 }
 
@@ -218,7 +368,7 @@ lade_memory_get(lade_memory_t *self, size_t bytes, lade_region_t **region_p, lad
     *region_p = NULL;
     if (!bytes || bytes > SIZE_MAX / 4)
         return lade_error_set(error, LADE_NO_MEMORY, "there is no segment of %zu bytes", bytes);
-    size_t size = (bytes + S_PAGE - 1) / S_PAGE * S_PAGE;
+    size_t page = s_page_size(bytes), size = (bytes + page - 1) / page * page;
     pthread_mutex_lock(&self->lock);
     lade_region_t **at = s_choose(self, size);
     lade_region_t *region = at ? *at : NULL;
@@ -254,6 +404,13 @@ lade_memory_put(lade_memory_t *self, lade_region_t **region_p)
     lade_region_t *region = *region_p;
     if (!region)
         return;
+    if (region->own_fd < 0) {
+        pthread_mutex_lock(&self->lock);
+        self->given -= region->size;
+        pthread_mutex_unlock(&self->lock);
+        s_region_destroy(region_p);
+        return;
+    }
     pthread_mutex_lock(&self->lock);
     self->given -= region->size;
     self->idle += region->size;
@@ -264,6 +421,34 @@ lade_memory_put(lade_memory_t *self, lade_region_t **region_p)
     pthread_mutex_unlock(&self->lock);
     s_destroy_all(dropped);
     *region_p = NULL;
+}
+
+lade_code_t
+lade_memory_adopt(lade_memory_t *self, int fd, size_t size, uint64_t generation,
+                  lade_region_t **region_p, lade_error_t *error)
+{
+    struct stat status;
+    *region_p = NULL;
+    if (!size || fstat(fd, &status) || status.st_size < 0 || (uint64_t)status.st_size != size)
+        return lade_error_set(error, LADE_CORRUPT, "a segment is not of %zu bytes any more", size);
+    lade_region_t *region = calloc(1, sizeof *region);
+    void *bytes = region ? mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
+    if (bytes == MAP_FAILED) {
+        free(region);
+        return s_refuse(error, size);
+    }
+    *region = (lade_region_t){.bytes = bytes,
+                              .size = size,
+                              .warm = size,
+                              .generation = generation,
+                              .fd = fd,
+                              .own_fd = -1};
+    pthread_mutex_lock(&self->lock);
+    self->given += size;
+    self->generation = generation > self->generation ? generation : self->generation;
+    pthread_mutex_unlock(&self->lock);
+    *region_p = region;
+    return LADE_OK;
 }
 
 lade_code_t

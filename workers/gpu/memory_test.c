@@ -199,9 +199,107 @@ test_the_machine_has_memory(void **state)
     assert_true(bytes <= (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE));
 }
 
+// ---------------------------------------------------------------------------------------------------
+// Huge pages
+
+static bool
+s_pages_are(const char *pages)
+{
+    json_t *stats = lade_memory_stats();
+    bool are = !strcmp(json_string_value(json_object_get(stats, "pages")), pages);
+    const char *why = json_string_value(json_object_get(stats, "why"));
+    if (!strcmp(pages, "plain"))
+        assert_non_null(why);
+    json_decref(stats);
+    return are;
+}
+
+static void
+test_without_huge_pages_it_says_why(void **state)
+{
+    (void)state;
+    assert_int_equal(lade_memory_choose("off", NULL), LADE_OK);
+    assert_true(s_pages_are("plain"));
+    lade_memory_t *memory = lade_memory_new(64 * S_MB, 64 * S_MB);
+    lade_region_t *region = s_get(memory, 4 * S_MB);
+    assert_false(region->fixed);
+    lade_memory_put(memory, &region);
+    lade_memory_destroy(&memory);
+    assert_int_equal(lade_memory_choose("large", NULL), LADE_CONFIG_ERROR);
+}
+
+// Where an operator reserved some (sysctl vm.nr_hugepages=16), regions are of those, whole ones,
+// for as long as there are any; readers map them like others.
+static void
+test_reserved_huge_pages_are_used_and_given_back(void **state)
+{
+    (void)state;
+    assert_int_equal(lade_memory_choose("auto", NULL), LADE_OK);
+    if (!s_pages_are("reserved")) {
+        assert_int_equal(lade_memory_choose("off", NULL), LADE_OK);
+        skip();
+    }
+    lade_memory_t *memory = lade_memory_new(1024 * (size_t)S_MB, 64 * S_MB);
+    lade_region_t *region = s_get(memory, 4 * S_MB + 1), *was = region, *more[64];
+    assert_true(region->fixed);
+    assert_int_equal(region->size, 6 * S_MB);
+    memset(region->bytes, 7, region->size);
+    const uint8_t *read = mmap(NULL, region->size, PROT_READ, MAP_SHARED, region->fd, 0);
+    assert_true(read != MAP_FAILED && read[6 * S_MB - 1] == 7);
+    munmap((void *)read, region->size);
+    assert_true(mmap(NULL, region->size, PROT_READ | PROT_WRITE, MAP_SHARED, region->own_fd, 0) ==
+                MAP_FAILED);
+    lade_memory_put(memory, &region);
+    region = s_get(memory, 3 * S_MB); // as it is: it has one size
+    assert_ptr_equal(region, was);
+    assert_int_equal(region->size, 6 * S_MB);
+    size_t count = 0;
+    do // till there are no more: then plain ones
+        more[count++] = s_get(memory, 16 * S_MB);
+    while (more[count - 1]->fixed && count < 64);
+    assert_false(more[count - 1]->fixed);
+    while (count)
+        lade_memory_put(memory, &more[--count]);
+    lade_memory_put(memory, &region);
+    lade_memory_destroy(&memory);
+    json_t *stats = lade_memory_stats();
+    assert_int_equal(json_integer_value(json_object_get(stats, "reserved_bytes")), 0);
+    assert_non_null(json_string_value(json_object_get(stats, "why")));
+    json_decref(stats);
+    assert_int_equal(lade_memory_choose("off", NULL), LADE_OK);
+}
+
+// What outlived its maker is read, not written, and never given to another.
+static void
+test_a_region_of_another_process_is_only_read(void **state)
+{
+    (void)state;
+    lade_memory_t *first = lade_memory_new(64 * S_MB, 64 * S_MB),
+                  *second = lade_memory_new(64 * S_MB, 64 * S_MB);
+    lade_region_t *made = s_get(first, S_MB), *adopted = NULL;
+    lade_error_t error = {0};
+    memset(made->bytes, 5, S_MB);
+    int fd = fcntl(made->fd, F_DUPFD_CLOEXEC, 0);
+    assert_int_equal(lade_memory_adopt(second, fd, 2 * S_MB, 40, &adopted, &error), LADE_CORRUPT);
+    assert_int_equal(lade_memory_adopt(second, fd, S_MB, 40, &adopted, &error), LADE_OK);
+    lade_memory_put(first, &made);
+    lade_memory_destroy(&first); // its maker is gone
+    assert_int_equal(adopted->bytes[S_MB - 1], 5);
+    assert_int_equal(adopted->generation, 40);
+    assert_int_equal(mprotect(adopted->bytes, 4096, PROT_READ | PROT_WRITE), -1);
+    lade_region_t *next = s_get(second, S_MB);
+    assert_int_equal(next->generation, 41);
+    lade_memory_put(second, &next);
+    lade_memory_put(second, &adopted);
+    assert_int_equal(lade_memory_idle(second), S_MB);
+    assert_int_equal(fcntl(fd, F_GETFD), -1);
+    lade_memory_destroy(&second);
+}
+
 int
 main(void)
 {
+    lade_memory_choose("off", NULL); // sizes and pages are counted: the same ones on every machine
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pages_of_a_region_that_came_back_are_given_out_again),
         cmocka_unit_test(test_the_best_fit_is_chosen),
@@ -211,6 +309,9 @@ main(void)
         cmocka_unit_test(test_readers_cannot_write),
         cmocka_unit_test(test_touching_makes_pages),
         cmocka_unit_test(test_the_machine_has_memory),
+        cmocka_unit_test(test_without_huge_pages_it_says_why),
+        cmocka_unit_test(test_reserved_huge_pages_are_used_and_given_back),
+        cmocka_unit_test(test_a_region_of_another_process_is_only_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

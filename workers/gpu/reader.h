@@ -1,9 +1,14 @@
 // Reads parts of files into memory with several threads.
+//
+// What is in the page cache is copied out of it; what is not is read past it (O_DIRECT), with
+// several reads under way at once: through io_uring where the kernel gives one, else by more
+// threads. Whatever of that the system does not allow is done without, and said once.
 #ifndef LADE_GPU_READER_H
 #define LADE_GPU_READER_H
 
 #include "common/error.h"
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,8 +27,19 @@ typedef struct {
 // step, if not NULL, is called between pieces, on the caller's thread only, with the bytes read so
 // far; false stops. Blocks. LADE_CANCELLED, LADE_CORRUPT for a file that ends early, LADE_NO_MEMORY
 // when there is no page for what is read, LADE_IO_ERROR.
+//
+// Only what lies alike in the file and in memory (from and to equal modulo 4096) is read past the
+// page cache.
 lade_code_t lade_reader_read(const lade_reader_part_t *parts, size_t count, size_t threads,
                              bool (*step)(void *arg, uint64_t bytes), void *arg,
                              lade_error_t *error);
+
+// How this process reads from now on, by the words of load.io: "auto", "uring", "threads" (direct
+// reads, one a thread) or "buffered" (everything through the page cache). LADE_CONFIG_ERROR.
+lade_code_t lade_reader_choose(const char *io, lade_error_t *error);
+
+// {"engine": "uring"|"threads"|"buffered", "why": what kept us from a better one or null,
+// "direct_bytes", "cached_bytes"}, of this process; yours.
+json_t *lade_reader_stats(void);
 
 #endif

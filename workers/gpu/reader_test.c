@@ -4,7 +4,14 @@
 #include "workers/gpu/test_models.h"
 
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
 
 enum { S_MB = 1024 * 1024, S_PIECE = 8 * S_MB };
 
@@ -149,6 +156,218 @@ test_a_stop_is_heeded_between_pieces(void **state)
     close(fd);
 }
 
+// ---------------------------------------------------------------------------------------------------
+// Past the page cache
+
+static const char *const s_ways[] = {"auto", "uring", "threads", "buffered"};
+
+// Puts a file out of the page cache, if it is on a disk.
+static void
+s_cool(int fd)
+{
+    assert_int_equal(fdatasync(fd), 0);
+    assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+}
+
+static int64_t
+s_stat(const char *member)
+{
+    json_t *stats = lade_reader_stats();
+    int64_t value = json_integer_value(json_object_get(stats, member));
+    json_decref(stats);
+    return value;
+}
+
+static bool
+s_engine_is(const char *name)
+{
+    json_t *stats = lade_reader_stats();
+    bool is = !strcmp(json_string_value(json_object_get(stats, "engine")), name);
+    // What is not the best there is has a reason.
+    assert_int_equal(json_is_null(json_object_get(stats, "why")), !strcmp(name, "uring"));
+    json_decref(stats);
+    return is;
+}
+
+// True if files of this folder can be read past the page cache and be put out of it.
+static bool
+s_is_disk(const char *folder)
+{
+    char *path = lade_path_join(folder, "cold");
+    int fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+    uint8_t byte;
+    struct iovec one = {&byte, 1};
+    int plain = open(path, O_RDONLY | O_CLOEXEC);
+    bool is = fd >= 0 && preadv2(plain, &one, 1, 0, RWF_NOWAIT) < 0 && errno == EAGAIN;
+    close(plain);
+    if (fd >= 0)
+        close(fd);
+    free(path);
+    return is;
+}
+
+// Whatever the way, the cuts and the places in memory: the same bytes; and those that lie alike in
+// file and memory come past the page cache.
+static void
+test_cold_files_are_read_whole_in_every_way(void **state)
+{
+    enum { S_BYTES = 5 * S_PIECE + 4321, S_ROOM = S_BYTES + 2 * 4096 };
+    int fd = s_file(*state, "cold", S_BYTES, 3);
+    s_cool(fd);
+    bool disk = s_is_disk(*state);
+    uint8_t *to = s_fresh(S_ROOM);
+    for (size_t way = 0; way < 4; way++)
+        for (size_t threads = 1; threads <= 3; threads += 2)
+            for (uint64_t shift = 0; shift < 2; shift++) {
+                const lade_reader_part_t parts[] = {
+                    {fd, "cold", 4096, 2 * S_PIECE - 100, to + shift, 0},
+                    {fd, "cold", 2 * S_PIECE + 4096 - 100, S_BYTES - 2 * S_PIECE - 4096 + 100,
+                     to + 2 * S_PIECE + 4096 - 100, 0}};
+                assert_int_equal(lade_reader_choose(s_ways[way], NULL), LADE_OK);
+                s_cool(fd);
+                memset(to, 0xee, S_ROOM);
+                int64_t direct = s_stat("direct_bytes");
+                assert_int_equal(lade_reader_read(parts, 2, threads, NULL, NULL, NULL), LADE_OK);
+                s_assert_part(&parts[0], 3);
+                s_assert_part(&parts[1], 3);
+                direct = s_stat("direct_bytes") - direct;
+                if (disk)
+                    assert_true(way == 3 ? direct == 0
+                                         : direct >= (shift ? 3 : 5) * S_PIECE - 3 * 4096);
+            }
+    assert_true(s_engine_is("buffered"));
+    assert_int_equal(lade_reader_choose("auto", NULL), LADE_OK);
+    munmap(to, S_ROOM);
+    close(fd);
+}
+
+static void
+test_a_cold_file_that_was_cut_is_said(void **state)
+{
+    int fd = s_file(*state, "cut", 2 * S_PIECE + 5000, 1);
+    uint8_t *to = s_fresh(4 * S_PIECE);
+    lade_error_t error = {0};
+    for (size_t way = 0; way < 4; way++) {
+        const lade_reader_part_t part = {fd, "cut", 0, 4 * S_PIECE, to, 0};
+        assert_int_equal(lade_reader_choose(s_ways[way], NULL), LADE_OK);
+        s_cool(fd);
+        assert_int_equal(lade_reader_read(&part, 1, 2, NULL, NULL, &error), LADE_CORRUPT);
+        assert_non_null(strstr(error.message, "cut ends at byte "));
+    }
+    assert_int_equal(lade_reader_choose("auto", NULL), LADE_OK);
+    munmap(to, 4 * S_PIECE);
+    close(fd);
+}
+
+static void
+test_a_stop_leaves_no_read_under_way(void **state)
+{
+    enum { S_BYTES = 12 * S_PIECE };
+    int fd = s_file(*state, "stopped", S_BYTES, 1);
+    uint8_t *to = s_fresh(S_BYTES);
+    const lade_reader_part_t part = {fd, "stopped", 0, S_BYTES, to, 0};
+    s_cool(fd);
+    s_steps_t steps = {.stop_at = 1};
+    assert_int_equal(lade_reader_read(&part, 1, 1, s_on_step, &steps, NULL), LADE_CANCELLED);
+    memset(to, 0x55, S_BYTES); // ours again: nobody writes there any more
+    for (size_t i = 0; i < S_BYTES; i += 511)
+        assert_int_equal(to[i], 0x55);
+    munmap(to, S_BYTES);
+    close(fd);
+}
+
+static void
+test_a_file_system_without_direct_reads_is_read_through_its_cache(void **state)
+{
+    (void)state;
+    int fd = memfd_create("plain", MFD_CLOEXEC);
+    assert_true(fd >= 0);
+    uint8_t data[9000], *to = s_fresh(3 * 4096);
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = test_byte(i, 9);
+    assert_int_equal(pwrite(fd, data, sizeof data, 0), sizeof data);
+    const lade_reader_part_t part = {fd, "plain", 0, sizeof data, to, 0};
+    assert_int_equal(lade_reader_read(&part, 1, 1, NULL, NULL, NULL), LADE_OK);
+    s_assert_part(&part, 9);
+    munmap(to, 3 * 4096);
+    close(fd);
+}
+
+// A system call answers errnum from now on, in this process: as in a container that forbids it, or
+// in an older kernel.
+static bool
+s_forbid(unsigned call, unsigned errnum)
+{
+    struct sock_filter steps[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | errnum),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {sizeof steps / sizeof *steps, steps};
+    return !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) &&
+           !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter);
+}
+
+// In a process of its own, as what is forbidden stays so. 0 if all is well, 77 if nothing can be
+// forbidden here.
+static int
+s_read_forbidden(int fd, size_t bytes, unsigned call, unsigned errnum, const char *engine)
+{
+    uint8_t *to = s_fresh(bytes);
+    const lade_reader_part_t part = {fd, "cold", 0, bytes, to, 0};
+    if (!s_forbid(call, errnum))
+        return 77;
+    for (int i = 0; i < 2; i++) {
+        s_cool(fd);
+        if (lade_reader_read(&part, 1, 2, NULL, NULL, NULL))
+            return 1;
+        for (size_t at = 0; at < bytes; at++)
+            if (to[at] != test_byte(at, 3))
+                return 2;
+    }
+    return s_engine_is(engine) ? 0 : 3;
+}
+
+static void
+test_what_the_kernel_refuses_is_done_without(void **state)
+{
+    static const struct {
+        unsigned call, errnum;
+        const char *engine;
+    } rows[] = {
+        {SYS_io_uring_setup, EPERM, "threads"},
+        {SYS_io_uring_setup, ENOSYS, "threads"},
+        {451, ENOSYS, "uring"}, // cachestat
+        {451, EPERM, "uring"},
+    };
+    enum { S_BYTES = 4 * S_PIECE + 77 };
+    int fd = s_file(*state, "cold", S_BYTES, 3);
+    s_cool(fd);
+    bool disk = s_is_disk(*state);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        int status;
+        pid_t pid = fork();
+        if (!pid)
+            _exit(s_read_forbidden(fd, S_BYTES, rows[i].call, rows[i].errnum,
+                                   disk ? rows[i].engine : "uring"));
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFEXITED(status));
+        if (WEXITSTATUS(status) != 77)
+            assert_int_equal(WEXITSTATUS(status), 0);
+    }
+    close(fd);
+}
+
+static void
+test_an_unknown_way_is_refused(void **state)
+{
+    (void)state;
+    lade_error_t error = {0};
+    assert_int_equal(lade_reader_choose("quickly", &error), LADE_CONFIG_ERROR);
+    assert_non_null(strstr(error.message, "buffered"));
+}
+
 int
 main(void)
 {
@@ -160,6 +379,12 @@ main(void)
         cmocka_unit_test(test_a_folder_cannot_be_read),
         cmocka_unit_test(test_progress_rises_to_the_end),
         cmocka_unit_test(test_a_stop_is_heeded_between_pieces),
+        cmocka_unit_test(test_cold_files_are_read_whole_in_every_way),
+        cmocka_unit_test(test_a_cold_file_that_was_cut_is_said),
+        cmocka_unit_test(test_a_stop_leaves_no_read_under_way),
+        cmocka_unit_test(test_a_file_system_without_direct_reads_is_read_through_its_cache),
+        cmocka_unit_test(test_what_the_kernel_refuses_is_done_without),
+        cmocka_unit_test(test_an_unknown_way_is_refused),
     };
     return cmocka_run_group_tests(tests, test_folder_new, test_folder_remove);
 }
