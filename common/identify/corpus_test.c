@@ -5,6 +5,8 @@
 #include "common/identify/identify.h"
 
 #include "common/path.h"
+#include "common/record.h"
+#include "common/taxonomy.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -92,6 +94,10 @@ s_is_wrong(const lade_identify_t *engine, const char *path, const json_t *expect
     const char *refusal = json_string_value(json_object_get(expected, "error"));
     lade_code_t code =
         lade_identify_path(engine, path, json_object_get(expected, "given"), &found, &error);
+    if (found && code == LADE_OK) { // it has to do as a record
+        json_object_set_new(found, "path", json_string(path));
+        code = lade_record_check(found, &error);
+    }
     bool right = refusal ? strcmp(refusal, lade_code_name(code)) == 0
                          : code == LADE_OK && s_fits(expected, found);
     if (!right) {
@@ -283,6 +289,22 @@ s_name(const json_t *fields, char out[160])
     }
 }
 
+// The taxonomy has the class, and the variant among its variants.
+static bool
+s_is_known(const json_t *fields)
+{
+    char class[100];
+    const char *type = json_string_value(json_object_get(fields, "type"));
+    const char *format = json_string_value(json_object_get(fields, "format"));
+    const char *variant = json_string_value(json_object_get(fields, "variant"));
+    snprintf(class, sizeof class, "%s.%s", type, format);
+    return lade_taxonomy_is_class(type, format) &&
+           (!variant ||
+            lade_taxonomy_has(
+                lade_taxonomy_variants(class, json_string_value(json_object_get(fields, "base"))),
+                variant));
+}
+
 // Every combination of words the rule's fields can become, from the field at `depth` on; returns
 // how many of them no model of the corpus is.
 static size_t
@@ -292,6 +314,10 @@ s_missing(const lade_rule_t *rule, size_t depth, json_t *assumed, const json_t *
     char name[160];
     if (depth == S_NAMING) {
         s_name(assumed, name);
+        if (!s_is_known(assumed)) {
+            fprintf(stderr, "%s/%s: no record can be %s\n", rule->family, rule->name, name);
+            return 1;
+        }
         if (json_object_get(seen, name))
             return 0;
         fprintf(stderr, "%s/%s: no model of the corpus is %s\n", rule->family, rule->name, name);

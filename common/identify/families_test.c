@@ -67,6 +67,10 @@ test_each_mistake_is_told_with_file_and_line(void **state)
         {HEAD WHEN "    set: {type: vae, base: {map: {1: sd-1}}}\n",  "f.yaml:6: map needs a source"},
         {HEAD WHEN "    set: {type: vae, base: {first: [{when: {key: x}}]}}\n", "f.yaml:6: an entry of first needs then"},
         {HEAD WHEN "    set: {type: vae, base: {value: x, first: []}}\n", "f.yaml:6: a source, first and value exclude"},
+        {HEAD "    when: [{key: {suffix: [a, b], sibling: c}}]\n" SET, "f.yaml:5: sibling takes the place of one suffix"},
+        {HEAD "    when: [{key: {prefix: a, sibling: c}}]\n" SET,    "f.yaml:5: sibling takes the place of one suffix"},
+        {HEAD "    when: [{name: own, in: .}]\n" SET,                "f.yaml:5: in goes with key"},
+        {HEAD "    when: [{key: x, in: .}]\n" SET,                   "f.yaml:5: 'key in' cannot be asked of a file"},
         {HEAD WHEN SET "  - name: a\n    why: b\n    on: file\n" WHEN SET, "f.yaml:7: there are two rules 'a'"},
         // clang-format on
     };
