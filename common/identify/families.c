@@ -124,14 +124,19 @@ s_take(lade_rulefile_t *reader, const yaml_node_t *node, lade_source_t *self)
     static const struct {
         const char *name;
         lade_take_t take;
-    } rows[] = {{"rank", LADE_TAKE_RANK}, {"dtype", LADE_TAKE_DTYPE}, {"count", LADE_TAKE_COUNT}};
+    } rows[] = {{"rank", LADE_TAKE_RANK},
+                {"dtype", LADE_TAKE_DTYPE},
+                {"count", LADE_TAKE_COUNT},
+                {"input", LADE_TAKE_INPUT},
+                {"output", LADE_TAKE_OUTPUT}};
     const char *text = lade_rulefile_scalar(node) ? lade_rulefile_scalar(node) : "";
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (strcmp(rows[i].name, text) == 0) {
             self->take = rows[i].take;
             return LADE_OK;
         }
-    return lade_rulefile_fail(reader, node, "take is rank, dtype or count, not '%s'", text);
+    return lade_rulefile_fail(reader, node, "take is rank, dtype, count, input or output, not '%s'",
+                              text);
 }
 
 // axis, take, in, at, as: each belongs to some kinds of source.
@@ -597,7 +602,7 @@ static lade_code_t
 s_rules(lade_families_t *self, lade_rulefile_t *reader, const yaml_node_t *root, const char *family,
         bool site)
 {
-    static const char *const keys[] = {"about", "rules", NULL};
+    static const char *const keys[] = {"about", "parts", "rules", NULL};
     lade_code_t code = lade_rulefile_check_keys(reader, root, "a family file", keys);
     const yaml_node_t *list = code ? NULL : lade_rulefile_find(reader, root, "rules");
     if (!code && (!list || list->type != YAML_SEQUENCE_NODE))

@@ -34,7 +34,9 @@ typedef enum {
     LADE_TAKE_AXIS,
     LADE_TAKE_RANK,
     LADE_TAKE_DTYPE,
-    LADE_TAKE_COUNT
+    LADE_TAKE_COUNT,
+    LADE_TAKE_INPUT, // of an adapter's tensors: the width of the layer they change
+    LADE_TAKE_OUTPUT
 } lade_take_t;
 
 typedef struct {

@@ -45,7 +45,7 @@ test_each_mistake_is_told_with_file_and_line(void **state)
         {HEAD "    when:\n      - {predicate: submodels}\n" SET,      "f.yaml:6: this predicate cannot be asked of a file"},
         {HEAD "    when:\n      - {metadata: x, axis: 1}\n" SET,      "f.yaml:6: axis and take go with key"},
         {HEAD "    when:\n      - {key: x, axis: 99}\n" SET,          "f.yaml:6: a whole number from -8 to 7"},
-        {HEAD "    when:\n      - {key: x, take: size}\n" SET,        "f.yaml:6: take is rank, dtype or count"},
+        {HEAD "    when:\n      - {key: x, take: size}\n" SET,        "f.yaml:6: take is rank, dtype, count, input or output"},
         {HEAD "    when:\n      - {key: x, axis: 1, take: rank}\n" SET, "f.yaml:6: axis and take exclude"},
         {HEAD "    when:\n      - {key: {begin: x}}\n" SET,           "f.yaml:6: a pattern knows no 'begin'"},
         {HEAD "    when:\n      - {key: {regex: '('}}\n" SET,         "f.yaml:6: regular expression '('"},

@@ -197,8 +197,10 @@ s_set_field(lade_match_t *match, const lade_field_t *field)
         value = lade_match_value(match, field->value.fallback);
     if (!value && field->value.may_be)
         return s_ask(match, field);
-    if (!value)
+    if (!value || json_is_null(value)) { // null: none, whatever else could be asked
+        json_decref(value);
         return field->value.optional;
+    }
     // what is given of other fields takes the place of what was found (s_complete)
     bool agreed = !wanted || !s_is_restricting(field->name) || lade_match_same(value, wanted);
     if (!agreed)

@@ -3,6 +3,7 @@
 
 #include "common/formats/json_file.h"
 #include "common/formats/tensor_list.h"
+#include "common/identify/adapter.h"
 #include "common/identify/predicates.h"
 
 #include <fcntl.h>
@@ -55,7 +56,13 @@ s_name_at(const lade_source_t *source, size_t index)
 }
 
 static json_t *
-s_of_tensor(const lade_source_t *source, const lade_tensor_t *tensor)
+s_width(uint64_t width)
+{
+    return width && width < INT64_MAX ? json_integer((json_int_t)width) : NULL;
+}
+
+static json_t *
+s_of_tensor(const lade_tensors_t *tensors, const lade_source_t *source, const lade_tensor_t *tensor)
 {
     int axis = source->axis < 0 ? source->axis + tensor->rank : source->axis;
     switch (source->take) {
@@ -66,6 +73,9 @@ s_of_tensor(const lade_source_t *source, const lade_tensor_t *tensor)
     case LADE_TAKE_AXIS:
         return axis >= 0 && axis < tensor->rank ? json_integer((json_int_t)tensor->shape[axis])
                                                 : NULL;
+    case LADE_TAKE_INPUT:
+    case LADE_TAKE_OUTPUT:
+        return s_width(lade_adapter_width(tensors, tensor, source->take == LADE_TAKE_OUTPUT));
     default:
         return json_true();
     }
@@ -85,15 +95,20 @@ s_search(lade_match_t *self, const lade_source_t *source)
     return tensors ? lade_subject_search(self->subject, self->patterns, tensors) : NULL;
 }
 
-// Tensors that fit and differ tell nothing, so that their order cannot matter.
+// Tensors that fit and differ tell nothing, so that their order cannot matter. Of adapters those
+// that do not tell a width (the other half, alpha) are passed over.
 static json_t *
 s_agreed(lade_match_t *self, lade_search_t *search, const lade_source_t *source)
 {
     json_t *agreed = NULL;
     char words[120];
+    const lade_tensors_t *tensors = lade_search_tensors(search);
+    bool width = source->take == LADE_TAKE_INPUT || source->take == LADE_TAKE_OUTPUT;
     const lade_tensor_t *tensor;
     for (size_t at = 0; (tensor = lade_search_next(search, source->pattern, &at));) {
-        json_t *value = s_of_tensor(source, tensor);
+        json_t *value = s_of_tensor(tensors, source, tensor);
+        if (width && !value)
+            continue;
         if (!agreed)
             agreed = value;
         else if (!value || !json_equal(agreed, value)) {
@@ -259,6 +274,16 @@ static json_t *(*const s_readers[])(lade_match_t *self, const lade_source_t *sou
     [LADE_SOURCE_FIELD] = s_read_field,       [LADE_SOURCE_PREDICATE] = s_read_predicate,
 };
 
+static const char *const s_taken[] = {
+    [LADE_TAKE_PRESENCE] = "presence",
+    [LADE_TAKE_AXIS] = "the axis",
+    [LADE_TAKE_RANK] = "the rank",
+    [LADE_TAKE_DTYPE] = "the dtype",
+    [LADE_TAKE_COUNT] = "the count",
+    [LADE_TAKE_INPUT] = "the layer's input",
+    [LADE_TAKE_OUTPUT] = "the layer's output",
+};
+
 // What a source is called in a sentence.
 static const char *
 s_show_source(const lade_source_t *source, char out[200])
@@ -271,12 +296,7 @@ s_show_source(const lade_source_t *source, char out[200])
         if (source->take == LADE_TAKE_AXIS)
             snprintf(out, 200, "axis %d of %s", source->axis, words);
         else
-            snprintf(out, 200, "%s of %s",
-                     source->take == LADE_TAKE_RANK    ? "the rank"
-                     : source->take == LADE_TAKE_DTYPE ? "the dtype"
-                     : source->take == LADE_TAKE_COUNT ? "the count"
-                                                       : "presence",
-                     words);
+            snprintf(out, 200, "%s of %s", s_taken[source->take], words);
         break;
     case LADE_SOURCE_JSON:
         snprintf(out, 200, "%.80s of %.80s", source->at ? source->at : "all", name);

@@ -17,7 +17,7 @@ s_ends(const char *text, const char *tail)
     return len >= n && strcmp(text + len - n, tail) == 0;
 }
 
-enum { S_MAX_WALK = 20000, S_MAX_DEPTH = 6 };
+enum { S_MAX_WALK = 20000, S_MAX_DEPTH = 6, S_MAX_NOTE = 4096, S_MAX_ID = 512 };
 
 static const struct {
     const char *variant;
@@ -250,4 +250,22 @@ json_t *
 lade_predicate_onnx_channels(lade_subject_t *subject)
 {
     return s_input_dim(subject, "sample", 1);
+}
+
+// The image encoder an IP-Adapter goes with: the first line of image_encoder.txt.
+json_t *
+lade_predicate_image_encoder(lade_subject_t *subject)
+{
+    char *path = lade_path_join(subject->path, "image_encoder.txt"), *text = NULL;
+    size_t len = 0;
+    json_t *line = NULL;
+    if (!lade_path_read(path, S_MAX_NOTE, &text, &len, NULL)) {
+        size_t start = strspn(text, " \t"), size = strcspn(text + start, "\r\n");
+        while (size > 0 && (text[start + size - 1] == ' ' || text[start + size - 1] == '\t'))
+            size--;
+        line = size > 0 && size <= S_MAX_ID ? json_stringn(text + start, size) : NULL;
+    }
+    free(text);
+    free(path);
+    return line;
 }

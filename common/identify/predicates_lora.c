@@ -1,4 +1,5 @@
 // The named predicates over the tensors of adapters: sums and products of their widths.
+#include "common/identify/adapter.h"
 #include "common/identify/predicates_read.h"
 
 #include <stdlib.h>
@@ -18,56 +19,7 @@ s_ends(const char *text, const char *tail)
 }
 
 // ---------------------------------------------------------------------------------------------------
-// LoRA: the input width of the layer a tensor changes
-
-static uint64_t
-s_dim(const lade_tensor_t *tensor, size_t axis)
-{
-    return tensor && axis < tensor->rank ? tensor->shape[axis] : 0;
-}
-
-static const lade_tensor_t *
-s_sibling(const lade_tensors_t *tensors, const char *name, size_t module_len, const char *tail)
-{
-    char key[1200];
-    if (module_len + strlen(tail) >= sizeof key)
-        return NULL;
-    memcpy(key, name, module_len);
-    strcpy(key + module_len, tail);
-    return lade_tensors_find(tensors, key);
-}
-
-// A Kronecker product: the widths of both factors multiply; either factor may itself be a product a
-// x b.
-static uint64_t
-s_kronecker(const lade_tensors_t *tensors, const char *name, size_t module_len)
-{
-    const lade_tensor_t *w1 = s_sibling(tensors, name, module_len, ".lokr_w1");
-    const lade_tensor_t *w2 = s_sibling(tensors, name, module_len, ".lokr_w2");
-    w1 = w1 ? w1 : s_sibling(tensors, name, module_len, ".lokr_w1_b");
-    w2 = w2 ? w2 : s_sibling(tensors, name, module_len, ".lokr_w2_b");
-    uint64_t width;
-    return __builtin_mul_overflow(s_dim(w1, 1), s_dim(w2, 1), &width) ? 0 : width;
-}
-
-// 0 for a tensor that does not tell: alpha, the upper half, …
-static uint64_t
-s_input_width(const lade_tensors_t *tensors, const lade_tensor_t *tensor)
-{
-    const char *dot = strchr(tensor->name, '.');
-    if (!dot)
-        return 0;
-    const char *part = dot + 1;
-    if (strcmp(part, "lora_down.weight") == 0 || strcmp(part, "hada_w1_b") == 0 ||
-        strcmp(part, "hada_w2_b") == 0 || strcmp(part, "diff") == 0)
-        return s_dim(tensor, 1);
-    if (s_begins(part, "lokr_"))
-        return s_kronecker(tensors, tensor->name, (size_t)(dot - tensor->name));
-    if (strcmp(part, "weight") == 0 &&
-        !s_begins(tensor->name, "lora_unet_")) // IA3: one number for each input
-        return s_dim(tensor, 0);
-    return 0;
-}
+// LoRA
 
 // The width that all telling tensors of this kind agree on; 0 if none tells or they differ.
 static uint64_t
@@ -79,7 +31,7 @@ s_agreed_width(const lade_tensors_t *tensors, const char *prefix, const char *co
         bool fits = false;
         for (size_t j = 0; parts[j] && !fits && s_begins(tensor->name, prefix); j++)
             fits = strstr(tensor->name, parts[j]) != NULL;
-        uint64_t width = fits ? s_input_width(tensors, tensor) : 0;
+        uint64_t width = fits ? lade_adapter_width(tensors, tensor, false) : 0;
         if (width && agreed && width != agreed)
             return 0;
         agreed = width ? width : agreed;
@@ -116,6 +68,13 @@ lade_predicate_lora_text_width(lade_subject_t *subject)
     uint64_t first = s_agreed_width(subject->tensors, "lora_te1_", parts);
     uint64_t second = s_agreed_width(subject->tensors, "lora_te2_", parts);
     return only ? s_width(only) : second ? s_width(first + second) : NULL;
+}
+
+json_t *
+lade_predicate_orphan(lade_subject_t *subject)
+{
+    const lade_tensor_t *orphan = lade_adapter_orphan(subject->tensors);
+    return orphan ? json_stringn_nocheck(orphan->name, orphan->name_len) : NULL;
 }
 
 // ---------------------------------------------------------------------------------------------------
