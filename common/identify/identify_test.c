@@ -216,7 +216,8 @@ test_key_sets_give_the_same_answer_in_any_order(void **state)
         {"a", LU "attn2_to_k.lokr_w1 16,24;" LU "attn2_to_k.lokr_w2_a 20,4;" LU "attn2_to_k.lokr_w2_b 4,32", LORA("sd-1")},
         {"a", LU "attn2_to_k.diff 320,768",                           LORA("sd-1")},
         {"a", "lora_te" LT "weight 768,1",                            LORA("sd-1")},
-        {"a", "lora_unet_double_blocks_0_img_attn_proj.lora_down.weight 4,3072; lora_te1" LT "lora_down.weight 4,768", REFUSED},
+        {"a", "lora_unet_double_blocks_0_img_attn_proj.lora_down.weight 4,3072; lora_te1" LT "lora_down.weight 4,768",
+            LORA("flux")},
         {"a", "lora_unet_joint_blocks_0_x.lora_down.weight 4,1536; lora_te1" LT "lora_down.weight 4,768; lora_te2" LT "lora_down.weight 4,1280", REFUSED},
         {"a", "lora_unet__layers_0_attention_to_k.lora_down.weight 4,768", REFUSED},
         {"a", "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight 4,2048", LORA("sdxl")},
@@ -226,7 +227,7 @@ test_key_sets_give_the_same_answer_in_any_order(void **state)
         {"a", "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight 4,768;"
               "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight 4,1280", LORA("sdxl")},
         {"a", "transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight 4,3072;"
-              "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight 4,768", REFUSED},
+              "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight 4,768", LORA("flux")},
         {"a", "transformer_blocks.0.attn.to_k.lora_A.weight 4,768",   REFUSED},
         {"a", "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight 4,768", REFUSED},
         // VAE
