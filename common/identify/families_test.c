@@ -52,6 +52,7 @@ test_each_mistake_is_told_with_file_and_line(void **state)
         {HEAD "    when:\n      - {key: {regex: '((a{1,99}){9}){9}'}}\n" SET, "f.yaml:6: regular expression '((a{1,99}){9}){9}' repeats"},
         {HEAD "    when:\n      - {key: {regex: 'a{70000}'}}\n" SET,  "f.yaml:6: regular expression 'a{70000}' repeats"},
         {HEAD "    when:\n      - {key: {regex: 'x++++++++++++++++'}}\n" SET, "f.yaml:6: regular expression 'x++++++++++++++++' repeats"},
+        {HEAD "    when:\n      - {key: {regex: 'x**'}}\n" SET, "f.yaml:6: regular expression 'x**' repeats"},
         {HEAD "    when:\n      - {key: {regex: '(a)\\1'}}\n" SET,     "f.yaml:6: regular expression '(a)\\1' refers"},
         {HEAD "    when:\n      - {key: [[x]]}\n" SET,                "f.yaml:6: text is expected"},
         {HEAD "    when:\n      - {name: mine}\n" SET,                "f.yaml:6: name is 'own' or 'parent'"},

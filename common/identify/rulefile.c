@@ -240,14 +240,16 @@ s_past_bracket(const char *at)
 }
 
 // How many states an expression comes to, since one is compiled into a tree in which what is
-// repeated is copied, a group in a group again and again: "x++++" doubles with each sign. -1 for
-// more than S_MAX_STATES, or groups nested too deep.
+// repeated is copied, a group in a group again and again. -1 for more than S_MAX_STATES, groups
+// nested too deep, or a sign after a sign: "x++++" doubles with each.
 static long
 s_regex_states(const char *at)
 {
     long sums[S_MAX_PARENS + 1] = {0}, last = 0, times;
     int depth = 0;
-    while (*at && sums[depth] <= S_MAX_STATES) {
+    bool repeats = false;
+    for (bool sign; *at && sums[depth] <= S_MAX_STATES; repeats = sign) {
+        sign = strchr("+*?{", *at) != NULL;
         if (*at == '(') {
             if (++depth > S_MAX_PARENS)
                 return -1;
@@ -257,7 +259,9 @@ s_regex_states(const char *at)
             last = sums[depth--] + 1;
             sums[depth] += last;
             at++;
-        } else if (strchr("+*?{", *at)) {
+        } else if (sign) {
+            if (repeats)
+                return -1;
             times = *at == '+' ? 2 : 1;
             at = *at == '{' ? s_read_repeat(at + 1, &times) : at + 1;
             times = times > S_MAX_STATES ? S_MAX_STATES : times;
