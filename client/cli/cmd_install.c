@@ -118,8 +118,8 @@ s_local_plan(const lade_cli_t *cli, const lade_identify_t *rules, const char *so
     char words[400];
     if (unsafe && !lade_json_bool(found, "quarantined", false)) {
         code = lade_error_set(error, LADE_UNSAFE_FILE,
-                              "it would run code when loaded: %s; --quarantine installs it so that "
-                              "it is never loaded",
+                              "it would run code when loaded: %s; --quarantine installs it all "
+                              "the same, to be loaded only where allow_unsafe names it",
                               lade_safety_words(unsafe, words, sizeof words));
         json_decref(found);
     }

@@ -28,7 +28,7 @@ static const lade_option_t s_up[] = {
 };
 static const lade_option_t s_install[] = {
     {"--config",  "NAME=VALUE",  LADE_ARG_TEXT, true,  0, 0, "a field of the record, over what is found out", 0},
-    {"--quarantine", NULL,       LADE_ARG_FLAG, false, 0, 0, "install it even if it would run code when loaded: it never will be", 0},
+    {"--quarantine", NULL,       LADE_ARG_FLAG, false, 0, 0, "install it even if it would run code when loaded by others; loads then need allow_unsafe", 0},
     {"--inplace", NULL,          LADE_ARG_FLAG, false, 0, 0, "leave local files where they are", 0},
     {"--move",    NULL,          LADE_ARG_FLAG, false, 0, 0, "of a path: take it away from there once it is installed", 0},
     {"--again",   "link|copy",   LADE_ARG_TEXT, false, 0, 0, "also if the same content is installed: another name for its bytes, or a copy", 0},

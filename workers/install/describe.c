@@ -82,8 +82,8 @@ lade_describe_identify(const lade_stage_t *job, const char *path, const json_t *
     const json_t *unsafe = code ? NULL : json_object_get(*found_p, "unsafe");
     if (unsafe && !quarantine) {
         code = lade_error_set(error, LADE_UNSAFE_FILE,
-                              "it would run code when loaded: %s; --quarantine installs it so that "
-                              "it is never loaded",
+                              "it would run code when loaded: %s; --quarantine installs it all "
+                              "the same, to be loaded only where allow_unsafe names it",
                               lade_safety_words(unsafe, words, sizeof words));
         json_decref(*found_p);
         *found_p = NULL;
