@@ -7,6 +7,7 @@
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
+PYTHONDIR ?= $(PREFIX)/lib/python3/dist-packages
 O       ?= build
 VERSION := 0.1.0
 
@@ -154,6 +155,8 @@ install: all
 	install -m 644 $O/liblade.a $(DESTDIR)$(PREFIX)/lib
 	$(if $(plugins),install -d $(DESTDIR)$(PREFIX)/lib/lade && install -m 755 $(plugins) $(DESTDIR)$(PREFIX)/lib/lade)
 	sed -e '/#include "common\/error.h"/{r common/error.h' -e 'd}' client/lade.h > $(DESTDIR)$(PREFIX)/include/lade.h
+	install -D -m 644 client/python/lade.py $(DESTDIR)$(PYTHONDIR)/lade.py
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/lade/examples client/examples/*
 	install -m 644 configs/lade.yaml $(DESTDIR)$(PREFIX)/share/lade
 	install -m 644 configs/families/*.yaml $(DESTDIR)$(PREFIX)/share/lade/families
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' client/lade.pc.in \
@@ -170,7 +173,7 @@ help:
 	@echo 'make check      unit tests (whole-system tests: scripts/test)'
 	@echo 'make bench      benchmark programs into $O/bench (run them with tests/bench/*)'
 	@echo 'make fuzz       libFuzzer programs into $O-fuzz/fuzz'
-	@echo 'make install    PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
+	@echo 'make install    PREFIX=$(PREFIX) PYTHONDIR=$(PYTHONDIR) DESTDIR=$(DESTDIR)'
 	@echo 'make format     clang-format 14 over the tree'
 	@echo 'variables       CUDA=yes|no (plug-in for CUDA; by itself where nvcc is found) O= CC= CFLAGS= WERROR=1 SAN=address,undefined|thread V=1'
 

@@ -463,27 +463,58 @@ typedef struct lade_model lade_model_t;
 
 typedef struct {
     const char *name;
-    const char *dtype; // "F32", "F16", "BF16", "I64", …
+    const char *dtype; // "F32", "F16", "BF16", "I64", …; GGUF's blocks as stored: "Q4_K", …
     uint8_t rank;
     uint64_t shape[8];
-    const void *data; // read-only, valid until lade_unlock
-    size_t size;      // bytes
+    const void *data;    // read-only, valid until lade_unlock
+    size_t size;         // bytes
+    uint64_t strides[8]; // in elements; all 0 for blocks, which have none
 } lade_model_tensor_t;
 
-// Loads a model (or one submodel of it; NULL: none) and locks it: it stays where it is until
-// lade_unlock or the end of this process. Attaches to the one shared copy, nothing is copied.
-// timeout_s 0 waits for ever. LADE_UNKNOWN_MODEL, LADE_MODEL_NOT_FOUND, LADE_NOT_IMPLEMENTED,
-// LADE_NO_MEMORY.
+// Begin with {0}: everything as stored, on the host.
+typedef struct {
+    const char *submodel;     // mandatory for pipelines and text encoders; NULL: none
+    const char *dtype;        // floating point becomes "fp32", "fp16" or "bf16"; NULL: as stored
+    const char *layout;       // "channels_last" for weights of four dimensions; NULL: as stored
+    const char *device;       // "cpu" (NULL), "cuda", "cuda:N"
+    const char *allow_unsafe; // the key of the model, to load it though its files would run code
+                              // when loaded by others (nothing in them is run)
+    const char *context;      // a JSON object whose members the load's events repeat: queue_id,
+                              // queue_item_id, queue_batch_id, graph_execution_state_id, …
+    double timeout_s;         // 0 waits for ever
+} lade_load_options_t;
+
+// Loads a model (or one submodel of it) and locks it: it stays where it is until lade_unlock or the
+// end of this process. Attaches to the one shared copy, nothing is copied. options may be NULL.
+// LADE_UNKNOWN_MODEL, LADE_MODEL_NOT_FOUND, LADE_NOT_IMPLEMENTED, LADE_UNSAFE_FILE, LADE_NO_MEMORY,
+// LADE_TIMEOUT; LADE_VALUE_ERROR for a submodel that is missing, unknown or asked of what has none,
+// and for options that take other words.
+lade_code_t lade_load_model_by_key(lade_t *self, const char *key,
+                                   const lade_load_options_t *options, lade_model_t **model_p,
+                                   lade_error_t *error);
+
+// The one model of that name, base and type (the latter two may be NULL); LADE_VALUE_ERROR if
+// several match.
+lade_code_t lade_load_model_by_attr(lade_t *self, const char *name, const char *base,
+                                    const char *type, const lade_load_options_t *options,
+                                    lade_model_t **model_p, lade_error_t *error);
+
+// config: a record as JSON, as the record store answers them; its key has to be known.
+lade_code_t lade_load_model_by_config(lade_t *self, const char *config,
+                                      const lade_load_options_t *options, lade_model_t **model_p,
+                                      lade_error_t *error);
+
+// Short for lade_load_model_by_key and lade_load_model_by_attr with no other options.
 lade_code_t lade_load(lade_t *self, const char *key, const char *submodel, double timeout_s,
                       lade_model_t **model_p, lade_error_t *error);
-
-// The same by attributes; LADE_VALUE_ERROR if several records match.
 lade_code_t lade_load_by_attr(lade_t *self, const char *name, const char *base, const char *type,
                               const char *submodel, double timeout_s, lade_model_t **model_p,
                               lade_error_t *error);
 
-const char *lade_model_config(const lade_model_t *self);   // the record as JSON
-const char *lade_model_location(const lade_model_t *self); // "host"
+const char *lade_model_config(const lade_model_t *self);    // the record as JSON
+const char *lade_model_location(const lade_model_t *self);  // "host"
+const char *lade_model_precision(const lade_model_t *self); // of most bytes: "float16", …
+const char *lade_model_metadata(lade_model_t *self);        // of the files, as JSON
 size_t lade_model_bytes(const lade_model_t *self);
 size_t lade_model_tensor_count(lade_model_t *self);
 // False past the end, or if there is no such name.
@@ -493,6 +524,16 @@ bool lade_model_find(lade_model_t *self, const char *name, lade_model_tensor_t *
 // Gives the lock back and unmaps: tensors of the model are gone. NULL-safe; *model_p is NULL
 // afterwards.
 void lade_unlock(lade_model_t **model_p);
+
+// A model that is unlocked at the end of the block, however that is left:
+//     LADE_LOCK(unet) = NULL;
+//     if (lade_load_model_by_key(lade, key, &options, &unet, &error))
+//         return error.code;
+#define LADE_LOCK(name) __attribute__((cleanup(lade_unlock))) lade_model_t *name
+
+// What workers hold: {WORKER: {"bytes", "limit_bytes", "models", "hits", "misses",
+// "high_watermark", "cleared", "loaded_model_sizes", …}} as JSON text that you free.
+lade_code_t lade_load_cache_stats(lade_t *self, char **stats_p, lade_error_t *error);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

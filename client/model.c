@@ -11,7 +11,7 @@ enum { S_ATTACH_MS = 5000 };
 
 struct lade_model {
     json_t *answer;
-    char *config;
+    char *config, *metadata; // metadata: made when it is asked for
     lade_segment_t *segment;
 };
 
@@ -79,17 +79,70 @@ static void
 s_add_text(json_t *args, const char *key, const char *value)
 {
     if (value)
-        json_object_set_new(args, key, json_string(value));
+        json_object_set_new(args, key, json_stringn_nocheck(value, strlen(value)));
+}
+
+// Adds what the options say, and loads. args is taken.
+static lade_code_t
+s_load(lade_t *self, const char *op, json_t *args, const lade_load_options_t *options,
+       lade_model_t **model_p, lade_error_t *error)
+{
+    static const lade_load_options_t presets = {0};
+    options = options ? options : &presets;
+    s_add_text(args, "submodel", options->submodel);
+    s_add_text(args, "dtype", options->dtype);
+    s_add_text(args, "layout", options->layout);
+    s_add_text(args, "device", options->device);
+    s_add_text(args, "allow_unsafe", options->allow_unsafe);
+    json_object_set_new(args, "timeout_s", json_real(options->timeout_s));
+    json_t *context = options->context ? json_loads(options->context, 0, NULL) : NULL;
+    if (options->context && !json_is_object(context)) {
+        json_decref(context);
+        json_decref(args);
+        *model_p = NULL;
+        return lade_error_set(error, LADE_VALUE_ERROR, "context: a JSON object is needed");
+    }
+    if (context)
+        json_object_set_new(args, "context", context);
+    return lade_model_load(self, op, args, NULL, NULL, model_p, error);
+}
+
+lade_code_t
+lade_load_model_by_key(lade_t *self, const char *key, const lade_load_options_t *options,
+                       lade_model_t **model_p, lade_error_t *error)
+{
+    json_t *args = json_object();
+    s_add_text(args, "key", key);
+    return s_load(self, "load_model_by_key", args, options, model_p, error);
+}
+
+lade_code_t
+lade_load_model_by_attr(lade_t *self, const char *name, const char *base, const char *type,
+                        const lade_load_options_t *options, lade_model_t **model_p,
+                        lade_error_t *error)
+{
+    json_t *args = json_object();
+    s_add_text(args, "name", name);
+    s_add_text(args, "base", base);
+    s_add_text(args, "type", type);
+    return s_load(self, "load_model_by_attr", args, options, model_p, error);
+}
+
+lade_code_t
+lade_load_model_by_config(lade_t *self, const char *config, const lade_load_options_t *options,
+                          lade_model_t **model_p, lade_error_t *error)
+{
+    json_t *args = json_object(), *record = json_loads(config ? config : "", 0, NULL);
+    json_object_set_new(args, "config", record ? record : json_null());
+    return s_load(self, "load_model_by_config", args, options, model_p, error);
 }
 
 lade_code_t
 lade_load(lade_t *self, const char *key, const char *submodel, double timeout_s,
           lade_model_t **model_p, lade_error_t *error)
 {
-    json_t *args = json_pack("{s:f}", "timeout_s", timeout_s);
-    s_add_text(args, "key", key);
-    s_add_text(args, "submodel", submodel);
-    return lade_model_load(self, "load_model_by_key", args, NULL, NULL, model_p, error);
+    lade_load_options_t options = {.submodel = submodel, .timeout_s = timeout_s};
+    return lade_load_model_by_key(self, key, &options, model_p, error);
 }
 
 lade_code_t
@@ -97,12 +150,14 @@ lade_load_by_attr(lade_t *self, const char *name, const char *base, const char *
                   const char *submodel, double timeout_s, lade_model_t **model_p,
                   lade_error_t *error)
 {
-    json_t *args = json_pack("{s:f}", "timeout_s", timeout_s);
-    s_add_text(args, "name", name);
-    s_add_text(args, "base", base);
-    s_add_text(args, "type", type);
-    s_add_text(args, "submodel", submodel);
-    return lade_model_load(self, "load_model_by_attr", args, NULL, NULL, model_p, error);
+    lade_load_options_t options = {.submodel = submodel, .timeout_s = timeout_s};
+    return lade_load_model_by_attr(self, name, base, type, &options, model_p, error);
+}
+
+lade_code_t
+lade_load_cache_stats(lade_t *self, char **stats_p, lade_error_t *error)
+{
+    return lade_call(self, "load", "cache_stats", NULL, stats_p, error);
 }
 
 const json_t *
@@ -123,6 +178,23 @@ lade_model_location(const lade_model_t *self)
     return lade_json_text(self->answer, "location", "host");
 }
 
+const char *
+lade_model_precision(const lade_model_t *self)
+{
+    return lade_json_text(self->answer, "precision", "none");
+}
+
+const char *
+lade_model_metadata(lade_model_t *self)
+{
+    if (!self->metadata) {
+        json_t *metadata = lade_segment_metadata(self->segment);
+        self->metadata = lade_request_text(metadata ? metadata : json_null());
+        json_decref(metadata);
+    }
+    return self->metadata;
+}
+
 size_t
 lade_model_bytes(const lade_model_t *self)
 {
@@ -133,6 +205,25 @@ size_t
 lade_model_tensor_count(lade_model_t *self)
 {
     return lade_segment_count(self->segment);
+}
+
+// In elements. Channels last: the second dimension is innermost.
+static void
+s_set_strides(const lade_tensor_t *from, lade_model_tensor_t *tensor)
+{
+    static const uint8_t channels_last[] = {1, 3, 2, 0};
+    uint64_t stride = 1;
+    if (lade_dtype_block(from->dtype) > 1)
+        return;
+    if (from->layout == LADE_LAYOUT_CHANNELS_LAST) {
+        for (size_t i = 0; i < sizeof channels_last; i++) {
+            tensor->strides[channels_last[i]] = stride;
+            stride *= from->shape[channels_last[i]];
+        }
+        return;
+    }
+    for (size_t i = from->rank; i-- > 0; stride *= from->shape[i])
+        tensor->strides[i] = stride;
 }
 
 static bool
@@ -146,6 +237,7 @@ s_fill(const lade_model_t *self, const lade_tensor_t *from, lade_model_tensor_t 
                                     .data = lade_segment_data(self->segment, from),
                                     .size = from->size};
     memcpy(tensor->shape, from->shape, sizeof tensor->shape);
+    s_set_strides(from, tensor);
     return true;
 }
 _Static_assert(sizeof((lade_tensor_t *)0)->shape == sizeof((lade_model_tensor_t *)0)->shape,
@@ -172,6 +264,7 @@ lade_unlock(lade_model_t **model_p)
     lade_segment_close(&self->segment);
     json_decref(self->answer);
     free(self->config);
+    free(self->metadata);
     free(self);
     *model_p = NULL;
 }

@@ -32,6 +32,8 @@ struct lade_segment {
     uint32_t
         *slots; // hash table of tensor index + 1, 0 is empty; made by the first look-up by name
     size_t slot_count;
+    const uint8_t *metadata; // within the index, packed; NULL if it has none
+    size_t metadata_len;
     bool indexed; // read, well or not
     lade_error_t index_error;
     void *mapping;  // ours to unmap, NULL if the bytes are the caller's
@@ -272,7 +274,8 @@ s_read_index(lade_segment_t *self, lade_error_t *error)
     if (!s_next(&walk, &map) || map.kind != S_MAP)
         return lade_error_set(error, LADE_CORRUPT, "the segment's index is no map");
     for (size_t pair = 0; pair < map.value / 2; pair++) {
-        if (!s_next(&walk, &key) || key.kind != S_STR || !s_next(&walk, &value))
+        const uint8_t *at = s_next(&walk, &key) && key.kind == S_STR ? walk.at : NULL;
+        if (!at || !s_next(&walk, &value))
             return lade_error_set(error, LADE_CORRUPT, "the segment's index is cut off");
         if (s_is(&key, "tensors")) {
             lade_code_t code = s_read_tensors(self, &walk, &value, error);
@@ -280,6 +283,10 @@ s_read_index(lade_segment_t *self, lade_error_t *error)
                 return code;
         } else if (!s_skip_rest(&walk, &value))
             return lade_error_set(error, LADE_CORRUPT, "the segment's index is cut off");
+        if (s_is(&key, "metadata")) {
+            self->metadata = at;
+            self->metadata_len = (size_t)(walk.at - at);
+        }
     }
     if (!self->tensors)
         return lade_error_set(error, LADE_CORRUPT, "the segment's index has no list of tensors");
@@ -361,6 +368,15 @@ size_t
 lade_segment_count(lade_segment_t *self)
 {
     return lade_segment_read_index(self, NULL) ? 0 : self->count;
+}
+
+json_t *
+lade_segment_metadata(lade_segment_t *self)
+{
+    json_t *metadata = NULL;
+    if (lade_segment_read_index(self, NULL) || !self->metadata)
+        return NULL;
+    return lade_wire_to_json(self->metadata, self->metadata_len, &metadata, NULL) ? NULL : metadata;
 }
 
 const lade_tensor_t *

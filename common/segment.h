@@ -60,6 +60,8 @@ lade_code_t lade_segment_read_index(lade_segment_t *self, lade_error_t *error);
 size_t lade_segment_bytes(const lade_segment_t *self);
 uint64_t lade_segment_generation(const lade_segment_t *self);
 size_t lade_segment_count(lade_segment_t *self);
+// What the files say of themselves; NULL if the index is wrong. Yours.
+json_t *lade_segment_metadata(lade_segment_t *self);
 // name, dtype, layout, rank, shape, offset (from the start of the segment), size; NULL past the
 // end.
 const lade_tensor_t *lade_segment_get(lade_segment_t *self, size_t index);

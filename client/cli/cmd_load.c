@@ -83,10 +83,14 @@ s_print_loaded(const lade_cli_t *cli, lade_model_t *model, size_t most, double t
     char *name = lade_show_clean(lade_json_text(config, "name", lade_json_text(answer, "key", "?")),
                                  0, false);
     const char *submodel = lade_json_text(answer, "submodel", "");
-    printf("%s%s%s  %s in %s memory at %s  (%zu tensors, %.3f s)\n", name, *submodel ? "/" : "",
-           submodel, lade_show_bytes((int64_t)lade_model_bytes(model), bytes),
+    bool ordered = !strcmp(lade_json_text(answer, "layout", ""), "channels_last");
+    printf("%s%s%s  %s of %s%s in %s memory at %s  (%zu tensors, %.3f s)\n", name,
+           *submodel ? "/" : "", submodel, lade_show_bytes((int64_t)lade_model_bytes(model), bytes),
+           lade_model_precision(model), ordered ? ", channels last," : "",
            lade_model_location(model), lade_json_text(answer, "worker", "?"),
            lade_model_tensor_count(model), took_s);
+    if (lade_json_bool(answer, "unsafe_allowed", false))
+        lade_cli_say(cli, "its files would run code when loaded by others; nothing was run here");
     s_print_tensors(cli, model, most);
     fflush(stdout);
     free(name);
@@ -135,9 +139,19 @@ s_load(lade_cli_t *cli, const char *key, lade_model_t **model_p, lade_error_t *e
     if (cli->terminal && !cli->quiet && isatty(STDERR_FILENO))
         self.screen = lade_bar_screen_new(stderr);
     json_t *args = json_pack("{s:s, s:b}", "key", key, "partial", 1);
-    const char *submodel = lade_args_text(&cli->args, "--submodel", NULL);
-    if (submodel)
-        json_object_set_new(args, "submodel", json_stringn_nocheck(submodel, strlen(submodel)));
+    static const struct {
+        const char *option, *key;
+    } words[] = {{"--submodel", "submodel"},
+                 {"--dtype", "dtype"},
+                 {"--layout", "layout"},
+                 {"--device", "device"}};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        const char *word = lade_args_text(&cli->args, words[i].option, NULL);
+        if (word)
+            json_object_set_new(args, words[i].key, json_stringn_nocheck(word, strlen(word)));
+    }
+    if (lade_args_flag(&cli->args, "--allow-unsafe"))
+        json_object_set_new(args, "allow_unsafe", json_string(key));
     double timeout_s = lade_args_real(&cli->args, "--timeout", 0);
     if (timeout_s > 0)
         json_object_set_new(args, "timeout_s", json_real(timeout_s));

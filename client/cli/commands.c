@@ -132,6 +132,10 @@ static const lade_option_t s_change[] = {
 static const lade_option_t s_prune[] = {KIND, {0}};
 static const lade_option_t s_load[] = {
     SUBMODEL,
+    {"--dtype",   "TYPE",    LADE_ARG_TEXT, false, 0, 0, "floating point becomes fp32, fp16 or bf16 (stored: as it is)", 0},
+    {"--layout",  "ORDER",   LADE_ARG_TEXT, false, 0, 0, "channels_last for weights of four dimensions (stored: as they are)", 0},
+    {"--device",  "DEVICE",  LADE_ARG_TEXT, false, 0, 0, "cpu or cuda:N (cpu)", 0},
+    {"--allow-unsafe", NULL, LADE_ARG_FLAG, false, 0, 0, "also if its files would run code when loaded by others; nothing is run here", 0},
     {"--tensors", "N|all",   LADE_ARG_TEXT, false, 0, 0, "how many tensors to list (20)", 0},
     {"--hold",    NULL,      LADE_ARG_FLAG, false, 0, 0, "keep it locked until Ctrl-C", 0},
     {"--timeout", "SECONDS", LADE_ARG_REAL, false, 0, 1e9, "give up after that time (never)", 0},

@@ -22,7 +22,8 @@ class Error(ctypes.Structure):
 
 class Tensor(ctypes.Structure):
     _fields_ = [("name", ctypes.c_char_p), ("dtype", ctypes.c_char_p), ("rank", ctypes.c_uint8),
-                ("shape", ctypes.c_uint64 * 8), ("data", ctypes.c_void_p), ("size", ctypes.c_size_t)]
+                ("shape", ctypes.c_uint64 * 8), ("data", ctypes.c_void_p), ("size", ctypes.c_size_t),
+                ("strides", ctypes.c_uint64 * 8)]
 
 
 def library(path):

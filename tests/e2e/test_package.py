@@ -1,6 +1,7 @@
 """`make install`, and a C program of somebody else's against what it installed."""
 import os
 import re
+import struct
 import subprocess
 
 from lib import weights
@@ -67,6 +68,37 @@ def test_program_against_the_installed_library():
         world.wait_ready({"download", "install", "load"})
         done = subprocess.run([program, world.data, path], env=env, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
         assert "emb_params F32" in done.stdout and "of mine" in done.stdout, done.stdout
+
+
+def test_a_model_is_read_by_the_example_and_from_python():
+    """client/examples/read_tensor.c and lade.py as they are installed, by programs that know nothing of this tree."""
+    with World() as world:
+        prefix, env = install(world)
+        env = {**env, "LADE_DATA": world.data}
+        with open(os.path.join(prefix, "share", "lade", "examples", "read_tensor.c"), encoding="utf-8") as file:
+            program = build(world, env, "read_tensor", file.read())
+        path = os.path.join(world.folder, "ti.safetensors")
+        weights.write_safetensors(path, {"emb_params": ("F16", (2, 768))})
+        with open(path, "r+b") as file:
+            file.seek(-2 * 768 * 2, os.SEEK_END)
+            file.write(struct.pack("<1536e", *[0.25] * 768, *[1.75] * 768))
+        world.spawn("up", [os.path.join(prefix, "bin", "lade"), "up", "--data", world.data])
+        world.wait_ready({"download", "install", "load"})
+        record = world.install(path)["config_out"]
+        run = lambda *argv: subprocess.run(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,  # noqa: E731
+                                           text=True, timeout=60, check=False)
+        done = run(program, record["key"])
+        assert done.stdout == "emb_params F32 [2, 768] mean 1\n", done
+        done = run(program, record["key"], "", "other")
+        assert done.returncode == 1 and "no such tensor" in done.stderr, done
+        done = run(program, record["key"], "unet")
+        assert done.returncode == 1 and "no submodel 'unet'" in done.stderr, done
+        text = ("import sys; sys.path.insert(0, sys.argv[1]); import lade\n"
+                "with lade.Client(data=sys.argv[2]) as client, client.load(sys.argv[3], dtype='fp32') as model:\n"
+                "    print(model.precision, model['emb_params'].shape, model['emb_params'].raw().cast('f')[768])")
+        python = os.path.join(prefix, "lib", "python3", "dist-packages")
+        done = run("/usr/bin/python3", "-c", text, python, world.data, record["key"])
+        assert done.stdout == "float32 (2, 768) 1.75\n", done
 
 
 def test_the_examples_of_the_readme():

@@ -98,7 +98,7 @@ s_iq4_nl(const uint8_t *block, float *out)
 }
 
 // Twice the numbers of F4, so the scale is half of the power of two that the first byte names.
-static const int8_t s_f4_twice[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+static const float s_f4_twice[16] = {0, 1, 2, 3, 4, 6, 8, 12, -0.0f, -1, -2, -3, -4, -6, -8, -12};
 
 static void
 s_mxfp4(const uint8_t *block, float *out)
@@ -107,8 +107,8 @@ s_mxfp4(const uint8_t *block, float *out)
     float d;
     memcpy(&d, &bits, sizeof d);
     for (size_t i = 0; i < 16; i++) {
-        out[i] = d * (float)s_f4_twice[block[1 + i] & 15];
-        out[i + 16] = d * (float)s_f4_twice[block[1 + i] >> 4];
+        out[i] = d * s_f4_twice[block[1 + i] & 15];
+        out[i + 16] = d * s_f4_twice[block[1 + i] >> 4];
     }
 }
 
