@@ -161,6 +161,25 @@ s_load_model_by_config(lade_call_t *call, lade_error_t *error)
     return s_load(call, record, lade_wire_bool(call->args, "lock", false), error);
 }
 
+// A file or folder that no record tells of: it is called by its path.
+static lade_code_t
+s_load_model_from_path(lade_call_t *call, lade_error_t *error)
+{
+    char *path;
+    lade_code_t code = lade_call_need_text(call, "path", &path, error);
+    if (!code && *path != '/')
+        code = lade_error_set(error, LADE_VALUE_ERROR,
+                              "path: an absolute path is needed, as the load workers see it");
+    if (!code) {
+        json_t *record = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "key", path, "name", path,
+                                   "path", path, "base", "any", "type", "path", "format", "path");
+        code = record ? s_load(call, record, lade_wire_bool(call->args, "lock", false), error)
+                      : lade_error_set(error, LADE_VALUE_ERROR, "path: it has to be UTF-8");
+    }
+    free(path);
+    return code;
+}
+
 // ---------------------------------------------------------------------------------------------------
 // Letting go
 
@@ -268,6 +287,7 @@ static const lade_op_t s_ops[] = {
     {"load_model_by_key",    s_load_model_by_key},
     {"load_model_by_attr",   s_load_model_by_attr},
     {"load_model_by_config", s_load_model_by_config},
+    {"load_model_from_path", s_load_model_from_path},
     {"lock",                 s_lock},
     {"unlock",               s_unlock},
     {"unload",               s_unload},

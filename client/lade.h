@@ -504,6 +504,18 @@ lade_code_t lade_load_model_by_config(lade_t *self, const char *config,
                                       const lade_load_options_t *options, lade_model_t **model_p,
                                       lade_error_t *error);
 
+// A weight file, or a folder with weights directly in it, that no record tells of: path is
+// absolute, as the load workers see it, and what the model is called (allow_unsafe names it too).
+lade_code_t lade_load_model_from_path(lade_t *self, const char *path,
+                                      const lade_load_options_t *options, lade_model_t **model_p,
+                                      lade_error_t *error);
+
+// Fetches a source (as lade_installer_download_and_cache takes it; access_token may be NULL) into
+// the cache of files, unless it is there, and loads that.
+lade_code_t lade_load_remote_model(lade_t *self, const char *source, const char *access_token,
+                                   const lade_load_options_t *options, lade_model_t **model_p,
+                                   lade_error_t *error);
+
 // Short for lade_load_model_by_key and lade_load_model_by_attr with no other options.
 lade_code_t lade_load(lade_t *self, const char *key, const char *submodel, double timeout_s,
                       lade_model_t **model_p, lade_error_t *error);

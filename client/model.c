@@ -138,6 +138,34 @@ lade_load_model_by_config(lade_t *self, const char *config, const lade_load_opti
 }
 
 lade_code_t
+lade_load_model_from_path(lade_t *self, const char *path, const lade_load_options_t *options,
+                          lade_model_t **model_p, lade_error_t *error)
+{
+    json_t *args = json_object();
+    s_add_text(args, "path", path);
+    return s_load(self, "load_model_from_path", args, options, model_p, error);
+}
+
+lade_code_t
+lade_load_remote_model(lade_t *self, const char *source, const char *access_token,
+                       const lade_load_options_t *options, lade_model_t **model_p,
+                       lade_error_t *error)
+{
+    json_t *args = json_object(), *path = NULL;
+    *model_p = NULL;
+    s_add_text(args, "source", source);
+    s_add_text(args, "access_token", access_token);
+    if (options && options->timeout_s > 0)
+        json_object_set_new(args, "timeout_s", json_real(options->timeout_s));
+    lade_code_t code =
+        lade_request_json(self, "install", "download_and_cache", args, NULL, NULL, &path, error);
+    if (!code)
+        code = lade_load_model_from_path(self, json_string_value(path), options, model_p, error);
+    json_decref(path);
+    return code;
+}
+
+lade_code_t
 lade_load(lade_t *self, const char *key, const char *submodel, double timeout_s,
           lade_model_t **model_p, lade_error_t *error)
 {

@@ -51,6 +51,8 @@ def _library():
             ("lade_load_model_by_key", ctypes.c_int, [pointer, text, ctypes.POINTER(_Options), model, error]),
             ("lade_load_model_by_attr", ctypes.c_int, [pointer, text, text, text, ctypes.POINTER(_Options), model, error]),
             ("lade_load_model_by_config", ctypes.c_int, [pointer, text, ctypes.POINTER(_Options), model, error]),
+            ("lade_load_model_from_path", ctypes.c_int, [pointer, text, ctypes.POINTER(_Options), model, error]),
+            ("lade_load_remote_model", ctypes.c_int, [pointer, text, text, ctypes.POINTER(_Options), model, error]),
             ("lade_model_config", text, [pointer]),
             ("lade_model_metadata", text, [pointer]),
             ("lade_model_location", text, [pointer]),
@@ -90,15 +92,20 @@ class Client:
         finally:
             ctypes.CDLL(None).free(result)
 
-    def load(self, key=None, *, config=None, name=None, base=None, type=None, submodel=None, dtype=None, layout=None,
-             device=None, allow_unsafe=None, context=None, timeout_s=0):
-        """Loads and locks a model: by key, by config (a record) or by name, base and type."""
+    def load(self, key=None, *, config=None, name=None, base=None, type=None, path=None, source=None, access_token=None,
+             submodel=None, dtype=None, layout=None, device=None, allow_unsafe=None, context=None, timeout_s=0):
+        """Loads and locks a model: by key, by config (a record), by name, base and type; or what has no record: a path, or
+        a source that is fetched into the cache of files."""
         options = _Options(*(_text(value) for value in (submodel, dtype, layout, device, allow_unsafe)),
                            context and json.dumps(context).encode(), timeout_s)
         model = ctypes.c_void_p()
         more = (ctypes.byref(options), ctypes.byref(model))
         if config is not None:
             self._do("lade_load_model_by_config", self._self, json.dumps(config).encode(), *more)
+        elif path is not None:
+            self._do("lade_load_model_from_path", self._self, _text(path), *more)
+        elif source is not None:
+            self._do("lade_load_remote_model", self._self, _text(source), _text(access_token), *more)
         elif key is not None:
             self._do("lade_load_model_by_key", self._self, _text(key), *more)
         else:

@@ -364,6 +364,27 @@ def test_by_name_and_by_config_and_what_is_refused():
             assert said.get("code") == code and words in said["message"], (options, said)
 
 
+def test_what_no_record_tells_of():
+    """A path, a folder, and a source that is fetched once."""
+    with world() as w:
+        w.up()
+        array = np.arange(40, dtype="<f4").reshape(5, 8)
+        path = write_safetensors(os.path.join(w.folder, "f", "model.safetensors"), {"w": ("F32", array)})
+        for options in ({"path": path, "dtype": "fp16"}, {"path": os.path.dirname(path), "dtype": "fp16"}):
+            seen = Seen(w, **options)
+            assert seen.said["key"] == options["path"] and seen.dtypes() == {"w": "F16"}, seen.said
+            np.testing.assert_array_equal(seen.arrays["w"], array)
+        for options, code in (({"path": "f/model.safetensors"}, "ValueError"), ({"path": path + "x"}, "ModelNotFound"),
+                              ({"path": path, "submodel": "vae"}, "ValueError")):
+            assert Seen(w, **options).said["code"] == code, options
+        write_safetensors(w.hub.file("remote.safetensors"), {"w": ("F32", array)})
+        first, second = (Seen(w, source=f"{w.hub.url}/files/remote.safetensors") for _ in range(2))
+        np.testing.assert_array_equal(first.arrays["w"], array)
+        assert first.said["key"] == second.said["key"] and os.path.isabs(first.said["key"])
+        (stats,) = w.call("load", "cache_stats").values()
+        assert stats is not None
+
+
 def test_what_would_run_code_is_loaded_only_by_name():
     """A pickle that calls a function: refused, and with allow_unsafe its tensors come, nothing is run, the events tell."""
     with world() as w:

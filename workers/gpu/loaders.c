@@ -78,6 +78,7 @@ const lade_loader_t lade_loaders_host[] =
     {"any",           "gemma2_encoder",           "gemma2_encoder",     s_encoder,            s_text},
     {"any",           "gemma2_encoder",           "gguf_quantized",     s_encoder,            s_text},
     {"any",           "external_image_generator", "external_api",       s_external,           NULL},
+    {"any",           "path",                     "path",               s_weights,            NULL}, // of no record
     {0},
         // clang-format on
 };
