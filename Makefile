@@ -119,10 +119,18 @@ $O/obj/%.o: %.c
 	$(call say,CC  )
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
-check: all $(tests)
+# Plug-ins for tests: tests/plugins/NAME_cuda.c as $O/tests/plugins/NAME/lade-gpu-cuda.so.
+test_plugins := $(patsubst tests/plugins/%_cuda.c,$O/tests/plugins/%/lade-gpu-cuda.so,$(wildcard tests/plugins/*_cuda.c))
+$O/tests/plugins/%/lade-gpu-cuda.so: $O/obj/tests/plugins/%_cuda.o \
+        $(call obj,workers/gpu/backend_host.c workers/gpu/memory.c workers/gpu/move.c) $O/liblade.a
+	$(folder)
+	$(call say,LINK)
+	$(link) $O/liblade.a -shared -Wl,-Bsymbolic $(call lib,$(base)) -lm
+
+check: all $(tests) $(test_plugins)
 	@scripts/unit-tests $(tests)
 
-test-programs: $(tests)
+test-programs: $(tests) $(test_plugins)
 list-tests:
 	@echo $(tests)
 

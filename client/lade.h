@@ -466,7 +466,7 @@ typedef struct {
     const char *dtype; // "F32", "F16", "BF16", "I64", …; GGUF's blocks as stored: "Q4_K", …
     uint8_t rank;
     uint64_t shape[8];
-    const void *data;    // read-only, valid until lade_unlock
+    const void *data;    // read-only, valid until lade_unlock; NULL for a model on a device
     size_t size;         // bytes
     uint64_t strides[8]; // in elements; all 0 for blocks, which have none
 } lade_model_tensor_t;
@@ -524,7 +524,7 @@ lade_code_t lade_load_by_attr(lade_t *self, const char *name, const char *base, 
                               lade_error_t *error);
 
 const char *lade_model_config(const lade_model_t *self);    // the record as JSON
-const char *lade_model_location(const lade_model_t *self);  // "host"
+const char *lade_model_location(const lade_model_t *self);  // "host" or "vram"
 const char *lade_model_precision(const lade_model_t *self); // of most bytes: "float16", …
 const char *lade_model_metadata(lade_model_t *self);        // of the files, as JSON
 size_t lade_model_bytes(const lade_model_t *self);
@@ -532,6 +532,13 @@ size_t lade_model_tensor_count(lade_model_t *self);
 // False past the end, or if there is no such name.
 bool lade_model_tensor(lade_model_t *self, size_t index, lade_model_tensor_t *tensor);
 bool lade_model_find(lade_model_t *self, const char *name, lade_model_tensor_t *tensor);
+
+// Where a tensor is: its address on a device, and the number that device has in this process, -1
+// for host memory. The first call makes the model visible to this process, by lade-gpu-cuda.so, in
+// the device's primary context, which is the one torch uses. LADE_NOT_FOUND without the plug-in,
+// the device or the tensor.
+lade_code_t lade_model_address(lade_model_t *self, const char *name, uint64_t *address, int *device,
+                               lade_error_t *error);
 
 // Gives the lock back and unmaps: tensors of the model are gone. NULL-safe; *model_p is NULL
 // afterwards.

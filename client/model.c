@@ -283,6 +283,22 @@ lade_model_find(lade_model_t *self, const char *name, lade_model_tensor_t *tenso
     return s_fill(self, lade_segment_find(self->segment, name), tensor);
 }
 
+lade_code_t
+lade_model_address(lade_model_t *self, const char *name, uint64_t *address, int *device,
+                   lade_error_t *error)
+{
+    lade_import_t import;
+    const lade_tensor_t *tensor = lade_segment_find(self->segment, name);
+    if (!tensor)
+        return lade_error_set(error, LADE_NOT_FOUND, "the model has no tensor %.200s", name);
+    lade_code_t code = lade_segment_import(self->segment, &import, error);
+    if (code)
+        return code;
+    *address = lade_segment_address(self->segment, tensor);
+    *device = import.device;
+    return LADE_OK;
+}
+
 void
 lade_unlock(lade_model_t **model_p)
 {

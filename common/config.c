@@ -94,6 +94,9 @@ static const s_row_t s_rows[] = {
     {"load.read_threads",   S_NUMBER, AT(read_threads),      0, 256, "0", NULL, "threads that read one model; 0: one a core"},
     {"load.io",             S_TEXT,   AT(load_io),           0, 0, "auto", NULL, "how what is not in the page cache is read: auto or uring (io_uring where there is one), threads, buffered (through the page cache)"},
     {"load.huge",           S_TEXT,   AT(load_huge),         0, 0, "auto", NULL, "huge pages for models: auto (where the system has them) or off"},
+    {"load.vram_mb",        S_NUMBER, AT(vram_mb),           0, 1 << 24, "0", NULL, "MiB: of each device's memory for models; 0: all of it"},
+    {"load.working_mb",     S_NUMBER, AT(working_mb),        0, 1 << 24, "3072", NULL, "MiB: of that, left free on each device for those who compute with the models"},
+    {"load.check_weights",  S_SWITCH, AT(check_weights),     0, 0, "false", NULL, "convolve weights laid out with channels last on the device both ways and compare (cuDNN)"},
     // clang-format on
 };
 enum { S_ROWS = sizeof s_rows / sizeof *s_rows };

@@ -50,8 +50,9 @@ typedef struct {
     bool hub_offline;
     char *precision; // float16, float32: which hub variant is meant when none is named
 
-    int64_t load_slots, cache_mb, read_threads, pool_mb;
+    int64_t load_slots, cache_mb, read_threads, pool_mb, vram_mb, working_mb;
     char *load_io, *load_huge;
+    bool check_weights;
 } lade_config_t;
 
 // Fills *self. file and data may be NULL (not given as flags). Creates nothing on disk. The

@@ -5,6 +5,7 @@
 // lade_tensor_t costs a fraction of unpacking it into objects first.
 #include "common/segment.h"
 
+#include "common/plugin.h"
 #include "common/wire.h"
 
 #include <assert.h>
@@ -36,9 +37,12 @@ struct lade_segment {
     size_t metadata_len;
     bool indexed; // read, well or not
     lade_error_t index_error;
-    void *mapping;  // ours to unmap, NULL if the bytes are the caller's
-    size_t mapped;  // bytes of it
-    int connection; // holds the lease, -1 if none
+    void *mapping;                   // ours to unmap, NULL if the bytes are the caller's
+    size_t mapped;                   // bytes of it
+    int connection;                  // holds the lease, -1 if none
+    lade_share_t share;              // of data on a device; its descriptor is ours until imported
+    const lade_importer_t *importer; // that imported it
+    lade_import_t import;            // where the data is; nowhere until asked for
 };
 
 // ---------------------------------------------------------------------------------------------------
@@ -310,15 +314,15 @@ lade_segment_read_index(lade_segment_t *self, lade_error_t *error)
 // Opening and reading
 
 static lade_code_t
-s_check_head(const lade_segment_head_t *head, size_t len, lade_error_t *error)
+s_check_head(const lade_segment_head_t *head, uint64_t len, lade_error_t *error)
 {
     if (memcmp(head->magic, LADE_SEGMENT_MAGIC, sizeof head->magic))
         return lade_error_set(error, LADE_CORRUPT, "the segment does not begin with %s",
                               LADE_SEGMENT_MAGIC);
     if (head->length > len)
         return lade_error_set(error, LADE_CORRUPT,
-                              "the segment says it is %llu bytes long and is %zu",
-                              (unsigned long long)head->length, len);
+                              "the segment says it is %llu bytes long and is %llu",
+                              (unsigned long long)head->length, (unsigned long long)len);
     if (head->index_at < sizeof *head || head->index_at > head->data_at ||
         head->data_at > head->length || head->index_len > head->data_at - head->index_at ||
         head->data_at % LADE_SEGMENT_PAGE)
@@ -330,8 +334,10 @@ s_check_head(const lade_segment_head_t *head, size_t len, lade_error_t *error)
     return LADE_OK;
 }
 
-lade_code_t
-lade_segment_open(const void *bytes, size_t len, lade_segment_t **self_p, lade_error_t *error)
+// share: of data that is not in these bytes; NULL if it is.
+static lade_code_t
+s_open(const void *bytes, size_t len, const lade_share_t *share, lade_segment_t **self_p,
+       lade_error_t *error)
 {
     *self_p = NULL;
     lade_segment_head_t head;
@@ -339,7 +345,10 @@ lade_segment_open(const void *bytes, size_t len, lade_segment_t **self_p, lade_e
         return lade_error_set(error, LADE_CORRUPT,
                               "%zu bytes are no segment: its head alone is longer", len);
     memcpy(&head, bytes, sizeof head);
-    lade_code_t code = s_check_head(&head, len, error);
+    uint64_t whole = share && share->bytes < UINT64_MAX / 2 ? head.data_at + share->bytes : len;
+    lade_code_t code = s_check_head(&head, whole, error);
+    if (!code && share && head.data_at > len)
+        code = lade_error_set(error, LADE_CORRUPT, "the segment ends within its index");
     if (code)
         return code;
     lade_segment_t *self = calloc(1, sizeof *self);
@@ -348,8 +357,15 @@ lade_segment_open(const void *bytes, size_t len, lade_segment_t **self_p, lade_e
     self->bytes = bytes;
     self->head = head;
     self->connection = -1;
+    self->share = share ? *share : (lade_share_t){.kind = LADE_SHARE_NONE, .fd = -1};
     *self_p = self;
     return LADE_OK;
+}
+
+lade_code_t
+lade_segment_open(const void *bytes, size_t len, lade_segment_t **self_p, lade_error_t *error)
+{
+    return s_open(bytes, len, NULL, self_p, error);
 }
 
 size_t
@@ -439,7 +455,61 @@ lade_segment_find(lade_segment_t *self, const char *name)
 const void *
 lade_segment_data(const lade_segment_t *self, const lade_tensor_t *tensor)
 {
-    return self->bytes + tensor->offset;
+    return self->share.kind ? NULL : self->bytes + tensor->offset;
+}
+
+// What is shared by a descriptor of host memory needs no plug-in.
+static lade_code_t
+s_import_memfd(const lade_share_t *share, lade_import_t *import, lade_error_t *error)
+{
+    struct stat status;
+    if (fstat(share->fd, &status) || status.st_size < 0 || (uint64_t)status.st_size < share->bytes)
+        return lade_error_set(error, LADE_CORRUPT,
+                              "the segment's data is not as long as the load worker says");
+    void *bytes = mmap(NULL, share->bytes, PROT_READ, MAP_SHARED, share->fd, 0);
+    if (bytes == MAP_FAILED)
+        return lade_error_errno(error, errno, "cannot map a segment's data");
+    *import = (lade_import_t){
+        .own = bytes, .bytes = share->bytes, .address = (uint64_t)(uintptr_t)bytes, .device = -1};
+    return LADE_OK;
+}
+
+static lade_code_t
+s_import_device(lade_segment_t *self, lade_error_t *error)
+{
+    const void *table;
+    char plugin[sizeof self->share.plugin + 1] = "";
+    memcpy(plugin, self->share.plugin, sizeof self->share.plugin);
+    if (!*plugin || strchr(plugin, '/'))
+        return lade_error_set(error, LADE_CORRUPT, "the segment names no plug-in");
+    lade_code_t code = lade_plugin_open(plugin, LADE_IMPORTER_SYMBOL, &table, error);
+    if (code)
+        return lade_error_wrap(error, "the model is on a device");
+    self->importer = table;
+    return self->importer->import(&self->share, &self->import, error);
+}
+
+lade_code_t
+lade_segment_import(lade_segment_t *self, lade_import_t *import, lade_error_t *error)
+{
+    lade_code_t code = LADE_OK;
+    if (!self->share.kind)
+        self->import =
+            (lade_import_t){.bytes = self->head.length - self->head.data_at,
+                            .address = (uint64_t)(uintptr_t)self->bytes + self->head.data_at,
+                            .device = -1};
+    else if (!self->import.own)
+        code = self->share.kind == LADE_SHARE_MEMFD
+                   ? s_import_memfd(&self->share, &self->import, error)
+                   : s_import_device(self, error);
+    *import = self->import;
+    return code;
+}
+
+uint64_t
+lade_segment_address(const lade_segment_t *self, const lade_tensor_t *tensor)
+{
+    return self->import.address ? self->import.address + tensor->offset - self->head.data_at : 0;
 }
 
 void
@@ -448,6 +518,12 @@ lade_segment_close(lade_segment_t **self_p)
     lade_segment_t *self = *self_p;
     if (!self)
         return;
+    if (self->import.own && self->importer)
+        self->importer->unimport(&self->import);
+    else if (self->import.own)
+        munmap(self->import.own, self->import.bytes);
+    if (self->share.fd >= 0)
+        close(self->share.fd);
     if (self->mapping)
         munmap(self->mapping, self->mapped);
     if (self->connection >= 0)
@@ -501,14 +577,30 @@ s_refused(char *answer, lade_error_t *error)
     return lade_error_set(error, code, "%s", sentence ? sentence : "the load worker refused");
 }
 
-// Takes the answer: the length and one descriptor. More descriptors than one would be closed by the
-// kernel, for there is room for one.
-static lade_code_t
-s_receive(int connection, uint64_t *length_p, int *fd_p, lade_error_t *error)
+// The packet's text into what it says; the descriptors are in fds, -1 for none.
+static bool
+s_read_answer(const char *answer, size_t len, const int *fds, uint64_t *length_p,
+              lade_share_t *share)
 {
+    if (fds[0] < 0 || (len != sizeof *length_p && len != sizeof *length_p + sizeof *share))
+        return false;
+    memcpy(length_p, answer, sizeof *length_p);
+    *share = (lade_share_t){.kind = LADE_SHARE_NONE};
+    if (len > sizeof *length_p)
+        memcpy(share, answer + sizeof *length_p, sizeof *share);
+    share->fd = fds[1];
+    return (share->kind == LADE_SHARE_MEMFD || share->kind == LADE_SHARE_VMM) == (fds[1] >= 0);
+}
+
+// Takes the answer: the length and one descriptor, for data on a device two. More descriptors would
+// be closed by the kernel, for there is no room for them.
+static lade_code_t
+s_receive(int connection, uint64_t *length_p, int *fd_p, lade_share_t *share, lade_error_t *error)
+{
+    int fds[2] = {-1, -1};
     union {
         struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(int))];
+        char bytes[CMSG_SPACE(sizeof fds)];
     } control = {0};
     char answer[LADE_SEGMENT_MAX_ANSWER + 1];
     struct iovec part = {answer, sizeof answer - 1};
@@ -525,18 +617,14 @@ s_receive(int connection, uint64_t *length_p, int *fd_p, lade_error_t *error)
                    ? lade_error_set(error, LADE_TIMEOUT, "the load worker did not answer in time")
                    : lade_error_errno(error, errno, "the load worker's answer");
     answer[len] = '\0';
-    int fd = -1;
     struct cmsghdr *head = CMSG_FIRSTHDR(&message);
     if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS &&
-        head->cmsg_len == CMSG_LEN(sizeof fd))
-        memcpy(&fd, CMSG_DATA(head), sizeof fd);
-    if (fd >= 0 && len == sizeof *length_p) {
-        memcpy(length_p, answer, sizeof *length_p);
-        *fd_p = fd;
+        (head->cmsg_len == CMSG_LEN(sizeof fds[0]) || head->cmsg_len == CMSG_LEN(sizeof fds)))
+        memcpy(fds, CMSG_DATA(head), head->cmsg_len - CMSG_LEN(0));
+    *fd_p = fds[0];
+    if (s_read_answer(answer, (size_t)len, fds, length_p, share))
         return LADE_OK;
-    }
-    if (fd >= 0)
-        close(fd);
+    share->fd = fds[1]; // the caller closes both
     if (answer[0] == '!')
         return s_refused(answer, error);
     return lade_error_set(error, len ? LADE_CORRUPT : LADE_STALE_LEASE,
@@ -568,10 +656,12 @@ s_map(int fd, uint64_t length, void **mapping_p, size_t *mapped_p, lade_error_t 
 
 // Opens a mapping, which is unmapped again if it is no segment of exactly that length.
 static lade_code_t
-s_adopt(void *mapping, size_t mapped, uint64_t length, lade_segment_t **self_p, lade_error_t *error)
+s_adopt(void *mapping, size_t mapped, uint64_t length, const lade_share_t *share,
+        lade_segment_t **self_p, lade_error_t *error)
 {
-    lade_code_t code = lade_segment_open(mapping, length, self_p, error);
-    if (!code && (*self_p)->head.length != length) {
+    lade_code_t code = s_open(mapping, length, share->kind ? share : NULL, self_p, error);
+    if (!code && (share->kind ? (*self_p)->head.data_at : (*self_p)->head.length) != length) {
+        (*self_p)->share.fd = -1;
         lade_segment_close(self_p);
         code = lade_error_set(error, LADE_CORRUPT,
                               "the segment's head and the load worker disagree about its length");
@@ -594,6 +684,7 @@ lade_segment_attach(const char *socket_path, const char *lease, int timeout_ms,
     uint64_t length = 0;
     void *mapping = NULL;
     size_t len = strlen(lease), mapped = 0;
+    lade_share_t share = {.kind = LADE_SHARE_NONE, .fd = -1};
     if (!len || len > LADE_SEGMENT_MAX_LEASE)
         return lade_error_set(error, LADE_VALUE_ERROR, "a lease is 1 to %d bytes long",
                               (int)LADE_SEGMENT_MAX_LEASE);
@@ -603,13 +694,15 @@ lade_segment_attach(const char *socket_path, const char *lease, int timeout_ms,
     if (send(connection, lease, len, MSG_NOSIGNAL) != (ssize_t)len)
         code = lade_error_errno(error, errno, "cannot send the lease to the load worker");
     if (!code)
-        code = s_receive(connection, &length, &fd, error);
+        code = s_receive(connection, &length, &fd, &share, error);
     if (!code)
         code = s_map(fd, length, &mapping, &mapped, error);
     if (!code)
-        code = s_adopt(mapping, mapped, length, self_p, error);
+        code = s_adopt(mapping, mapped, length, &share, self_p, error);
     if (fd >= 0)
         close(fd);
+    if (code && share.fd >= 0)
+        close(share.fd);
     if (code)
         close(connection);
     else

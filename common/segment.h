@@ -12,12 +12,17 @@
 // one descriptor, opened read-only (SCM_RIGHTS), or a text "!CODE sentence" that says why not. The
 // lease then lives as long as the connection; who closes it promises to look no more, for the pages
 // may then be given to another model.
+//
+// Of a model on a device the mapping ends at data_at: length is that, and after it in the packet
+// comes a lade_share_t (share.h) that says how its data is reached, with a second descriptor if
+// that takes one. The data is a block of the device that begins with the byte at data_at.
 #ifndef LADE_SEGMENT_H
 #define LADE_SEGMENT_H
 
 #include "common/buf.h"
 #include "common/error.h"
 #include "common/formats/tensors.h"
+#include "common/share.h"
 
 #include <jansson.h>
 #include <stddef.h>
@@ -66,7 +71,16 @@ json_t *lade_segment_metadata(lade_segment_t *self);
 // end.
 const lade_tensor_t *lade_segment_get(lade_segment_t *self, size_t index);
 const lade_tensor_t *lade_segment_find(lade_segment_t *self, const char *name);
+// NULL if the segment's data is on a device.
 const void *lade_segment_data(const lade_segment_t *self, const lade_tensor_t *tensor);
+
+// Makes the data visible here, at the first call, and says where it is: import.address is that of
+// the byte at data_at, import.device -1 for host memory. For a device this opens the plug-in that
+// knows it (plugin.h). LADE_NOT_FOUND without that or the device, LADE_IO_ERROR.
+lade_code_t lade_segment_import(lade_segment_t *self, lade_import_t *import, lade_error_t *error);
+
+// The address of a tensor after that.
+uint64_t lade_segment_address(const lade_segment_t *self, const lade_tensor_t *tensor);
 
 // Unmaps, closes the connection (which gives the lease back), frees. NULL-safe.
 void lade_segment_close(lade_segment_t **self_p);

@@ -63,25 +63,29 @@ s_refuse(int fd, const lade_error_t *error)
                MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-// One packet: the length, and the descriptor beside it.
+// One packet: the length (and how the data is shared, if that is on a device), and the descriptors
+// beside it.
 static bool
-s_send_segment(int connection, int fd, uint64_t length)
+s_send_segment(int connection, int fd, uint64_t length, const lade_share_t *share)
 {
     union {
         struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof fd)];
+        char bytes[CMSG_SPACE(2 * sizeof fd)];
     } control = {0};
-    struct iovec part = {&length, sizeof length};
-    struct msghdr message = {.msg_iov = &part,
-                             .msg_iovlen = 1,
+    int fds[] = {fd, share->fd};
+    size_t count = share->kind && share->fd >= 0 ? 2 : 1;
+    struct iovec parts[] = {{&length, sizeof length}, {(void *)share, sizeof *share}};
+    size_t wanted = sizeof length + (share->kind ? sizeof *share : 0);
+    struct msghdr message = {.msg_iov = parts,
+                             .msg_iovlen = share->kind ? 2 : 1,
                              .msg_control = &control,
-                             .msg_controllen = sizeof control};
+                             .msg_controllen = CMSG_SPACE(count * sizeof fd)};
     struct cmsghdr *head = CMSG_FIRSTHDR(&message);
     head->cmsg_level = SOL_SOCKET;
     head->cmsg_type = SCM_RIGHTS;
-    head->cmsg_len = CMSG_LEN(sizeof fd);
-    memcpy(CMSG_DATA(head), &fd, sizeof fd);
-    return sendmsg(connection, &message, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)sizeof length;
+    head->cmsg_len = CMSG_LEN(count * sizeof fd);
+    memcpy(CMSG_DATA(head), fds, count * sizeof fd);
+    return sendmsg(connection, &message, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)wanted;
 }
 
 // Reads the lease and answers it. False if the connection is to be closed. There is no room for
@@ -97,18 +101,20 @@ s_answer(lade_attach_t *self, s_peer_t *peer)
         return false;
     int fd = -1;
     uint64_t length = 0;
+    lade_share_t share = {.kind = LADE_SHARE_NONE, .fd = -1};
     lade_error_t error = {0};
     if (len > LADE_SEGMENT_MAX_LEASE || memchr(lease, '\0', (size_t)len))
         lade_error_set(&error, LADE_BAD_REQUEST, "what was sent is no lease");
     else {
         lease[len] = '\0';
-        peer->attached = !self->ops->attach(self->arg, lease, &fd, &length, &peer->id, &error);
+        peer->attached =
+            !self->ops->attach(self->arg, lease, &fd, &length, &share, &peer->id, &error);
     }
     if (!peer->attached) {
         s_refuse(peer->fd, &error);
         return false;
     }
-    return s_send_segment(peer->fd, fd, length);
+    return s_send_segment(peer->fd, fd, length, &share);
 }
 
 static bool

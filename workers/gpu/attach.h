@@ -4,6 +4,7 @@
 #define LADE_GPU_ATTACH_H
 
 #include "common/error.h"
+#include "common/share.h"
 
 #include <stdint.h>
 
@@ -12,9 +13,10 @@ typedef struct lade_attach lade_attach_t;
 // What stands behind the server. Called on its thread.
 typedef struct {
     // A connection hands in a lease. Gives a descriptor that stays the callee's and is open until
-    // detach, the segment's length, and what detach is told.
+    // detach, the segment's length, and what detach is told; for a segment on a device also how its
+    // data is shared (else share stays as it is).
     lade_code_t (*attach)(void *self, const char *lease, int *fd_p, uint64_t *length_p,
-                          uint64_t *id_p, lade_error_t *error);
+                          lade_share_t *share, uint64_t *id_p, lade_error_t *error);
     // The connection is gone.
     void (*detach)(void *self, uint64_t id);
 } lade_attach_ops_t;

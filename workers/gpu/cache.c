@@ -52,13 +52,29 @@ typedef struct s_entry {
     uint64_t done, total; // while being read
     uint64_t length;
     const char *precision;
-    bool unsafe; // it was allowed, which who else asks for it has to do too
-    lade_region_t *region;
+    bool unsafe;           // it was allowed, which who else asks for it has to do too
+    lade_region_t *region; // all of it; on a device, its head and index
+    struct s_place *place;
+    lade_block_t block; // its data, on a device
 } s_entry_t;
+
+// Where models are: the host, or a device. Each has its own limit.
+typedef struct s_place {
+    lade_vram_device_t *device; // NULL: the host
+    const char *name;
+    const char *setting; // that raises the limit
+    lade_code_t refusal; // when there is no room
+    size_t limit;
+    size_t held; // bytes of all entries there
+    size_t high_watermark;
+    uint64_t evictions, demotions, promotions;
+} s_place_t;
 
 struct lade_cache {
     char *name, *models_dir;
-    size_t limit, threads;
+    size_t threads;
+    bool check;
+    lade_vram_t *vram;
     lade_loaders_t *loaders;
     lade_memory_t *memory;
     lade_leases_t *leases;
@@ -66,9 +82,9 @@ struct lade_cache {
     pthread_mutex_t lock; // of all below and of leases
     pthread_cond_t changed;
     s_entry_t *entries;
-    size_t held; // bytes of all entries
-    uint64_t uses, hits, misses, evictions;
-    size_t high_watermark;
+    s_place_t *places; // the host is the first
+    size_t place_count;
+    uint64_t uses, hits, misses;
 };
 
 // ---------------------------------------------------------------------------------------------------
@@ -88,7 +104,7 @@ s_entry_destroy(s_entry_t **entry_p)
 }
 
 static s_entry_t *
-s_entry_new(const lade_cache_request_t *request, s_stamp_t *stamps, size_t count)
+s_entry_new(const lade_cache_request_t *request, s_place_t *place, s_stamp_t *stamps, size_t count)
 {
     s_entry_t *entry = calloc(1, sizeof *entry);
     if (!entry)
@@ -96,6 +112,7 @@ s_entry_new(const lade_cache_request_t *request, s_stamp_t *stamps, size_t count
     entry->key = strdup(request->key);
     entry->submodel = request->submodel ? strdup(request->submodel) : NULL;
     entry->want = request->want;
+    entry->place = place;
     entry->stamps = stamps;
     entry->stamp_count = count;
     entry->precision = "none";
@@ -144,7 +161,7 @@ s_unlink(lade_cache_t *self, s_entry_t *entry)
         at = &(*at)->next;
     *at = entry->next;
     entry->next = NULL;
-    self->held -= entry->bytes;
+    entry->place->held -= entry->bytes;
 }
 
 // Gives back what entries that are out of the table held. Not under the lock.
@@ -153,6 +170,8 @@ s_release(lade_cache_t *self, s_entry_t *list)
 {
     while (list) {
         s_entry_t *next = list->next;
+        if (list->place->device)
+            lade_vram_free(list->place->device, &list->block);
         lade_memory_put(self->memory, &list->region);
         s_entry_destroy(&list);
         list = next;
@@ -171,7 +190,7 @@ s_evict(lade_cache_t *self, s_entry_t *entry, s_entry_t **list)
 {
     assert(s_can_go(entry));
     s_unlink(self, entry);
-    self->evictions++;
+    entry->place->evictions++;
     lade_log(LADE_LOG_DEBUG, "cache", "%s%s%s: evicted, %zu bytes", entry->key,
              entry->submodel ? ":" : "", entry->submodel ? entry->submodel : "", entry->bytes);
     entry->next = *list;
@@ -277,7 +296,9 @@ s_grant(lade_cache_t *self, s_entry_t *entry, const lade_cache_request_t *reques
     entry->last_used = lade_now();
     *answer = (lade_cache_answer_t){
         .id = entry->region->generation, .bytes = entry->length, .unsafe = entry->unsafe};
-    snprintf(answer->path, sizeof answer->path, "/proc/%d/fd/%d", (int)getpid(), entry->region->fd);
+    if (!entry->place->device)
+        snprintf(answer->path, sizeof answer->path, "/proc/%d/fd/%d", (int)getpid(),
+                 entry->region->fd);
     snprintf(answer->precision, sizeof answer->precision, "%s", entry->precision);
     return request->lock ? s_lock(self, entry, request, answer, error) : LADE_OK;
 }
@@ -304,44 +325,70 @@ s_wait(lade_cache_t *self, const lade_cache_request_t *request, uint64_t done, u
     return go_on ? LADE_OK : lade_error_set(error, LADE_CANCELLED, "stopped while waiting");
 }
 
-// The entry that goes next: a stale one, else the least recently used; NULL if all are locked or
-// being read.
+static bool
+s_goes_before(const s_entry_t *a, const s_entry_t *b)
+{
+    return a->stale != b->stale ? a->stale : a->used < b->used;
+}
+
+// The entry of a place that goes next: a stale one, else the least recently used, after *last
+// (NULL: from the first on); NULL if all others are locked or being read.
 static s_entry_t *
-s_victim(const lade_cache_t *self)
+s_victim(const lade_cache_t *self, const s_place_t *place, const s_entry_t *last)
 {
     s_entry_t *victim = NULL;
-    for (s_entry_t *entry = self->entries; entry; entry = entry->next) {
-        if (!s_can_go(entry))
-            continue;
-        bool before =
-            !victim || (entry->stale != victim->stale ? entry->stale : entry->used < victim->used);
-        victim = before ? entry : victim;
-    }
+    for (s_entry_t *entry = self->entries; entry; entry = entry->next)
+        if (entry->place == place && s_can_go(entry) && entry != last &&
+            (!last || s_goes_before(last, entry)) && (!victim || s_goes_before(entry, victim)))
+            victim = entry;
     return victim;
 }
 
 static lade_code_t
-s_refuse_room(const lade_cache_t *self, size_t bytes, size_t locked, lade_error_t *error)
+s_refuse_room(const lade_cache_t *self, const s_place_t *place, size_t bytes, size_t locked,
+              lade_error_t *error)
 {
-    if (bytes > self->limit)
-        return lade_error_set(
-            error, LADE_NO_MEMORY,
-            "the model takes %zu bytes and the cache holds %zu: raise load.cache_mb", bytes,
-            self->limit);
-    return lade_error_set(error, LADE_NO_MEMORY,
-                          "the model takes %zu bytes; of the cache's %zu, %zu are locked by %zu "
-                          "leases: unlock some or raise "
-                          "load.cache_mb",
-                          bytes, self->limit, locked, lade_leases_count(self->leases));
+    if (bytes > place->limit)
+        return lade_error_set(error, place->refusal,
+                              "the model takes %zu bytes and the cache of %s holds %zu: raise %s",
+                              bytes, place->name, place->limit, place->setting);
+    return lade_error_set(error, place->refusal,
+                          "the model takes %zu bytes; of the %zu of the cache of %s, %zu are "
+                          "locked by %zu leases: unlock some or raise %s",
+                          bytes, place->limit, place->name, locked, lade_leases_count(self->leases),
+                          place->setting);
 }
 
 static size_t
-s_locked_bytes(const lade_cache_t *self)
+s_locked_bytes(const lade_cache_t *self, const s_place_t *place)
 {
     size_t locked = 0;
     for (const s_entry_t *entry = self->entries; entry; entry = entry->next)
-        locked += entry->locks ? entry->bytes : 0;
+        locked += entry->place == place && entry->locks ? entry->bytes : 0;
     return locked;
+}
+
+// Evicts the least recently used that together are enough, and of those none that is not needed:
+// where a large one has to go, the small ones before it stay.
+static void
+s_make_room(lade_cache_t *self, s_place_t *place, size_t bytes, s_entry_t **list)
+{
+    size_t needed = place->held + bytes > place->limit ? place->held + bytes - place->limit : 0;
+    size_t sum = 0;
+    s_entry_t *last = NULL, *next;
+    while (sum < needed && (next = s_victim(self, place, last))) {
+        sum += next->bytes;
+        last = next;
+    }
+    for (s_entry_t *victim = s_victim(self, place, NULL); last && victim; victim = next) {
+        bool is_last = victim == last;
+        next = is_last ? NULL : s_victim(self, place, victim);
+        if (!victim->stale && sum >= needed + victim->bytes) {
+            sum -= victim->bytes;
+            continue;
+        }
+        s_evict(self, victim, list);
+    }
 }
 
 // Takes bytes off the limit for an entry, evicting into *list. What is being read cannot go, but
@@ -350,23 +397,23 @@ static lade_code_t
 s_reserve(lade_cache_t *self, s_entry_t *entry, size_t bytes, const lade_cache_request_t *request,
           s_entry_t **list, lade_error_t *error)
 {
+    s_place_t *place = entry->place;
     for (;;) {
-        size_t locked = s_locked_bytes(self);
-        if (bytes > self->limit ||
-            locked > self->limit - bytes) // before anything is evicted in vain
-            return s_refuse_room(self, bytes, locked, error);
-        s_entry_t *victim;
-        while (self->held + bytes > self->limit && (victim = s_victim(self)))
-            s_evict(self, victim, list);
-        if (self->held + bytes <= self->limit)
+        size_t locked = s_locked_bytes(self, place);
+        if (bytes > place->limit ||
+            locked > place->limit - bytes) // before anything is evicted in vain
+            return s_refuse_room(self, place, bytes, locked, error);
+        s_make_room(self, place, bytes, list);
+        if (place->held + bytes <= place->limit)
             break;
         lade_code_t code = s_wait(self, request, 0, bytes, error);
         if (code)
             return code;
     }
     entry->bytes = bytes;
-    self->held += bytes;
-    self->high_watermark = self->held > self->high_watermark ? self->held : self->high_watermark;
+    place->held += bytes;
+    place->high_watermark =
+        place->held > place->high_watermark ? place->held : place->high_watermark;
     return LADE_OK;
 }
 
@@ -390,10 +437,10 @@ s_on_step(void *arg, uint64_t bytes)
     return !reading->request->step || reading->request->step(reading->request->arg, bytes, total);
 }
 
-// Makes room and reads. The entry is in the table, being read.
+// Makes room and reads into host memory. The entry is in the table, being read.
 static lade_code_t
-s_read(lade_cache_t *self, s_entry_t *entry, const lade_cache_request_t *request,
-       lade_layout_t *layout, lade_region_t **region_p, lade_error_t *error)
+s_read_host(lade_cache_t *self, s_entry_t *entry, const lade_cache_request_t *request,
+            lade_layout_t *layout, lade_region_t **region_p, lade_error_t *error)
 {
     s_entry_t *evicted = NULL;
     pthread_mutex_lock(&self->lock);
@@ -410,6 +457,259 @@ s_read(lade_cache_t *self, s_entry_t *entry, const lade_cache_request_t *request
         lade_memory_put(self->memory, region_p);
     return code;
 }
+
+// ---------------------------------------------------------------------------------------------------
+// Devices
+
+// Bytes of the data, which is all that a device holds.
+static size_t
+s_data_bytes(const lade_segment_head_t *head)
+{
+    return head->length > head->data_at ? (size_t)(head->length - head->data_at) : 1;
+}
+
+// The same model as the request's in host memory, to be had without reading; NULL if there is none.
+static s_entry_t *
+s_find_on_host(const lade_cache_t *self, const s_entry_t *entry)
+{
+    lade_want_t want = entry->want;
+    strcpy(want.device, "cpu");
+    for (s_entry_t *other = self->entries; other; other = other->next)
+        if (other->state == S_READY && !other->stale && !strcmp(other->key, entry->key) &&
+            s_same_text(other->submodel, entry->submodel) && s_same_want(&other->want, &want) &&
+            s_unchanged(other, entry->stamps, entry->stamp_count))
+            return other;
+    return NULL;
+}
+
+// Takes room in host memory for what leaves a device, if nothing has to go for it and it is not
+// there yet.
+static bool
+s_reserve_demotion(lade_cache_t *self, const s_entry_t *entry)
+{
+    s_place_t *host = &self->places[0];
+    pthread_mutex_lock(&self->lock);
+    bool room = !s_find_on_host(self, entry) && entry->length <= host->limit &&
+                host->held <= host->limit - entry->length;
+    if (room) {
+        host->held += entry->length;
+        host->high_watermark =
+            host->held > host->high_watermark ? host->held : host->high_watermark;
+    }
+    pthread_mutex_unlock(&self->lock);
+    return room;
+}
+
+// Copies an entry's segment from its device. LADE_NO_MEMORY, or what the device says.
+static lade_code_t
+s_save(lade_cache_t *self, const s_entry_t *entry, lade_region_t **region_p, lade_error_t *error)
+{
+    const lade_segment_head_t *head = (const void *)entry->region->bytes;
+    lade_code_t code = lade_memory_get(self->memory, entry->length, region_p, error);
+    if (!code)
+        code = lade_memory_touch(*region_p, entry->length, error);
+    if (!code && head->length > head->data_at)
+        code = lade_vram_save(entry->place->device, &entry->block,
+                              (*region_p)->bytes + head->data_at, s_data_bytes(head), error);
+    if (code) {
+        lade_memory_put(self->memory, region_p);
+        return code;
+    }
+    memcpy((*region_p)->bytes, entry->region->bytes, head->data_at);
+    ((lade_segment_head_t *)(void *)(*region_p)->bytes)->generation = (*region_p)->generation;
+    (*region_p)->warm = entry->length > (*region_p)->warm ? entry->length : (*region_p)->warm;
+    return LADE_OK;
+}
+
+// Makes an evicted entry of a device one of host memory, back in the table; false if it is to be
+// released. Not under the lock.
+static bool
+s_demote(lade_cache_t *self, s_entry_t *entry)
+{
+    lade_error_t error = {0};
+    lade_region_t *region = NULL;
+    if (entry->stale || !entry->place->device || lade_vram_lost(entry->place->device) ||
+        !s_reserve_demotion(self, entry))
+        return false;
+    lade_code_t code = s_save(self, entry, &region, &error);
+    if (!code) {
+        lade_vram_free(entry->place->device, &entry->block);
+        lade_memory_put(self->memory, &entry->region);
+    }
+    pthread_mutex_lock(&self->lock);
+    if (!code) {
+        entry->place->demotions++;
+        entry->place = &self->places[0];
+        entry->region = region;
+        entry->bytes = entry->length;
+        strcpy(entry->want.device, "cpu");
+        entry->stale = s_find_on_host(self, entry) != NULL; // read again meanwhile
+        s_add(self, entry);
+        pthread_cond_broadcast(&self->changed);
+    } else
+        self->places[0].held -= entry->length;
+    pthread_mutex_unlock(&self->lock);
+    if (code)
+        lade_log(LADE_LOG_WARNING, "cache", "%s: not kept in host memory: %s", entry->key,
+                 error.message);
+    return !code;
+}
+
+// As s_release; what leaves a device goes into host memory if it can.
+static void
+s_release_evicted(lade_cache_t *self, s_entry_t *list)
+{
+    while (list) {
+        s_entry_t *next = list->next;
+        list->next = NULL;
+        if (!s_demote(self, list))
+            s_release(self, list);
+        list = next;
+    }
+}
+
+// A block for the entry, whose room is taken. What others of the machine take of the device is not
+// on our account, so there may be less than the limit says: then more goes, one after the other.
+static lade_code_t
+s_allocate(lade_cache_t *self, s_entry_t *entry, lade_error_t *error)
+{
+    for (;;) {
+        s_entry_t *evicted = NULL;
+        lade_code_t code =
+            lade_vram_allocate(entry->place->device, entry->bytes, &entry->block, error);
+        if (code != LADE_NO_VRAM)
+            return code;
+        pthread_mutex_lock(&self->lock);
+        s_entry_t *victim = s_victim(self, entry->place, NULL);
+        if (victim)
+            s_evict(self, victim, &evicted);
+        pthread_mutex_unlock(&self->lock);
+        if (!victim)
+            return code;
+        s_release_evicted(self, evicted);
+    }
+}
+
+// Fills the block from a copy in host memory. LADE_NOT_FOUND if there is none.
+static lade_code_t
+s_promote(lade_cache_t *self, s_entry_t *entry, s_reading_t *reading, lade_error_t *error)
+{
+    pthread_mutex_lock(&self->lock);
+    s_entry_t *host = s_find_on_host(self, entry);
+    if (host) {
+        host->locks++;
+        host->used = ++self->uses;
+    }
+    pthread_mutex_unlock(&self->lock);
+    if (!host)
+        return LADE_NOT_FOUND;
+    const lade_segment_head_t *head = (const void *)host->region->bytes;
+    lade_code_t code = LADE_OK;
+    if (head->length > head->data_at)
+        code =
+            lade_vram_copy(entry->place->device, &entry->block, host->region->bytes + head->data_at,
+                           s_data_bytes(head), self->threads, s_on_step, reading, error);
+    pthread_mutex_lock(&self->lock);
+    host->locks--;
+    entry->place->promotions += !code;
+    pthread_cond_broadcast(&self->changed);
+    pthread_mutex_unlock(&self->lock);
+    return code;
+}
+
+// What the device cannot read by itself (views, blocks of GGML) is loaded into host memory first.
+static lade_code_t
+s_promote_loaded(lade_cache_t *self, s_entry_t *entry, s_reading_t *reading, lade_error_t *error)
+{
+    lade_cache_answer_t answer;
+    lade_cache_request_t request = *reading->request;
+    strcpy(request.want.device, "cpu");
+    request.lock = true;
+    request.lease = NULL;
+    request.pid = getpid();
+    request.ttl_s = 0;
+    lade_code_t code = lade_cache_load(self, &request, &answer, error);
+    if (code)
+        return code;
+    code = s_promote(self, entry, reading, error);
+    lade_cache_unlock(self, answer.lease);
+    return code == LADE_NOT_FOUND
+               ? lade_error_set(error, LADE_CORRUPT,
+                                "a file of the model changed while it was read: load it again")
+               : code;
+}
+
+static lade_code_t
+s_fill_block(lade_cache_t *self, s_entry_t *entry, const lade_cache_request_t *request,
+             const lade_layout_t *layout, lade_error_t *error)
+{
+    s_reading_t reading = {self, entry, request};
+    lade_code_t code = s_promote(self, entry, &reading, error);
+    if (code != LADE_NOT_FOUND)
+        return code;
+    if (!lade_vram_can_read(layout))
+        return s_promote_loaded(self, entry, &reading, error);
+    return lade_vram_read(entry->place->device, &entry->block, layout, self->threads, self->check,
+                          s_on_step, &reading, error);
+}
+
+// Makes room and reads into a device; *region_p gets head and index.
+static lade_code_t
+s_read_device(lade_cache_t *self, s_entry_t *entry, const lade_cache_request_t *request,
+              lade_layout_t *layout, lade_region_t **region_p, lade_error_t *error)
+{
+    s_entry_t *evicted = NULL;
+    pthread_mutex_lock(&self->lock);
+    lade_code_t code =
+        s_reserve(self, entry, s_data_bytes(&layout->head), request, &evicted, error);
+    entry->total = layout->read_bytes;
+    pthread_mutex_unlock(&self->lock);
+    s_release_evicted(self, evicted);
+    if (!code)
+        code = s_allocate(self, entry, error);
+    if (!code)
+        code = lade_memory_get(self->memory, layout->head.data_at, region_p, error);
+    if (!code)
+        code = lade_memory_touch(*region_p, layout->head.data_at, error);
+    if (!code)
+        code = s_fill_block(self, entry, request, layout, error);
+    if (code == LADE_IO_ERROR)
+        (void)lade_vram_lost(entry->place->device); // says so, once
+    if (code) {
+        lade_vram_free(entry->place->device, &entry->block);
+        lade_memory_put(self->memory, region_p);
+        return code;
+    }
+    layout->head.generation = (*region_p)->generation;
+    lade_segment_write((*region_p)->bytes, &layout->head, &layout->index);
+    return LADE_OK;
+}
+
+static lade_code_t
+s_read(lade_cache_t *self, s_entry_t *entry, const lade_cache_request_t *request,
+       lade_layout_t *layout, lade_region_t **region_p, lade_error_t *error)
+{
+    return (entry->place->device ? s_read_device : s_read_host)(self, entry, request, layout,
+                                                                region_p, error);
+}
+
+// The place a request names, opened if it is a device.
+static lade_code_t
+s_find_place(lade_cache_t *self, const lade_cache_request_t *request, s_place_t **place_p,
+             lade_error_t *error)
+{
+    lade_vram_device_t *device = NULL;
+    lade_code_t code = LADE_OK;
+    if (strncmp(request->want.device, "cuda", 4) == 0)
+        code = self->vram ? lade_vram_find(self->vram, request->want.device, &device, error)
+                          : lade_error_set(error, LADE_NO_VRAM, "this load worker has no devices");
+    for (size_t i = 0; i < self->place_count; i++)
+        if (self->places[i].device == device)
+            *place_p = &self->places[i];
+    return code;
+}
+
+// ---------------------------------------------------------------------------------------------------
 
 // What was read is the model only if the files are still those that were looked at.
 static lade_code_t
@@ -436,8 +736,11 @@ s_fill(lade_cache_t *self, s_entry_t *entry, const lade_cache_request_t *request
                                         &request->want, request->allow_unsafe, error);
     if (!code)
         code = s_read(self, entry, request, &layout, &region, error);
-    if (!code && (code = s_check_unchanged(entry, files, error)))
+    if (!code && (code = s_check_unchanged(entry, files, error))) {
+        if (entry->place->device)
+            lade_vram_free(entry->place->device, &entry->block);
         lade_memory_put(self->memory, &region);
+    }
 
     pthread_mutex_lock(&self->lock);
     bool read = !code;
@@ -467,8 +770,9 @@ s_fill(lade_cache_t *self, s_entry_t *entry, const lade_cache_request_t *request
 // Finds the model ready (then it is answered), waits while another reads it, or leaves a new entry
 // in *entry_p for the caller to fill. Takes over *stamps_p in the last case.
 static lade_code_t
-s_find_or_add(lade_cache_t *self, const lade_cache_request_t *request, s_stamp_t **stamps_p,
-              size_t count, s_entry_t **entry_p, lade_cache_answer_t *answer, lade_error_t *error)
+s_find_or_add(lade_cache_t *self, const lade_cache_request_t *request, s_place_t *place,
+              s_stamp_t **stamps_p, size_t count, s_entry_t **entry_p, lade_cache_answer_t *answer,
+              lade_error_t *error)
 {
     *entry_p = NULL;
     for (;;) {
@@ -486,7 +790,7 @@ s_find_or_add(lade_cache_t *self, const lade_cache_request_t *request, s_stamp_t
             return s_grant(self, entry, request, answer, error);
         }
     }
-    *entry_p = s_entry_new(request, *stamps_p, count);
+    *entry_p = s_entry_new(request, place, *stamps_p, count);
     *stamps_p = NULL;
     s_add(self, *entry_p);
     return LADE_OK;
@@ -501,14 +805,17 @@ lade_cache_load(lade_cache_t *self, const lade_cache_request_t *request,
     lade_files_t files = {0};
     s_stamp_t *stamps = NULL;
     s_entry_t *entry = NULL;
+    s_place_t *place = NULL;
     *answer = (lade_cache_answer_t){0};
-    lade_code_t code = lade_loaders_files(self->loaders, request->record, request->submodel,
-                                          self->models_dir, &files, error);
+    lade_code_t code = s_find_place(self, request, &place, error);
+    if (!code)
+        code = lade_loaders_files(self->loaders, request->record, request->submodel,
+                                  self->models_dir, &files, error);
     if (!code)
         code = s_stamp(&files, &stamps, error);
     if (!code) {
         pthread_mutex_lock(&self->lock);
-        code = s_find_or_add(self, request, &stamps, files.count, &entry, answer, error);
+        code = s_find_or_add(self, request, place, &stamps, files.count, &entry, answer, error);
         pthread_mutex_unlock(&self->lock);
     }
     if (entry)
@@ -553,50 +860,73 @@ lade_cache_unload(lade_cache_t *self, const char *key, const char *submodel)
 static json_t *
 s_model_stats(const s_entry_t *entry)
 {
-    return json_pack("{s:s, s:s?, s:I, s:I, s:f, s:b}", "key", entry->key, "submodel",
-                     entry->submodel, "bytes", (json_int_t)entry->bytes, "locks",
-                     (json_int_t)entry->locks, "last_used", entry->last_used, "loading",
-                     entry->state == S_LOADING);
+    return json_pack("{s:s, s:s?, s:s, s:I, s:I, s:f, s:b}", "key", entry->key, "submodel",
+                     entry->submodel, "device", entry->place->name, "bytes",
+                     (json_int_t)entry->bytes, "locks", (json_int_t)entry->locks, "last_used",
+                     entry->last_used, "loading", entry->state == S_LOADING);
+}
+
+static json_t *
+s_device_stats(const s_place_t *place)
+{
+    json_t *stats =
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "bytes", (json_int_t)place->held, "limit_bytes",
+                  (json_int_t)place->limit, "evictions", (json_int_t)place->evictions, "demotions",
+                  (json_int_t)place->demotions, "promotions", (json_int_t)place->promotions,
+                  "high_watermark", (json_int_t)place->high_watermark);
+    return stats;
 }
 
 json_t *
 lade_cache_stats(lade_cache_t *self)
 {
-    json_t *models = json_array();
+    const s_place_t *host = &self->places[0];
+    json_t *models = json_array(), *devices = json_array();
     pthread_mutex_lock(&self->lock);
     for (const s_entry_t *entry = self->entries; entry && json_array_size(models) < S_MAX_LISTED;
          entry = entry->next)
         json_array_append_new(models, s_model_stats(entry));
+    for (size_t i = 1; i < self->place_count; i++)
+        json_array_append_new(devices, s_device_stats(&self->places[i]));
     json_t *stats =
-        json_pack("{s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I}", "bytes", (json_int_t)self->held,
-                  "limit_bytes", (json_int_t)self->limit, "pool_bytes",
+        json_pack("{s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:o}", "bytes",
+                  (json_int_t)host->held, "limit_bytes", (json_int_t)host->limit, "pool_bytes",
                   (json_int_t)lade_memory_idle(self->memory), "models", models, "hits",
                   (json_int_t)self->hits, "misses", (json_int_t)self->misses, "evictions",
-                  (json_int_t)self->evictions, "high_watermark", (json_int_t)self->high_watermark,
-                  "leases", (json_int_t)lade_leases_count(self->leases));
+                  (json_int_t)host->evictions, "high_watermark", (json_int_t)host->high_watermark,
+                  "leases", (json_int_t)lade_leases_count(self->leases), "devices", devices);
     pthread_mutex_unlock(&self->lock);
     json_object_set_new(stats, "io", lade_reader_stats());
     json_object_set_new(stats, "huge", lade_memory_stats());
+    for (size_t i = 1; i < self->place_count; i++) // asks the devices: not under the lock
+        lade_vram_stats(self->places[i].device, json_array_get(devices, i - 1));
+    const char *why = self->vram ? lade_vram_why(self->vram) : "";
+    json_object_set_new(stats, "no_device", *why ? json_string(why) : json_null());
     return stats;
 }
 
 static lade_code_t
-s_attach(void *arg, const char *lease, int *fd_p, uint64_t *length_p, uint64_t *id_p,
-         lade_error_t *error)
+s_attach(void *arg, const char *lease, int *fd_p, uint64_t *length_p, lade_share_t *share,
+         uint64_t *id_p, lade_error_t *error)
 {
     lade_cache_t *self = arg;
     uint64_t id = s_lease_id(self, lease);
+    lade_code_t code = LADE_OK;
     pthread_mutex_lock(&self->lock);
     s_entry_t *entry = id ? lade_leases_find(self->leases, id) : NULL;
-    if (entry && lade_leases_attach(self->leases, id)) {
+    if (!entry)
+        code = lade_error_set(error, LADE_STALE_LEASE,
+                              "the lease %.100s is over: load the model again", lease);
+    else if (entry->place->device)
+        code = lade_vram_share(entry->place->device, &entry->block, share, error);
+    if (!code && lade_leases_attach(self->leases, id)) {
+        const lade_segment_head_t *head = (const void *)entry->region->bytes;
         *fd_p = entry->region->fd; // stays while the entry is locked
-        *length_p = entry->length;
+        *length_p = entry->place->device ? head->data_at : entry->length;
         *id_p = id;
     }
     pthread_mutex_unlock(&self->lock);
-    return entry ? LADE_OK
-                 : lade_error_set(error, LADE_STALE_LEASE,
-                                  "the lease %.100s is over: load the model again", lease);
+    return code;
 }
 
 static void
@@ -621,6 +951,31 @@ s_init_lock(lade_cache_t *self)
     pthread_condattr_destroy(&attributes);
 }
 
+// The host and the devices.
+static void
+s_make_places(lade_cache_t *self, const lade_cache_options_t *options)
+{
+    size_t devices = options->vram ? lade_vram_count(options->vram) : 0;
+    self->vram = options->vram;
+    self->places = calloc(devices + 1, sizeof *self->places);
+    if (!self->places)
+        abort();
+    self->places[0] =
+        (s_place_t){.name = "cpu",
+                    .setting = "load.cache_mb",
+                    .refusal = LADE_NO_MEMORY,
+                    .limit = options->limit ? options->limit : lade_memory_machine_bytes() / 2};
+    for (size_t i = 0; i < devices; i++) {
+        lade_vram_device_t *device = lade_vram_get(self->vram, i);
+        self->places[i + 1] = (s_place_t){.device = device,
+                                          .name = lade_vram_name(device),
+                                          .setting = "load.vram_mb or lower load.working_mb",
+                                          .refusal = LADE_NO_VRAM,
+                                          .limit = lade_vram_limit(device)};
+    }
+    self->place_count = devices + 1;
+}
+
 lade_code_t
 lade_cache_new(const lade_cache_options_t *options, lade_cache_t **self_p, lade_error_t *error)
 {
@@ -635,9 +990,11 @@ lade_cache_new(const lade_cache_options_t *options, lade_cache_t **self_p, lade_
         abort();
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     self->loaders = loaders;
-    self->limit = options->limit ? options->limit : lade_memory_machine_bytes() / 2;
+    self->check = options->check;
+    s_make_places(self, options);
     self->threads = options->threads ? options->threads : cores > 0 ? (size_t)cores : 1;
-    self->memory = lade_memory_new(self->limit, options->pool ? options->pool : self->limit);
+    size_t limit = self->places[0].limit;
+    self->memory = lade_memory_new(limit, options->pool ? options->pool : limit);
     s_init_lock(self);
     self->leases = lade_leases_new(&self->lock, s_on_ended, self);
     *self_p = self;
@@ -652,7 +1009,9 @@ lade_cache_destroy(lade_cache_t **self_p)
         return;
     lade_leases_destroy(&self->leases);
     s_release(self, self->entries);
+    lade_vram_destroy(&self->vram);
     lade_memory_destroy(&self->memory);
+    free(self->places);
     lade_loaders_destroy(&self->loaders);
     pthread_cond_destroy(&self->changed);
     pthread_mutex_destroy(&self->lock);

@@ -1,4 +1,8 @@
-// The models held in host memory: each is one segment, read once and shared.
+// The models held, in host memory and on devices: each is one segment, read once and shared.
+//
+// A model on a device has its head and index in host memory, and its data in a block whose first
+// byte is that at data_at. What makes room on a device goes into host memory if there is room
+// without anything else going, and comes back from there.
 //
 // Who asks for a model that is here gets it; who asks for one that is being read waits for that;
 // else it is read, and the least recently used ones that nobody has locked make room. Knows nothing
@@ -10,6 +14,7 @@
 #include "workers/gpu/attach.h"
 #include "workers/gpu/layout.h"
 #include "workers/gpu/loaders.h"
+#include "workers/gpu/vram.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -26,6 +31,8 @@ typedef struct {
     size_t pool;               // bytes of pages kept after eviction, within limit; 0: as many
     size_t threads;            // that read one model; 0: one a core
     const lade_loader_t *rows; // ended by one of NULLs
+    lade_vram_t *vram;         // the devices; NULL: none. The cache's from then on
+    bool check;                // weights with channels last are checked on the device
 } lade_cache_options_t;
 
 typedef struct {
@@ -49,7 +56,8 @@ typedef struct {
 typedef struct {
     uint64_t id;   // of the segment, its generation
     size_t bytes;  // of the segment
-    char path[64]; // opens it, for processes of the same user, as long as the lease lives
+    char path[64]; // opens it, for processes of the same user, as long as the lease lives; "" for
+                   // one on a device
     char precision[16];
     bool unsafe;     // it was allowed
     char lease[256]; // "" without lock
@@ -77,7 +85,9 @@ size_t lade_cache_unload(lade_cache_t *self, const char *key, const char *submod
 
 // {"bytes", "limit_bytes", "pool_bytes", "models": [{"key", "submodel", "bytes", "locks",
 // "last_used"}], "hits", "misses", "evictions", "high_watermark", "leases", "io":
-// lade_reader_stats, "huge": lade_memory_stats}; yours.
+// lade_reader_stats, "huge": lade_memory_stats, "devices": [{"name",
+// "model", "bytes", "limit_bytes", "total_bytes", "free_bytes", "evictions", "demotions",
+// "promotions", "high_watermark", "lost", …}], "no_device": why or null}; yours.
 json_t *lade_cache_stats(lade_cache_t *self);
 
 // What an attach server serves with a cache as its arg.

@@ -107,7 +107,8 @@ s_load_result(const lade_loadwork_t *self, const lade_cache_request_t *request,
     json_object_set_new(result, "key", s_text(request->key));
     json_object_set_new(result, "submodel", s_text(request->submodel));
     json_object_set_new(result, "config", json_deep_copy(request->record));
-    json_object_set_new(result, "location", json_string("host"));
+    json_object_set_new(result, "location",
+                        json_string(strcmp(request->want.device, "cpu") ? "vram" : "host"));
     json_object_set_new(result, "precision", json_string(answer->precision));
     json_object_set_new(result, "layout",
                         json_string(request->want.channels_last ? "channels_last" : "stored"));
@@ -243,6 +244,8 @@ lade_loadwork_open(lade_loadwork_t *self, const char *name, lade_error_t *error)
         .pool = (size_t)config->pool_mb << 20,
         .threads = (size_t)config->read_threads,
         .rows = lade_loaders_host,
+        .vram = lade_vram_new((size_t)config->vram_mb << 20, (size_t)config->working_mb << 20),
+        .check = config->check_weights,
     };
     self->name = strdup(name);
     if (!self->name)
@@ -252,7 +255,9 @@ lade_loadwork_open(lade_loadwork_t *self, const char *name, lade_error_t *error)
         code = lade_memory_choose(config->load_huge, error);
     if (!code)
         code = lade_cache_new(&options, &self->cache, error);
-    if (!code)
+    if (code)
+        lade_vram_destroy(&options.vram);
+    else
         code = lade_attach_new(config->data, &lade_cache_attach_ops, self->cache, &self->attach,
                                error);
     return code;
