@@ -466,11 +466,14 @@ s_import_memfd(const lade_share_t *share, lade_import_t *import, lade_error_t *e
     if (fstat(share->fd, &status) || status.st_size < 0 || (uint64_t)status.st_size < share->bytes)
         return lade_error_set(error, LADE_CORRUPT,
                               "the segment's data is not as long as the load worker says");
-    void *bytes = mmap(NULL, share->bytes, PROT_READ, MAP_SHARED, share->fd, 0);
+    uint64_t page =
+        status.st_blksize > LADE_SEGMENT_PAGE ? (uint64_t)status.st_blksize : LADE_SEGMENT_PAGE;
+    uint64_t mapped = (share->bytes + page - 1) / page * page; // as in s_map
+    void *bytes = mmap(NULL, mapped, PROT_READ, MAP_SHARED, share->fd, 0);
     if (bytes == MAP_FAILED)
         return lade_error_errno(error, errno, "cannot map a segment's data");
     *import = (lade_import_t){
-        .own = bytes, .bytes = share->bytes, .address = (uint64_t)(uintptr_t)bytes, .device = -1};
+        .own = bytes, .bytes = mapped, .address = (uint64_t)(uintptr_t)bytes, .device = -1};
     return LADE_OK;
 }
 
