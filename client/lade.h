@@ -524,7 +524,7 @@ lade_code_t lade_load_by_attr(lade_t *self, const char *name, const char *base, 
                               lade_error_t *error);
 
 const char *lade_model_config(const lade_model_t *self);    // the record as JSON
-const char *lade_model_location(const lade_model_t *self);  // "host" or "vram"
+const char *lade_model_location(const lade_model_t *self);  // "host" or "cuda:N"
 const char *lade_model_precision(const lade_model_t *self); // of most bytes: "float16", …
 const char *lade_model_metadata(lade_model_t *self);        // of the files, as JSON
 size_t lade_model_bytes(const lade_model_t *self);

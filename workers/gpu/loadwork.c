@@ -107,8 +107,9 @@ s_load_result(const lade_loadwork_t *self, const lade_cache_request_t *request,
     json_object_set_new(result, "key", s_text(request->key));
     json_object_set_new(result, "submodel", s_text(request->submodel));
     json_object_set_new(result, "config", json_deep_copy(request->record));
-    json_object_set_new(result, "location",
-                        json_string(strcmp(request->want.device, "cpu") ? "vram" : "host"));
+    json_object_set_new(
+        result, "location",
+        json_string(strcmp(request->want.device, "cpu") ? request->want.device : "host"));
     json_object_set_new(result, "precision", json_string(answer->precision));
     json_object_set_new(result, "layout",
                         json_string(request->want.channels_last ? "channels_last" : "stored"));
