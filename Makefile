@@ -28,6 +28,7 @@ obj     = $(patsubst %.c,$O/obj/%.o,$(1))
 common  := $(call obj,$(call src,common common/formats common/identify)) $O/obj/gen/families_data.o
 worker  := $(call obj,$(call src,workers/worker))
 liblade := $(call obj,$(call src,client))
+convert := $O/obj/gen/convert_data.o
 
 programs := $O/lade $O/lade-broker $O/lade-download $O/lade-install $O/lade-gpu
 libs     := $O/liblade.so.0 $O/liblade.a
@@ -72,7 +73,7 @@ endef
 #                        name            room               other rooms  packages
 $(eval $(call program,   lade-broker,    broker,            ,            lmdb))
 $(eval $(call program,   lade-download,  workers/download,  $(worker),   libcurl))
-$(eval $(call program,   lade-install,   workers/install,   $(worker),   libcurl))
+$(eval $(call program,   lade-install,   workers/install,   $(worker) $(convert), libcurl))
 $(eval $(call program,   lade-gpu,       workers/gpu,       $(worker),   ))
 $(eval $(call program,   lade,           client/cli,        $(liblade),  ))
 $(eval $(call room_tests,workers/worker, $(worker)))
@@ -104,12 +105,14 @@ $O/obj/workers/gpu/cuda/%.o: workers/gpu/cuda/%.cu
 	$(call say,NVCC)
 	$(Q)$(NVCC) -std=c++17 -O2 -I. -Xcompiler -fPIC,-fvisibility=hidden $(CUDA_ARCH) -MMD -MP -c -o $@ $<
 
-# The shipped families are compiled in, so that a bare binary identifies models.
+# The shipped families and conversions are compiled in, so that a bare binary knows models.
 $O/gen/families_data.c: scripts/embed $(wildcard configs/families/*.yaml)
+$O/gen/convert_data.c: scripts/embed $(wildcard configs/convert/*.yaml)
+$O/gen/%_data.c:
 	$(folder)
 	$(call say,GEN )
-	$(Q)scripts/embed lade_families_data $(filter %.yaml,$^) > $@.tmp && mv $@.tmp $@
-$O/obj/gen/families_data.o: $O/gen/families_data.c
+	$(Q)scripts/embed lade_$*_data $(filter %.yaml,$^) > $@.tmp && mv $@.tmp $@
+$O/obj/gen/%_data.o: $O/gen/%_data.c
 	$(folder)
 	$(call say,CC  )
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
@@ -156,7 +159,7 @@ $O/fuzz/%_fuzz: $O/obj/tests/fuzz/%_fuzz.o $(call obj,$(call src,broker)) $(comm
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include \
-	  $(DESTDIR)$(PREFIX)/share/lade/families
+	  $(DESTDIR)$(PREFIX)/share/lade/families $(DESTDIR)$(PREFIX)/share/lade/convert
 	install -m 755 $(programs) $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $O/liblade.so.0 $(DESTDIR)$(PREFIX)/lib
 	ln -sf liblade.so.0 $(DESTDIR)$(PREFIX)/lib/liblade.so
@@ -167,6 +170,7 @@ install: all
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/lade/examples client/examples/*
 	install -m 644 configs/lade.yaml $(DESTDIR)$(PREFIX)/share/lade
 	install -m 644 configs/families/*.yaml $(DESTDIR)$(PREFIX)/share/lade/families
+	install -m 644 configs/convert/*.yaml $(DESTDIR)$(PREFIX)/share/lade/convert
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' client/lade.pc.in \
 	  > $(DESTDIR)$(PREFIX)/lib/pkgconfig/lade.pc
 

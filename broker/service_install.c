@@ -445,6 +445,41 @@ s_clear_cache(lade_call_t *call, lade_error_t *error)
     return s_cache_op(call, "clear", error);
 }
 
+// A model's checkpoint becomes a folder of diffusers; the answer is where it is.
+static lade_code_t
+s_convert(lade_call_t *call, lade_error_t *error)
+{
+    json_t *record = NULL;
+    char *key, *dest = lade_wire_strdup(call->args, "dest");
+    lade_code_t code = lade_call_need_text(call, "key", &key, error);
+    if (!code)
+        code = lade_records_get(call->broker->records, key, &record, error);
+    if (!code && dest && *dest != '/')
+        code = lade_error_set(error, LADE_VALUE_ERROR,
+                              "dest: '%.200s' is not absolute, and means nothing to a worker in "
+                              "another folder",
+                              dest);
+    if (!code) {
+        lade_buf_t spec = LADE_BUF(SIZE_MAX / 2);
+        lade_put_map(&spec, 2 + (dest != NULL));
+        LADE_PUT_KEY(&spec, "key");
+        lade_put_str(&spec, key);
+        LADE_PUT_KEY(&spec, "record");
+        lade_wire_from_json(record, &spec, NULL);
+        if (dest) {
+            LADE_PUT_KEY(&spec, "dest");
+            lade_put_str(&spec, dest);
+        }
+        lade_submission_t submission = {
+            .kind = "convert", .source = key, .packed_spec = {spec.data, spec.len}};
+        code = lade_call_submit_wait(call, &submission, lade_call_ended_path, error);
+    }
+    json_decref(record);
+    free(dest);
+    free(key);
+    return code;
+}
+
 static const lade_op_t s_ops[] = {
     // clang-format off
     {"heuristic_import",       s_heuristic_import},
@@ -454,6 +489,7 @@ static const lade_op_t s_ops[] = {
     {"download_and_cache",     s_download_and_cache},
     {"list_cache",             s_list_cache},
     {"clear_cache",            s_clear_cache},
+    {"convert",                s_convert},
     {"list_jobs",              s_list_jobs},
     {"get_job_by_id",          s_get_job_by_id},
     {"get_job_by_source",      s_get_job_by_source},

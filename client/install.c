@@ -160,6 +160,16 @@ lade_installer_download_and_cache(lade_t *self, const char *source, const char *
     return s_call_text(self, "download_and_cache", args, path_p, error);
 }
 
+lade_code_t
+lade_installer_convert(lade_t *self, const char *key, const char *dest, double timeout_s,
+                       char **path_p, lade_error_t *error)
+{
+    json_t *args = json_pack("{s:f}", "timeout_s", timeout_s);
+    s_set(args, "key", key);
+    s_set(args, "dest", dest);
+    return s_call_text(self, "convert", args, path_p, error);
+}
+
 // ---------------------------------------------------------------------------------------------------
 // Removing
 

@@ -168,6 +168,14 @@ lade_code_t lade_installer_download_and_cache(lade_t *self, const char *source,
                                               const char *access_token, double timeout_s,
                                               char **path_p, lade_error_t *error);
 
+// Makes a folder of diffusers of a model that is a single-file checkpoint: in the cache of
+// converted copies (dest NULL), where it stays until the cache is full and others were asked for
+// since, or at dest, an absolute path that is not there. *path_p is where it is. Nothing is done
+// again as long as neither the record nor its file changed. LADE_NOT_IMPLEMENTED for what there is
+// no conversion for.
+lade_code_t lade_installer_convert(lade_t *self, const char *key, const char *dest,
+                                   double timeout_s, char **path_p, lade_error_t *error);
+
 // Makes records of the models below a folder that have none, where they lie or (install) of copies
 // in the models folder; *keys_p is a JSON array of their keys. What is no model lade knows stops
 // nothing: jobs.get on the job tells of it.

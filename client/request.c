@@ -70,6 +70,7 @@ static const struct {
     {"install",  "register_path",          S_TOKEN},
     {"install",  "install_path",           S_TOKEN},
     {"install",  "download_and_cache",     S_TOKEN},
+    {"install",  "convert",                S_TOKEN},
     {"install",  "scan_directory",         S_TOKEN},
     {"install",  "sync_to_config",         S_TOKEN},
     {"install",  "verify",                 S_TOKEN},

@@ -40,9 +40,9 @@ typedef struct {
     char *netrc; // "" or a path
     lade_remote_tokens_t remote_tokens;
 
-    int64_t install_slots, file_cache_mb;
+    int64_t install_slots, file_cache_mb, convert_cache_mb;
     char *hash; // imohash, sha256, none
-    char *families_dir;
+    char *families_dir, *convert_dir;
     int64_t max_header_mb;
     char *autoimport_dir; // "" or absolute: its models are registered by a sync
     char *hub_endpoint, *hub_token, *hub_token_file, *hub_cache;

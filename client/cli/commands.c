@@ -141,6 +141,11 @@ static const lade_option_t s_load[] = {
     {"--timeout", "SECONDS", LADE_ARG_REAL, false, 0, 1e9, "give up after that time (never)", 0},
     {0},
 };
+static const lade_option_t s_convert[] = {
+    {"--dest",    "DIR",     LADE_ARG_TEXT, false, 0, 0, "a folder that is not there yet; without, in the cache of converted copies", 0},
+    {"--timeout", "SECONDS", LADE_ARG_REAL, false, 0, 1e9, "give up after that time (never)", 0},
+    {0},
+};
 static const lade_option_t s_unload[] = {SUBMODEL, {0}};
 static const lade_option_t s_watch[] = {
     {"--since",   "SEQ",     LADE_ARG_NUMBER, false, 0, 9e15, "first what was journaled after that number; 0: all there is", 0},
@@ -235,6 +240,8 @@ static const lade_command_t s_commands[] = {
     {"retry", "ID…|--all", "put failed, dead or cancelled jobs back", 0, S_MANY, s_change, lade_cmd_jobs_change, NULL},
     {"prune", "[ID…]", "forget ended jobs", 0, S_MANY, s_prune, lade_cmd_jobs_prune, NULL},
     {"load", "KEY", "load a model into memory, and list its tensors", 1, 1, s_load, lade_cmd_load_run, NULL},
+    {"convert", "KEY", "make a diffusers folder of a single-file checkpoint, and print where it is", 1, 1, s_convert, lade_cmd_convert_run,
+        "Nothing is done again as long as neither the record nor its file changed. Loading a part of a checkpoint does it by itself."},
     {"unload", "[KEY]", "free the memory of a model, or of all that nobody has locked", 0, 1, s_unload, lade_cmd_load_unload, NULL},
     {"cache", "", "what is in memory, or in the cache of fetched files", 0, 0, s_cache, lade_cmd_load_cache, NULL},
     {"watch", "[PREFIX…]", "events as they happen", 0, 60, s_watch, lade_cmd_watch_run,

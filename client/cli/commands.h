@@ -29,6 +29,8 @@ lade_code_t lade_cmd_install_run(lade_cli_t *cli, lade_error_t *error);
 lade_code_t lade_cmd_filecache_fetch(lade_cli_t *cli, lade_error_t *error);
 lade_code_t lade_cmd_filecache_show(lade_cli_t *cli, lade_error_t *error);
 
+lade_code_t lade_cmd_convert_run(lade_cli_t *cli, lade_error_t *error);
+
 lade_code_t lade_cmd_scan_run(lade_cli_t *cli, lade_error_t *error);
 // scan --check
 lade_code_t lade_cmd_check_run(lade_cli_t *cli, lade_error_t *error);

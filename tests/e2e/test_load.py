@@ -5,7 +5,7 @@ import os
 import subprocess
 
 from lib import samples, weights
-from lib.world import BUILD, ROOT, LadeError, World
+from lib.world import BUILD, ROOT, LadeError, World, sanitizer_environment
 
 LIMIT_S = 120
 
@@ -35,15 +35,6 @@ class Holder:
     def kill(self):
         self.popen.kill()
         self.popen.wait()
-
-
-def sanitizer_environment():
-    """A liblade with a sanitizer in it needs that sanitizer loaded first."""
-    needs = subprocess.run(["ldd", os.path.join(BUILD, "liblade.so.0")], stdout=subprocess.PIPE, text=True, check=False)
-    for line in needs.stdout.splitlines():
-        if "libasan" in line:
-            return {"LD_PRELOAD": line.split("=>")[1].split()[0], "ASAN_OPTIONS": "detect_leaks=0"}
-    return {}
 
 
 def expected(path):

@@ -14,7 +14,7 @@ OPS = {
              "model_info_by_name version",
     "jobs": "submit get list cancel pause start retry purge wait why",
     "install": "heuristic_import import_model list_jobs get_job_by_id get_job_by_source cancel_job prune_jobs wait_for_job "
-               "wait_for_installs unregister delete register_path install_path unconditionally_delete download_and_cache list_cache clear_cache "
+               "wait_for_installs unregister delete register_path install_path unconditionally_delete download_and_cache list_cache clear_cache convert "
                "scan_directory sync_to_config verify metadata",
     "download": "create_download_job submit_download_job list_jobs id_to_job start_job pause_job cancel_job start_all_jobs "
                 "pause_all_jobs cancel_all_jobs prune_jobs wait_for_job join",

@@ -48,6 +48,15 @@ def environment(home, **more):
     return keep
 
 
+def sanitizer_environment():
+    """A liblade with a sanitizer in it needs that sanitizer loaded first."""
+    needs = subprocess.run(["ldd", os.path.join(BUILD, "liblade.so.0")], stdout=subprocess.PIPE, text=True, check=False)
+    for line in needs.stdout.splitlines():
+        if "libasan" in line:
+            return {"LD_PRELOAD": line.split("=>")[1].split()[0], "ASAN_OPTIONS": "detect_leaks=0"}
+    return {}
+
+
 class Process:
     """A program of ours, its log, and what its end was."""
 

@@ -3,6 +3,7 @@
 #include "workers/gpu/loadwork.h"
 
 #include "common/wire.h"
+#include "workers/gpu/checkpoint.h"
 #include "workers/gpu/memory.h"
 #include "workers/gpu/reader.h"
 
@@ -122,14 +123,43 @@ s_load_result(const lade_loadwork_t *self, const lade_cache_request_t *request,
     return result;
 }
 
+static int64_t
+s_rounds(const lade_task_t *task)
+{
+    return lade_json_int(lade_task_state(task), "rounds", 0);
+}
+
+// The record of the converted copy that a part of a checkpoint is loaded from; NULL if that has to
+// be made first: the jobs that do are then the task's data.
+static lade_code_t
+s_converted(lade_loadwork_t *self, lade_task_t *task, json_t **copy_p, lade_error_t *error)
+{
+    json_t *jobs = NULL;
+    lade_code_t code = lade_checkpoint_find(
+        self->config->models_dir, json_object_get(lade_task_spec(task), "config"),
+        lade_task_children(task), s_rounds(task), copy_p, &jobs, error);
+    lade_task_set_data(task, jobs);
+    return code;
+}
+
 static lade_code_t
 s_load(lade_loadwork_t *self, lade_task_t *task, json_t **result_p, lade_error_t *error)
 {
     lade_cache_answer_t answer;
     lade_cache_request_t request = {.step = s_on_step, .arg = task};
+    const json_t *record = NULL; // as it was asked for
+    json_t *copy = NULL;
     lade_code_t code = s_read_spec(lade_task_spec(task), &request, error);
+    if (!code && lade_checkpoint_is(record = request.record, request.submodel)) {
+        code = s_converted(self, task, &copy, error);
+        if (!code && !copy)
+            return LADE_OK; // it waits
+        request.record = copy;
+    }
     if (!code)
         code = lade_cache_load(self->cache, &request, &answer, error);
+    request.record = record;
+    json_decref(copy);
     if (code)
         return code;
     if (lade_task_stop(task) != LADE_STOP_NONE) { // nobody would learn of the lease
@@ -186,6 +216,13 @@ s_run(void *arg, lade_task_t *task)
     lade_error_t error = {0};
     json_t *result = NULL;
     lade_code_t code = s_find_kind(lade_task_kind(task))->run(self, task, &result, &error);
+    json_t *jobs = lade_task_data(task); // a load that waits for a conversion
+    if (!code && jobs) {
+        int64_t rounds = s_rounds(task) + 1;
+        lade_task_await(&task, json_pack("{s:I}", "rounds", (json_int_t)rounds), jobs, NULL, 0,
+                        NULL);
+        return;
+    }
     if (!code) {
         lade_task_done(&task, result, NULL);
         return;

@@ -6,6 +6,7 @@
 #include "common/wire.h"
 #include "workers/install/api.h"
 #include "workers/install/cache.h"
+#include "workers/install/convert_job.h"
 #include "workers/install/install.h"
 #include "workers/install/metadata.h"
 #include "workers/install/place.h"
@@ -14,6 +15,7 @@
 #include "workers/install/verify.h"
 
 #include <czmq.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,9 +24,11 @@
 struct lade_installer {
     const lade_config_t *config;
     lade_identify_t *identify; // shared by the threads, which only read it
+    lade_convert_rules_t *conversions;
     lade_refused_t *refused;
     lade_pool_t *pool;
     zactor_t *tidy;
+    zactor_t *trim; // where nothing converted is kept
 };
 
 static const struct {
@@ -39,10 +43,11 @@ static const struct {
     {"verify",   lade_verify_step},
     {"metadata", lade_metadata_step},
     {"cache",    lade_cache_step},
+    {"convert",  lade_convert_job_step},
     // clang-format on
 };
-static const char *const s_kind_names[] = {"install", "delete",   "discard", "scan",
-                                           "verify",  "metadata", "cache",   NULL};
+static const char *const s_kind_names[] = {"install",  "delete", "discard", "scan", "verify",
+                                           "metadata", "cache",  "convert", NULL};
 _Static_assert(sizeof s_kinds / sizeof *s_kinds + 1 == sizeof s_kind_names / sizeof *s_kind_names,
                "each kind is told to the broker");
 
@@ -112,6 +117,7 @@ s_run(void *arg, lade_task_t *task)
     lade_stage_t job = {.config = self->config,
                         .identify = s_identify,
                         .rules = self->identify,
+                        .conversions = self->conversions,
                         .refused = self->refused,
                         .id = lade_task_id(task),
                         .attempt = lade_task_attempt(task),
@@ -200,6 +206,26 @@ s_ended(void *arg, int64_t job, const char *status)
     zsock_send(zactor_sock(self->tidy), "8i", (uint64_t)job, failed);
 }
 
+// ---------------------------------------------------------------------------------------------------
+// Converted copies that nobody asks for any more
+
+enum { S_TRIM_MS = 20000 };
+
+// An actor that looks now and then: no job may come after the last use.
+static void
+s_trim(zsock_t *pipe, void *arg)
+{
+    const lade_installer_t *self = arg;
+    char *word;
+    zsock_signal(pipe, 0);
+    zsock_set_rcvtimeo(pipe, S_TRIM_MS);
+    while (!(word = zstr_recv(pipe)) && errno == EAGAIN) // anything that is said ends it
+        lade_convert_job_trim(self->config, NULL);
+    zstr_free(&word);
+}
+
+// ---------------------------------------------------------------------------------------------------
+
 const lade_worker_ops_t lade_installer_ops = {.name = "install",
                                               .kinds = s_kind_names,
                                               .start = s_start,
@@ -217,12 +243,17 @@ lade_installer_new(const lade_config_t *config, lade_installer_t **self_p, lade_
         return lade_error_set(error, LADE_NO_MEMORY, "no memory for the worker");
     self->config = config;
     lade_code_t code = lade_identify_by_config(config, &self->identify, error);
+    if (!code)
+        code = lade_convert_rules_new(config->convert_dir, &self->conversions, error);
     if (code) {
         lade_installer_destroy(&self);
         return code;
     }
     lade_api_open();
     lade_place_sweep(config->models_dir);
+    lade_convert_job_trim(config, self->conversions);
+    if (!config->convert_cache_mb)
+        self->trim = zactor_new(s_trim, self);
     self->refused = lade_refused_new();
     self->pool = lade_pool_new((size_t)config->install_slots, s_run, self);
     *self_p = self;
@@ -243,7 +274,9 @@ lade_installer_destroy(lade_installer_t **self_p)
         zsock_send(zactor_sock(self->tidy), "8i", (uint64_t)0, 0);
         zactor_destroy(&self->tidy);
     }
+    zactor_destroy(&self->trim); // says $TERM
     lade_identify_destroy(&self->identify);
+    lade_convert_rules_destroy(&self->conversions);
     lade_refused_destroy(&self->refused);
     free(self);
     *self_p = NULL;

@@ -4,6 +4,7 @@
 #include "common/log.h"
 #include "common/path.h"
 #include "common/wire.h"
+#include "workers/install/convert_job.h"
 #include "workers/install/equal.h"
 #include "workers/install/place.h"
 
@@ -125,6 +126,7 @@ lade_remove_step(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *e
             code = s_remove_files(job, path, ours, &removed, error);
     }
     if (!code) {
+        lade_convert_job_forget(job->config, key);
         answer->result = json_pack("{s:s, s:o, s:b}", "key", key, "path", json_string_nocheck(path),
                                    "removed", removed);
         answer->effects = json_pack("[{s:s, s:s}]", "op", "del_model", "key", key);

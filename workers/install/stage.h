@@ -5,6 +5,7 @@
 
 #include "common/config.h"
 #include "common/error.h"
+#include "workers/install/convert_rules.h"
 #include "workers/install/refused.h"
 #include "workers/worker/worker.h"
 
@@ -18,6 +19,7 @@ typedef struct {
     lade_code_t (*identify)(const void *rules, const char *path, const json_t *overrides,
                             json_t **found_p, lade_error_t *error);
     const void *rules;
+    const lade_convert_rules_t *conversions;
     lade_refused_t *refused; // files known to be no models; NULL: none are remembered
     int64_t id, attempt, failures;
     const char *source;
