@@ -145,13 +145,6 @@ s_run(void *arg, lade_task_t *task)
     s_answer(task, &answer, code, &error);
 }
 
-static void
-s_start(void *arg, lade_task_t *task)
-{
-    lade_installer_t *self = arg;
-    lade_pool_add(self->pool, task);
-}
-
 // ---------------------------------------------------------------------------------------------------
 // What ended jobs left on the disk
 
@@ -226,6 +219,15 @@ s_trim(zsock_t *pipe, void *arg)
 
 // ---------------------------------------------------------------------------------------------------
 
+static void
+s_start(void *arg, lade_task_t *task)
+{
+    lade_installer_t *self = arg;
+    if (!self->config->convert_cache_mb && !self->trim) // made here for the signals, as s_tidy is
+        self->trim = zactor_new(s_trim, self);
+    lade_pool_add(self->pool, task);
+}
+
 const lade_worker_ops_t lade_installer_ops = {.name = "install",
                                               .kinds = s_kind_names,
                                               .start = s_start,
@@ -252,8 +254,6 @@ lade_installer_new(const lade_config_t *config, lade_installer_t **self_p, lade_
     lade_api_open();
     lade_place_sweep(config->models_dir);
     lade_convert_job_trim(config, self->conversions);
-    if (!config->convert_cache_mb)
-        self->trim = zactor_new(s_trim, self);
     self->refused = lade_refused_new();
     self->pool = lade_pool_new((size_t)config->install_slots, s_run, self);
     *self_p = self;
