@@ -19,7 +19,7 @@ enum {
     S_MAX_LIST = 64,           // elements of an array that is kept whole
     S_MAX_FIRST = 3,           // elements of a longer one that are
     S_MAX_DEPTH = 4,           // arrays in arrays
-    S_MAX_ELEMENTS = 1 << 22,  // texts and arrays in arrays, over all: each has to be passed
+    S_MAX_ELEMENTS = 1 << 21,  // texts passed one by one, over all; an array in an array is four
     S_MAX_KEPT = 1 << 16,      // elements kept, over all
     S_MAX_KEPT_TEXT = 1 << 23, // bytes of text kept, over all
     S_ALIGNMENT = 32,
@@ -310,7 +310,8 @@ s_elements(s_walk_t *walk, s_type_t type, uint64_t count, uint64_t kept, int dep
         return code;
     if (s_types[type].size)
         return lade_window_skip(walk->window, (count - i) * s_types[type].size, walk->error);
-    walk->passed += count - i < S_MAX_ELEMENTS ? count - i : S_MAX_ELEMENTS;
+    uint64_t passed = count - i < S_MAX_ELEMENTS ? count - i : S_MAX_ELEMENTS;
+    walk->passed += passed * (type == S_ARRAY ? 4 : 1);
     if (walk->passed >= S_MAX_ELEMENTS)
         return s_fail(walk, LADE_TOO_LARGE, "its arrays hold more than %d texts and arrays",
                       S_MAX_ELEMENTS);

@@ -273,8 +273,8 @@ static const struct {
     {"v3 n:0 n:1 kv:a=9 4:13 n:1 z:64",                       LADE_CORRUPT, "the type 13"},
     {"v3 n:0 n:1 kv:a=9 4:8 n:2 s:x 8:99",                    LADE_CORRUPT, "99 bytes in a text"},
     {"v3 n:0 n:1 kv:a=9 4:9 n:1 4:9 n:1 4:9 n:1 4:9 n:1 4:9 n:1 4:0 n:0", LADE_TOO_LARGE, "4 deep are the most"},
-    {"v3 n:0 n:1 kv:a=9 4:8 n:5000000 z:50000000",            LADE_TOO_LARGE, "4194304 texts"},
-    {"v3 n:0 n:1 kv:a=9 4:9 n:5000000 z:70000000",            LADE_TOO_LARGE, "4194304 texts"},
+    {"v3 n:0 n:1 kv:a=9 4:8 n:2100000 z:50000000",            LADE_TOO_LARGE, "2097152 texts"},
+    {"v3 n:0 n:1 kv:a=9 4:9 n:530000 z:70000000",            LADE_TOO_LARGE, "2097152 texts"},
     // 43 bytes: an array of arrays with more elements than a loop should count
     {"v3 n:0 n:1 kv:a=9 4:9 n:0x7fffffff z:1",                LADE_CORRUPT, "2147483647 elements"},
     // alignment
