@@ -143,6 +143,18 @@ s_settings(const json_t *map)
     return shown;
 }
 
+// "3.47 billion".
+static char *
+s_count(double number)
+{
+    char *text;
+    bool billions = number >= 1e9;
+    if (asprintf(&text, "%.3g %s", number / (billions ? 1e9 : 1e6),
+                 billions ? "billion" : "million") < 0)
+        abort();
+    return text;
+}
+
 // A member as a line of print_members shows it: times, sizes and maps as people read them.
 static char *
 s_member_shown(const json_t *map, const char *key)
@@ -154,8 +166,12 @@ s_member_shown(const json_t *map, const char *key)
     double number = json_number_value(json_object_get(map, key));
     if (number > 0 && len > 3 && strcmp(key + len - 3, "_at") == 0)
         return strdup(lade_show_time(number, text));
-    if (strcmp(key, "default_settings") == 0 && json_is_object(json_object_get(map, key)))
+    bool settings = strcmp(key, "default_settings") == 0 || strcmp(key, "training") == 0 ||
+                    strcmp(key, "preview") == 0;
+    if (settings && json_is_object(json_object_get(map, key)))
         return s_settings(json_object_get(map, key));
+    if (number >= 1e6 && strcmp(key, "parameters") == 0)
+        return s_count(number);
     if (number > 0 && strcmp(key, "file_size") == 0)
         return strdup(lade_show_bytes((int64_t)number, text));
     char *member = lade_cli_member(map, key), *clean = lade_show_clean(member, 0, false);

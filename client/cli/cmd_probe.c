@@ -23,7 +23,7 @@ s_text(const char *text)
 }
 
 static lade_code_t
-s_probe(lade_cli_t *cli, const char *path, json_t **found_p, lade_error_t *error)
+s_probe(lade_cli_t *cli, const char *path, json_t **found_p, json_t **report_p, lade_error_t *error)
 {
     lade_identify_t *rules = NULL;
     json_t *overrides = json_object();
@@ -37,7 +37,7 @@ s_probe(lade_cli_t *cli, const char *path, json_t **found_p, lade_error_t *error
     if (!code)
         code = lade_identify_by_config(cli->config, &rules, error);
     if (!code)
-        code = lade_identify_path(rules, path, overrides, found_p, error);
+        code = lade_identify_explained(rules, path, overrides, found_p, report_p, error);
     lade_identify_destroy(&rules);
     json_decref(overrides);
     return code;
@@ -164,22 +164,29 @@ lade_cmd_probe_run(lade_cli_t *cli, lade_error_t *error)
 {
     char *real = realpath(cli->words[0], NULL);
     const char *path = real ? real : cli->words[0];
-    json_t *found = NULL;
-    bool list = lade_args_flag(&cli->args, "--tensors");
-    lade_code_t code = list ? s_list_tensors(cli, path, error) : s_probe(cli, path, &found, error);
+    json_t *found = NULL, *report = NULL;
+    bool list = lade_args_flag(&cli->args, "--tensors"),
+         explain = lade_args_flag(&cli->args, "--explain");
+    lade_code_t code = list ? s_list_tensors(cli, path, error)
+                            : s_probe(cli, path, &found, explain ? &report : NULL, error);
     if (!code && !list)
         code = s_add_hash(cli, path, found, error);
     if (code && cli->json) {
-        lade_cli_print_json(
-            json_pack("{s:o, s:o}", "path", s_text(path), "error", lade_cli_error_json(error)));
+        lade_cli_print_json(json_pack("{s:o, s:o, s:O*}", "path", s_text(path), "error",
+                                      lade_cli_error_json(error), "explain", report));
         lade_cli_complain(NULL, error);
         cli->said = true;
     }
     json_t *whole = code || list ? NULL : s_whole(path, found);
+    if (whole && cli->json && report)
+        json_object_set(whole, "explain", report);
     if (whole && cli->json)
         lade_cli_print_json(json_incref(whole));
     else if (whole)
         s_print(cli, whole);
+    if (report && !cli->json)
+        lade_cmd_explain_print(cli, report);
+    json_decref(report);
     json_decref(whole);
     json_decref(found);
     free(real);

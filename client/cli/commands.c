@@ -88,6 +88,7 @@ static const lade_option_t s_metadata[] = {
 static const lade_option_t s_probe[] = {
     {"--hash",    NULL,         LADE_ARG_FLAG, false, 0, 0, "compute the content hash too (install.hash)", 0},
     {"--tensors", NULL,         LADE_ARG_FLAG, false, 0, 0, "only list what the weights hold: tensors, metadata, what is unsafe", 0},
+    {"--explain", NULL,         LADE_ARG_FLAG, false, 0, 0, "say which rule fits on what evidence, or which came nearest", 0},
     {"--config",  "NAME=VALUE", LADE_ARG_TEXT, true,  0, 0, "a field that is known already", 0},
     {0},
 };

@@ -40,6 +40,8 @@ lade_code_t lade_cmd_scan_verify(lade_cli_t *cli, lade_error_t *error);
 lade_code_t lade_cmd_download_run(lade_cli_t *cli, lade_error_t *error);
 
 lade_code_t lade_cmd_probe_run(lade_cli_t *cli, lade_error_t *error);
+// A report of lade_identify_explained for people.
+void lade_cmd_explain_print(const lade_cli_t *cli, const json_t *report);
 lade_code_t lade_cmd_metadata_run(lade_cli_t *cli, lade_error_t *error);
 
 lade_code_t lade_cmd_models_ls(lade_cli_t *cli, lade_error_t *error);

@@ -2,6 +2,8 @@
 #include "common/identify/identify.h"
 
 #include "common/formats/safety.h"
+#include "common/identify/about.h"
+#include "common/identify/explain.h"
 #include "common/identify/families.h"
 #include "common/identify/families_data.h"
 #include "common/identify/match.h"
@@ -184,17 +186,56 @@ s_ask(lade_match_t *match, const lade_field_t *field)
     return false;
 }
 
+// A field's value, new; NULL if none is told, given or guessed. *how_p is which.
+static json_t *
+s_find_value(lade_match_t *match, const lade_field_t *field, const char **how_p)
+{
+    const json_t *wanted = json_object_get(match->given, field->name);
+    json_t *value = lade_match_told(match, &field->value);
+    *how_p = "told";
+    if (!value && wanted && s_may_be(&field->value, wanted)) {
+        value = json_incref((json_t *)wanted);
+        *how_p = "given";
+    }
+    if (!value && field->value.fallback) {
+        value = lade_match_value(match, field->value.fallback);
+        *how_p = "guessed";
+    }
+    return value;
+}
+
+// The same, with the field, and what was asked for it, added to the trace.
+static json_t *
+s_find_traced(lade_match_t *match, const lade_field_t *field)
+{
+    const char *how;
+    json_t *outer = match->trace, *inner = json_array();
+    json_decref(match->seen);
+    match->seen = NULL;
+    match->trace = outer ? inner : NULL;
+    json_t *value = s_find_value(match, field, &how);
+    match->trace = outer;
+    if (outer && value && !json_is_null(value)) {
+        json_t *entry = json_pack("{s:s, s:O, s:s}", "sets", field->name, "to", value, "how", how);
+        if (match->seen)
+            json_object_set(entry, "found", match->seen);
+        if (json_array_size(inner))
+            json_object_set(entry, "of", inner);
+        json_array_append_new(outer, entry);
+    }
+    json_decref(inner);
+    json_decref(match->seen);
+    match->seen = NULL;
+    return value;
+}
+
 // Sets one field; false if the model does not tell it, or the caller wants another one.
 static bool
 s_set_field(lade_match_t *match, const lade_field_t *field)
 {
     const json_t *wanted = json_object_get(match->given, field->name);
-    json_t *value = lade_match_told(match, &field->value);
+    json_t *value = s_find_traced(match, field);
     char seen[70], given[70];
-    if (!value && wanted && s_may_be(&field->value, wanted))
-        value = json_incref((json_t *)wanted);
-    if (!value && field->value.fallback)
-        value = lade_match_value(match, field->value.fallback);
     if (!value && field->value.may_be)
         return s_ask(match, field);
     if (!value || json_is_null(value)) { // null: none, whatever else could be asked
@@ -294,7 +335,7 @@ s_note_miss(s_outcome_t *self, const lade_rule_t *rule, size_t depth, const char
 static json_t *s_identify_inside(const void *engine, lade_subject_t *inside, const char *type);
 
 static void
-s_try_all(const lade_identify_t *self, lade_subject_t *subject, const json_t *given,
+s_try_all(const lade_identify_t *self, lade_subject_t *subject, const json_t *given, json_t *report,
           s_outcome_t *outcome)
 {
     *outcome = (s_outcome_t){0};
@@ -309,8 +350,12 @@ s_try_all(const lade_identify_t *self, lade_subject_t *subject, const json_t *gi
                               .given = given,
                               .found = json_object(),
                               .identify = s_identify_inside,
-                              .engine = self};
-        if (s_try(&match, rule, &depth)) {
+                              .engine = self,
+                              .trace = report ? json_array() : NULL};
+        bool fits = s_try(&match, rule, &depth);
+        if (report)
+            lade_explain_note(report, rule, &match, fits, depth);
+        if (fits) {
             s_note_answer(outcome, rule, match.found);
         } else {
             s_note_miss(outcome, rule, depth, match.reason);
@@ -348,7 +393,7 @@ s_identify_inside(const void *engine, lade_subject_t *inside, const char *type)
     s_outcome_t outcome;
     size_t other;
     json_t *given = json_pack("{ss}", "type", type);
-    s_try_all(engine, inside, given, &outcome);
+    s_try_all(engine, inside, given, NULL, &outcome);
     json_t *found = outcome.count && !s_difference(&outcome, &other)
                         ? json_incref(outcome.answers[0].found)
                         : NULL;
@@ -390,8 +435,7 @@ s_refuse(const lade_subject_t *subject, const s_outcome_t *outcome, lade_error_t
 
 // Fields that every model has, whatever the family; then what the caller gave.
 static void
-s_complete(json_t *found, const lade_subject_t *subject, const lade_rule_t *rule,
-           const json_t *given)
+s_complete(json_t *found, lade_subject_t *subject, const lade_rule_t *rule, const json_t *given)
 {
     const char *field;
     json_t *value;
@@ -402,6 +446,7 @@ s_complete(json_t *found, const lade_subject_t *subject, const lade_rule_t *rule
         json_object_set_new(found, "identified_by", json_string(text));
         free(text);
     }
+    lade_about_add(subject, found);
     json_object_foreach((json_t *)given, field, value)
     {
         if (json_is_null(value))
@@ -409,7 +454,7 @@ s_complete(json_t *found, const lade_subject_t *subject, const lade_rule_t *rule
         else
             json_object_set(found, field, value);
     }
-    if (json_object_get(given, "description"))
+    if (json_object_get(found, "description") || json_object_get(given, "description"))
         return;
     const char *base = json_string_value(json_object_get(found, "base"));
     const char *type = json_string_value(json_object_get(found, "type"));
@@ -437,13 +482,13 @@ s_without_nulls(const json_t *given)
 
 static lade_code_t
 s_identify(const lade_identify_t *self, lade_subject_t *subject, const json_t *given,
-           json_t **found_p, lade_error_t *error)
+           json_t *report, json_t **found_p, lade_error_t *error)
 {
     s_outcome_t outcome;
     lade_code_t code = LADE_OK;
     size_t other;
     json_t *wanted = s_without_nulls(given);
-    s_try_all(self, subject, wanted, &outcome);
+    s_try_all(self, subject, wanted, report, &outcome);
     json_decref(wanted);
     const char *field = s_difference(&outcome, &other);
     if (outcome.count == 0) {
@@ -495,15 +540,25 @@ lade_code_t
 lade_identify_path(const lade_identify_t *self, const char *path, const json_t *overrides,
                    json_t **found_p, lade_error_t *error)
 {
+    return lade_identify_explained(self, path, overrides, found_p, NULL, error);
+}
+
+lade_code_t
+lade_identify_explained(const lade_identify_t *self, const char *path, const json_t *overrides,
+                        json_t **found_p, json_t **report_p, lade_error_t *error)
+{
     lade_subject_t *subject;
     lade_error_t spare = {0};
+    json_t *report = report_p ? json_array() : NULL;
     *found_p = NULL;
+    if (report_p)
+        *report_p = NULL;
     error = error ? error : &spare;
     lade_code_t code = lade_subject_new_within(path, overrides, self->max_header, &subject, error);
-    if (code == LADE_NOT_IMPLEMENTED) // a format without reader is a model that cannot be told
-        return error->code = LADE_INVALID_MODEL_CONFIG;
-    if (code)
-        return code;
+    if (code) { // a format without reader is a model that cannot be told
+        json_decref(report);
+        return code == LADE_NOT_IMPLEMENTED ? (error->code = LADE_INVALID_MODEL_CONFIG) : code;
+    }
     json_t *given = overrides ? json_copy((json_t *)overrides) : json_object();
     lade_record_canonical(given);
     unsigned parts = lade_subject_parts(subject);
@@ -512,9 +567,12 @@ lade_identify_path(const lade_identify_t *self, const char *path, const json_t *
                               "%s is one of the %u files of a model: give the folder they are in",
                               path, parts);
     else
-        code = s_identify(self, subject, given, found_p, error);
+        code = s_identify(self, subject, given, report, found_p, error);
     code = s_judge(code, subject, *found_p, error);
     json_decref(given);
     lade_subject_destroy(&subject);
+    if (report_p)
+        *report_p = lade_explain_sum(report);
+    json_decref(report);
     return code;
 }

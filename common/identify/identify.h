@@ -38,6 +38,15 @@ void lade_identify_set_max_header(lade_identify_t *self, uint64_t bytes);
 lade_code_t lade_identify_path(const lade_identify_t *self, const char *path,
                                const json_t *overrides, json_t **found_p, lade_error_t *error);
 
+// The same, with *report_p (may be NULL; yours) saying why: {"tried": how many rules, "fits": those
+// that decided, "outranked": those that fit too and count less, "nearest": if none fits, those that
+// came nearest}. Each is {"rule", "why", "rank", "held": conditions and fields that held, "of": how
+// many it has, "steps", and "reason" if it does not fit}; a step is a condition ({"asks", "holds",
+// "found", "reason", "of"}) or a field ({"sets", "to", "how": told, given or guessed}).
+lade_code_t lade_identify_explained(const lade_identify_t *self, const char *path,
+                                    const json_t *overrides, json_t **found_p, json_t **report_p,
+                                    lade_error_t *error);
+
 void lade_identify_destroy(lade_identify_t **self_p);
 
 #endif

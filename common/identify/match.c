@@ -28,6 +28,27 @@ s_say(lade_match_t *self, const char *format, ...)
 }
 
 // ---------------------------------------------------------------------------------------------------
+// Tracing
+
+// Notes what a source found, for people: the value, and the tensor it is of.
+static void
+s_note(lade_match_t *self, const json_t *value, const lade_tensor_t *of)
+{
+    char shown[70];
+    if (!self->trace)
+        return;
+    json_decref(self->seen);
+    self->seen = NULL;
+    if (value && of && !json_is_true(value))
+        self->seen =
+            json_sprintf("%s, of %.300s", lade_match_show(value, shown, sizeof shown), of->name);
+    else if (of)
+        self->seen = json_stringn_nocheck(of->name, of->name_len);
+    else if (value)
+        self->seen = json_string(lade_match_show(value, shown, sizeof shown));
+}
+
+// ---------------------------------------------------------------------------------------------------
 // Patterns
 
 // A pattern in words: its first member.
@@ -37,10 +58,12 @@ s_show_pattern(const lade_pattern_t *pattern, char out[120])
     static const char *const words[] = {"", "name beginning with ", "name ending with ",
                                         "name containing "};
     const json_t *lists[] = {pattern->exact, pattern->prefix, pattern->suffix, pattern->contains};
-    snprintf(out, 120, "name of the wanted form");
+    snprintf(out, 120, pattern->regex ? "name of the wanted form" : "name at all");
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         if (lists[i]) {
-            snprintf(out, 120, "%s%.75s", words[i], json_string_value(json_array_get(lists[i], 0)));
+            size_t others = json_array_size(lists[i]) - 1;
+            snprintf(out, 120, others ? "%s%.70s or %zu more" : "%s%.70s", words[i],
+                     json_string_value(json_array_get(lists[i], 0)), others);
             break;
         }
     return out;
@@ -109,9 +132,10 @@ s_agreed(lade_match_t *self, lade_search_t *search, const lade_source_t *source)
         json_t *value = s_of_tensor(tensors, source, tensor);
         if (width && !value)
             continue;
-        if (!agreed)
+        if (!agreed) {
             agreed = value;
-        else if (!value || !json_equal(agreed, value)) {
+            s_note(self, value, tensor);
+        } else if (!value || !json_equal(agreed, value)) {
             json_decref(value);
             json_decref(agreed);
             s_say(self, "tensors with a %s differ", s_show_pattern(source->pattern, words));
@@ -295,6 +319,8 @@ s_show_source(const lade_source_t *source, char out[200])
         s_show_pattern(source->pattern, words);
         if (source->take == LADE_TAKE_AXIS)
             snprintf(out, 200, "axis %d of %s", source->axis, words);
+        else if (source->take == LADE_TAKE_PRESENCE)
+            snprintf(out, 200, "%s%s", source->pattern->exact ? "" : "a ", words);
         else
             snprintf(out, 200, "%s of %s", s_taken[source->take], words);
         break;
@@ -409,6 +435,8 @@ s_source_holds(lade_match_t *self, const lade_condition_t *condition)
     if (condition->check.every)
         return s_check_every(self, condition);
     json_t *value = s_readers[condition->source.kind](self, &condition->source);
+    if (!self->seen)
+        s_note(self, value, NULL);
     bool holds = value && s_check_value(self, condition, value);
     json_decref(value);
     return holds;
@@ -423,8 +451,8 @@ s_all_hold(lade_match_t *self, const lade_condition_t *list, size_t count)
     return true;
 }
 
-bool
-lade_match_condition(lade_match_t *self, const lade_condition_t *condition)
+static bool
+s_holds(lade_match_t *self, const lade_condition_t *condition)
 {
     char what[200];
     switch (condition->kind) {
@@ -443,6 +471,65 @@ lade_match_condition(lade_match_t *self, const lade_condition_t *condition)
         break;
     }
     return s_source_holds(self, condition);
+}
+
+// A condition in words.
+static const char *
+s_show_condition(const lade_condition_t *condition, char out[400])
+{
+    static const char *const groups[] = {
+        [LADE_WHEN_ANY] = "any of", [LADE_WHEN_ALL] = "all of", [LADE_WHEN_NOT] = "not"};
+    const lade_check_t *check = &condition->check;
+    char what[200], wanted[120];
+    if (condition->kind != LADE_WHEN_SOURCE) {
+        snprintf(out, 400, "%s", groups[condition->kind]);
+        return out;
+    }
+    s_show_source(&condition->source, what);
+    size_t len = (size_t)snprintf(out, 400, "%s", what);
+    if (check->is)
+        len += (size_t)snprintf(out + len, 400 - len, " is %s", s_show_list(check->is, wanted));
+    if (check->has_min)
+        len += (size_t)snprintf(out + len, 400 - len, " is at least %g", check->min);
+    if (check->has_max)
+        len += (size_t)snprintf(out + len, 400 - len, " is at most %g", check->max);
+    if (check->matches)
+        len += (size_t)snprintf(out + len, 400 - len, " matches");
+    if (check->every)
+        snprintf(out + len, 400 - len, ": each has a %s", s_show_pattern(check->every, wanted));
+    return out;
+}
+
+// The same, with what was asked and found added to the trace.
+static bool
+s_traced(lade_match_t *self, const lade_condition_t *condition)
+{
+    char words[400];
+    json_t *outer = self->trace, *inner = json_array();
+    json_decref(self->seen);
+    self->seen = NULL;
+    self->trace = inner;
+    bool holds = s_holds(self, condition);
+    self->trace = outer;
+    json_t *entry =
+        json_pack("{s:s, s:b}", "asks", s_show_condition(condition, words), "holds", holds);
+    if (condition->kind == LADE_WHEN_SOURCE && self->seen)
+        json_object_set(entry, "found", self->seen);
+    if (!holds)
+        json_object_set_new(entry, "reason", json_string(self->reason));
+    if (json_array_size(inner))
+        json_object_set(entry, "of", inner);
+    json_decref(inner);
+    json_decref(self->seen);
+    self->seen = NULL;
+    json_array_append_new(outer, entry);
+    return holds;
+}
+
+bool
+lade_match_condition(lade_match_t *self, const lade_condition_t *condition)
+{
+    return self->trace ? s_traced(self, condition) : s_holds(self, condition);
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -15,13 +15,16 @@ struct lade_match {
     const json_t *given;             // fields the caller sets, none of them null; or NULL
     json_t *found;                   // fields set so far
     char reason[LADE_MATCH_REASON];  // why it does not fit
+    json_t *trace; // NULL, or an array: what was asked, and what was found, is added to it
+    json_t *seen;  // while tracing: the evidence of the last source asked, or NULL
 
     // Identifies a file inside a folder as a given type; a new map, or NULL.
     json_t *(*identify)(const void *engine, lade_subject_t *inside, const char *type);
     const void *engine;
 };
 
-// True if the condition holds; else reason says what is missing.
+// True if the condition holds; else reason says what is missing. Traced as {"asks", "holds", and
+// "found" (evidence), "reason" if it does not hold, "of": those of a group}.
 bool lade_match_condition(lade_match_t *self, const lade_condition_t *condition);
 
 // The value, new, or NULL for none (reason says why); with the fallback, or only what the model
