@@ -51,7 +51,7 @@ static void
 s_number(FILE *out, uint64_t value, size_t size)
 {
     for (size_t i = 0; i < size; i++)
-        fputc((int)(value >> 8 * i & 0xff), out);
+        fputc(i < 8 ? (int)(value >> 8 * i & 0xff) : 0, out);
 }
 
 static void

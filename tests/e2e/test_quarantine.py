@@ -48,6 +48,22 @@ def test_unsafe_is_refused_or_kept_in_quarantine():
         assert found["type"] == "embedding" and {finding["name"] for finding in found["unsafe"]} == {"os.system"}, found
 
 
+def test_one_file_of_a_folder_is_enough():
+    with World() as world:
+        folder = os.path.join(world.folder, "style")
+        os.makedirs(os.path.join(folder, "notes"))
+        embedding(os.path.join(folder, "learned_embeds.bin"))
+        assert world.lade_json("probe", folder)["unsafe"] is None
+        with open(os.path.join(folder, "notes", "readme.txt"), "wb") as out:
+            out.write(malicious.whole(malicious.SYSTEM))
+        found = world.lade_json("probe", folder)
+        assert {finding["where"].split(":")[0] for finding in found["unsafe"]} == {"notes/readme.txt"}, found
+        world.up()
+        done = world.lade("install", folder, status=1)
+        assert "notes/readme.txt" in done.stderr, done.stderr
+        assert world.call("store", "all_models") == []
+
+
 def test_safe_is_not():
     with World() as world:
         world.up()
