@@ -105,6 +105,22 @@ $O/obj/workers/gpu/cuda/%.o: workers/gpu/cuda/%.cu
 	$(call say,NVCC)
 	$(Q)$(NVCC) -std=c++17 -O2 -I. -Xcompiler -fPIC,-fvisibility=hidden $(CUDA_ARCH) -MMD -MP -c -o $@ $<
 
+# What runs on a machine with a GPU, the toolkit and gcc alone (scripts/gpu-check).
+gpu_parts    := $(call obj,workers/gpu/stream.c workers/gpu/move.c common/error.c common/plugin.c common/thread.c \
+                  common/formats/dtype.c)
+gpu_programs := $O/gpu/gpu_check $(if $(filter yes,$(CUDA)),$O/gpu/h2d_floor $O/lade-gpu-cuda.so)
+gpu-programs: $(gpu_programs)
+$O/gpu/gpu_check: $O/obj/tests/gpu/gpu_check.o $(gpu_parts)
+	$(folder)
+	$(call say,LINK)
+	$(link) -ldl -lm
+$O/gpu/h2d_floor: tests/gpu/h2d_floor.cu
+	$(folder)
+	$(call say,NVCC)
+	$(Q)$(NVCC) -std=c++17 -O2 $(CUDA_ARCH) -o $@ $<
+gpu-check:
+	@O=$O scripts/gpu-check $(GPU_CHECK)
+
 # The shipped families and conversions are compiled in, so that a bare binary knows models.
 $O/gen/families_data.c: scripts/embed $(wildcard configs/families/*.yaml)
 $O/gen/convert_data.c: scripts/embed $(wildcard configs/convert/*.yaml)
@@ -184,11 +200,12 @@ help:
 	@echo 'make            programs and libraries into $O'
 	@echo 'make check      unit tests (whole-system tests: scripts/test)'
 	@echo 'make bench      benchmark programs into $O/bench (run them with tests/bench/*)'
+	@echo 'make gpu-check  the loader on a GPU: conformance, speed, sharing (needs the CUDA toolkit and gcc alone)'
 	@echo 'make fuzz       libFuzzer programs into $O-fuzz/fuzz'
 	@echo 'make install    PREFIX=$(PREFIX) PYTHONDIR=$(PYTHONDIR) DESTDIR=$(DESTDIR)'
 	@echo 'make format     clang-format 14 over the tree'
 	@echo 'variables       CUDA=yes|no (plug-in for CUDA; by itself where nvcc is found) O= CC= CFLAGS= WERROR=1 SAN=address,undefined|thread V=1'
 
-.PHONY: all check test-programs list-tests bench fuzz fuzz-programs install format clean help
+.PHONY: all check test-programs list-tests gpu-programs gpu-check bench fuzz fuzz-programs install format clean help
 .SECONDARY:
 -include $(shell find $O -name '*.d' 2>/dev/null)

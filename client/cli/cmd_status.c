@@ -96,6 +96,25 @@ lade_cmd_status_run(lade_cli_t *cli, lade_error_t *error)
 // ---------------------------------------------------------------------------------------------------
 // workers
 
+// The devices of a worker that loads models, or why it has none.
+static void
+s_print_devices(const json_t *worker)
+{
+    const json_t *stats = json_object_get(worker, "stats"), *device;
+    const char *why = lade_json_text(stats, "no_device", NULL);
+    char held[LADE_SHOW_SIZE], limit[LADE_SHOW_SIZE], total[LADE_SHOW_SIZE];
+    size_t i;
+    json_array_foreach(json_object_get(stats, "devices"), i, device)
+        printf("%s  %s  %s  %s of %s for models, %s in all%s\n", lade_json_text(worker, "name", ""),
+               lade_json_text(device, "name", ""), lade_json_text(device, "model", ""),
+               lade_show_bytes(lade_json_int(device, "bytes", 0), held),
+               lade_show_bytes(lade_json_int(device, "limit_bytes", 0), limit),
+               lade_show_bytes(lade_json_int(device, "total_bytes", 0), total),
+               lade_json_bool(device, "lost", false) ? "  LOST" : "");
+    if (why)
+        printf("%s  no device: %s\n", lade_json_text(worker, "name", ""), why);
+}
+
 static void
 s_print_workers(const lade_cli_t *cli, const json_t *workers)
 {
@@ -128,6 +147,8 @@ s_print_workers(const lade_cli_t *cli, const json_t *workers)
     if (json_array_size(workers))
         lade_table_print(table, stdout, cli->width);
     lade_table_destroy(&table);
+    for (size_t i = 0; i < json_array_size(workers); i++)
+        s_print_devices(json_array_get(workers, i));
 }
 
 lade_code_t

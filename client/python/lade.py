@@ -59,6 +59,8 @@ def _library():
             ("lade_model_precision", text, [pointer]),
             ("lade_model_bytes", ctypes.c_size_t, [pointer]),
             ("lade_model_tensor_count", ctypes.c_size_t, [pointer]),
+            ("lade_model_address", ctypes.c_int, [pointer, text, ctypes.POINTER(ctypes.c_uint64), ctypes.POINTER(ctypes.c_int),
+                                                  error]),
             ("lade_model_tensor", ctypes.c_bool, [pointer, ctypes.c_size_t, ctypes.POINTER(_Tensor)]),
             ("lade_unlock", None, [model])):
         function = getattr(lib, name)
@@ -70,6 +72,13 @@ def _text(value):
     return value if value is None else str(value).encode()
 
 
+def _do(lib, name, *args):
+    error = _Error()
+    code = getattr(lib, name)(*args, ctypes.byref(error))
+    if code:
+        raise LadeError(lib.lade_code_name(code).decode(), error.message.decode(errors="replace"))
+
+
 class Client:
     """A connection to lade's broker; one thread at a time uses it."""
 
@@ -78,10 +87,7 @@ class Client:
         self._do("lade_open", _text(config_file), _text(data), _text(broker), ctypes.byref(self._self))
 
     def _do(self, name, *args):
-        error = _Error()
-        code = getattr(self._lib, name)(*args, ctypes.byref(error))
-        if code:
-            raise LadeError(self._lib.lade_code_name(code).decode(), error.message.decode(errors="replace"))
+        _do(self._lib, name, *args)
 
     def call(self, service, op, **args):
         """Any operation of the broker (broker/README.md): client.call("store", "get_model", key=...)."""
@@ -185,11 +191,17 @@ class Tensor:
     def __init__(self, model, one):
         self.name, self.dtype, self.model = one.name.decode(), one.dtype.decode(), model
         self.shape, self.strides = tuple(one.shape[:one.rank]), tuple(one.strides[:one.rank])
-        self.address, self.size = one.data, one.size
+        self.address, self.size, self.device = one.data, one.size, -1
+        if self.size and not self.address:  # on a device: made visible to this process here
+            address, device = ctypes.c_uint64(), ctypes.c_int()
+            _do(model._lib, "lade_model_address", model._locked(), one.name, ctypes.byref(address), ctypes.byref(device))
+            self.address, self.device = address.value, device.value
 
     def raw(self):
         """Its bytes as they lie in memory, read-only."""
         self.model._locked()
+        if self.device >= 0:
+            raise ValueError(f"{self.name} is on a device: .torch(), or __dlpack__ for others, gives a view of it")
         return memoryview((ctypes.c_ubyte * self.size).from_address(self.address) if self.size else b"").cast("B").toreadonly()
 
     def numpy(self):
@@ -212,7 +224,7 @@ class Tensor:
             raise TypeError(f"this torch has no {name} for {self.name} ({self.dtype}): load it with dtype='fp16'")
         if not self.size:
             return torch.empty(self.shape, dtype=getattr(torch, name))
-        if self.model.location != "host":
+        if self.device >= 0:
             return torch.from_dlpack(self)  # on a device
         flat = torch.frombuffer((ctypes.c_ubyte * self.size).from_address(self.address), dtype=getattr(torch, name))
         if self.dtype not in _DTYPES and flat.numel() != _product(self.shape):
@@ -222,8 +234,7 @@ class Tensor:
     # DLPack: how arrays are handed from one library to another, also those on a device.
 
     def __dlpack_device__(self):
-        location = self.model.location
-        return (2, int(location.split(":")[1])) if location.startswith("cuda:") else (1, 0)
+        return (2, self.device) if self.device >= 0 else (1, 0)
 
     def __dlpack__(self, stream=None, **_):
         self.model._locked()
