@@ -30,7 +30,7 @@ worker  := $(call obj,$(call src,workers/worker))
 liblade := $(call obj,$(call src,client))
 convert := $O/obj/gen/convert_data.o
 
-programs := $O/lade $O/lade-broker $O/lade-download $O/lade-install $O/lade-gpu
+programs := $O/lade $O/lade-broker $O/lade-download $O/lade-install $O/lade-gpu $O/lade-keeper
 libs     := $O/liblade.so.0 $O/liblade.a
 tests    := $(patsubst %.c,$O/tests/%,$(wildcard broker/*_test.c workers/*/*_test.c client/*_test.c \
               client/cli/*_test.c common/*_test.c common/*/*_test.c))
@@ -75,6 +75,7 @@ $(eval $(call program,   lade-broker,    broker,            ,            lmdb))
 $(eval $(call program,   lade-download,  workers/download,  $(worker),   libcurl))
 $(eval $(call program,   lade-install,   workers/install,   $(worker) $(convert), libcurl))
 $(eval $(call program,   lade-gpu,       workers/gpu,       $(worker),   ))
+$(eval $(call program,   lade-keeper,    workers/keeper,    ,            ))
 $(eval $(call program,   lade,           client/cli,        $(liblade),  ))
 $(eval $(call room_tests,workers/worker, $(worker)))
 $(eval $(call room_tests,client,         $(liblade)))

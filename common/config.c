@@ -99,6 +99,7 @@ static const s_row_t s_rows[] = {
     {"load.vram_mb",        S_NUMBER, AT(vram_mb),           0, 1 << 24, "0", NULL, "MiB: of each device's memory for models; 0: all of it"},
     {"load.working_mb",     S_NUMBER, AT(working_mb),        0, 1 << 24, "3072", NULL, "MiB: of that, left free on each device for those who compute with the models"},
     {"load.check_weights",  S_SWITCH, AT(check_weights),     0, 0, "false", NULL, "convolve weights laid out with channels last on the device both ways and compare (cuDNN)"},
+    {"load.keep_s",         S_NUMBER, AT(keep_s),            0, 86400, "300", NULL, "seconds: lade-keeper keeps the models of a load worker that crashed for its next start; 0: not at all"},
     // clang-format on
 };
 enum { S_ROWS = sizeof s_rows / sizeof *s_rows };

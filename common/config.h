@@ -50,7 +50,7 @@ typedef struct {
     bool hub_offline;
     char *precision; // float16, float32: which hub variant is meant when none is named
 
-    int64_t load_slots, cache_mb, read_threads, pool_mb, vram_mb, working_mb;
+    int64_t load_slots, cache_mb, read_threads, pool_mb, vram_mb, working_mb, keep_s;
     char *load_io, *load_huge;
     bool check_weights;
 } lade_config_t;

@@ -27,9 +27,14 @@ enum {
     S_BROKER_GRACE_MS = 10000,
 };
 
-// The broker is the first: it starts first and ends last.
-static const char *const s_names[] = {"broker", "download", "install", "gpu"};
-enum { S_CHILDREN = sizeof s_names / sizeof *s_names };
+// The broker is the first: it starts first and ends last. The keeper is the last: of all but it the
+// broker knows, and it is not needed without gpu.
+static const char *const s_names[] = {"broker", "download", "install", "gpu", "keeper"};
+enum {
+    S_CHILDREN = sizeof s_names / sizeof *s_names,
+    S_GPU = S_CHILDREN - 2,
+    S_KEEPER = S_CHILDREN - 1,
+};
 
 typedef struct {
     const char *name; // NULL: left out
@@ -182,7 +187,7 @@ s_check_without(const lade_args_t *args, lade_error_t *error)
             char word[32];
             snprintf(word, sizeof word, "%.*s", (int)strcspn(at, ","), at);
             bool known = false;
-            for (size_t c = 1; c < S_CHILDREN; c++)
+            for (size_t c = 1; c < S_KEEPER; c++)
                 known = known || strcmp(word, s_names[c]) == 0;
             if (!known)
                 return lade_error_set(error, LADE_USAGE,
@@ -201,6 +206,8 @@ s_find_programs(s_up_t *self, lade_error_t *error)
         const char *list;
         for (size_t i = 0; (list = lade_args_each(args, "--without", i)); i++)
             without = without || s_in_list(list, s_names[c]);
+        if (c == S_KEEPER)
+            without = !self->config.keep_s || !self->children[S_GPU].name;
         if (without)
             continue;
         self->children[c] = (s_child_t){.name = s_names[c], .path = lade_cli_program(s_names[c])};
@@ -341,7 +348,7 @@ s_all_there(s_up_t *self)
 {
     json_t *workers = NULL;
     bool there = s_ask(self, "workers", &workers) == LADE_OK;
-    for (size_t i = 1; i < S_CHILDREN && there; i++)
+    for (size_t i = 1; i < S_KEEPER && there; i++)
         there = !self->children[i].pid || s_listed(workers, self->children[i].pid);
     json_decref(workers);
     return there;
@@ -368,7 +375,8 @@ s_bring_up(s_up_t *self, lade_error_t *error)
     lade_code_t code = s_start(self, &self->children[0], error);
     if (!code)
         code = s_await(self, error);
-    for (size_t i = 1; i < S_CHILDREN && !code; i++)
+    // The keeper before who looks for it.
+    for (size_t i = S_KEEPER; i >= 1 && !code; i--)
         if (self->children[i].name)
             code = s_start(self, &self->children[i], error);
     if (!code)

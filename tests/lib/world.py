@@ -30,8 +30,9 @@ from outsider import Client, Events, Follower, LadeError, Worker  # noqa: E402,F
 BUILD = os.path.abspath(os.environ.get("LADE_BUILD", os.path.join(ROOT, "build")))
 SANITIZED = float(os.environ.get("LADE_TEST_SLOW", "1")) > 1  # memory is not the program's own then
 PATIENCE_S = float(os.environ.get("LADE_TEST_PATIENCE", "60"))
-DAEMONS = {"broker": "lade-broker", "download": "lade-download", "install": "lade-install", "gpu": "lade-gpu"}
-KINDS = {"broker": set(), "download": {"download"}, "install": {"install"}, "gpu": {"load"}}
+DAEMONS = {"broker": "lade-broker", "download": "lade-download", "install": "lade-install", "gpu": "lade-gpu",
+           "keeper": "lade-keeper"}
+KINDS = {"broker": set(), "download": {"download"}, "install": {"install"}, "gpu": {"load"}, "keeper": set()}
 COMPLAINTS = ("ERROR: AddressSanitizer", "runtime error:", "WARNING: ThreadSanitizer", "ERROR: LeakSanitizer",
               "Assertion `", "stack smashing")
 QUICK = {"log_level": "info", "broker.beat_ms": 200, "broker.retry_base_ms": 50, "broker.retry_max_ms": 400, "download.stall_s": 3}

@@ -47,6 +47,8 @@ static void
 s_drop(lade_attach_t *self, size_t index)
 {
     s_peer_t *peer = &self->peers[index];
+    if (peer->attached && self->ops->parted)
+        self->ops->parted(self->arg, peer->fd);
     if (peer->attached)
         self->ops->detach(self->arg, peer->id);
     close(peer->fd);
@@ -114,7 +116,10 @@ s_answer(lade_attach_t *self, s_peer_t *peer)
         s_refuse(peer->fd, &error);
         return false;
     }
-    return s_send_segment(peer->fd, fd, length, &share);
+    bool sent = s_send_segment(peer->fd, fd, length, &share);
+    if (sent && self->ops->attached)
+        self->ops->attached(self->arg, peer->id, peer->fd);
+    return sent;
 }
 
 static bool
@@ -283,6 +288,20 @@ s_listen(lade_attach_t *self, const char *folder, lade_error_t *error)
     return LADE_OK;
 }
 
+// Whose segment an earlier worker sent: nothing is to be done but to see when they go.
+static void
+s_inherit(lade_attach_t *self)
+{
+    lade_attach_peer_t *peers = calloc(LADE_ATTACH_MAX, sizeof *peers);
+    if (!peers)
+        abort();
+    size_t count = self->ops->inherited(self->arg, peers, LADE_ATTACH_MAX);
+    for (size_t i = 0; i < count; i++)
+        self->peers[self->count++] =
+            (s_peer_t){.fd = peers[i].connection, .attached = true, .id = peers[i].id};
+    free(peers);
+}
+
 lade_code_t
 lade_attach_new(const char *folder, const lade_attach_ops_t *ops, void *arg, lade_attach_t **self_p,
                 lade_error_t *error)
@@ -294,6 +313,8 @@ lade_attach_new(const char *folder, const lade_attach_ops_t *ops, void *arg, lad
     self->arg = arg;
     self->listener = -1;
     self->quit = eventfd(0, EFD_CLOEXEC);
+    if (ops->inherited)
+        s_inherit(self);
     lade_code_t code = self->quit < 0 ? lade_error_errno(error, errno, "cannot make an eventfd")
                                       : s_listen(self, folder, error);
     if (!code && !lade_thread_start(&self->thread, s_thread, self))

@@ -6,9 +6,16 @@
 #include "common/error.h"
 #include "common/share.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 typedef struct lade_attach lade_attach_t;
+
+// A connection that is attached, and what detach is told.
+typedef struct {
+    int connection;
+    uint64_t id;
+} lade_attach_peer_t;
 
 // What stands behind the server. Called on its thread.
 typedef struct {
@@ -19,6 +26,12 @@ typedef struct {
                           lade_share_t *share, uint64_t *id_p, lade_error_t *error);
     // The connection is gone.
     void (*detach)(void *self, uint64_t id);
+
+    // These may be NULL: a connection has its segment, and is about to be closed (called before
+    // detach); those there are already when the server is made, which become the server's.
+    void (*attached)(void *self, uint64_t id, int connection);
+    void (*parted)(void *self, int connection);
+    size_t (*inherited)(void *self, lade_attach_peer_t *peers, size_t most);
 } lade_attach_ops_t;
 
 enum {

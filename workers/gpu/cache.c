@@ -5,6 +5,7 @@
 // room it needs taken, so that others wait for it and nobody takes its room.
 #include "workers/gpu/cache.h"
 
+#include "common/keep.h"
 #include "common/log.h"
 #include "common/wire.h"
 #include "workers/gpu/layout.h"
@@ -52,8 +53,9 @@ typedef struct s_entry {
     uint64_t done, total; // while being read
     uint64_t length;
     const char *precision;
-    bool unsafe;           // it was allowed, which who else asks for it has to do too
-    lade_region_t *region; // all of it; on a device, its head and index
+    char kept_precision[16]; // of one that another process read
+    bool unsafe;             // it was allowed, which who else asks for it has to do too
+    lade_region_t *region;   // all of it; on a device, its head and index
     struct s_place *place;
     lade_block_t block; // its data, on a device
 } s_entry_t;
@@ -70,6 +72,13 @@ typedef struct s_place {
     uint64_t evictions, demotions, promotions;
 } s_place_t;
 
+// A process that is attached: its connection, and the lease that lives as long.
+typedef struct s_peer {
+    struct s_peer *next;
+    int connection;
+    uint64_t lease, generation;
+} s_peer_t;
+
 struct lade_cache {
     char *name, *models_dir;
     size_t threads;
@@ -84,6 +93,8 @@ struct lade_cache {
     s_entry_t *entries;
     s_place_t *places; // the host is the first
     size_t place_count;
+    lade_keep_t *keep;
+    s_peer_t *peers;
     uint64_t uses, hits, misses;
 };
 
@@ -178,6 +189,92 @@ s_release(lade_cache_t *self, s_entry_t *list)
     }
 }
 
+// ---------------------------------------------------------------------------------------------------
+// What the keeper holds for us: segments that are whole, and the connections of who looks at them
+
+static void
+s_entry_id(const lade_cache_t *self, const s_entry_t *entry, char *id, size_t size)
+{
+    snprintf(id, size, "segment/%s/%" PRIu64, self->name, entry->region->generation);
+}
+
+static void
+s_peer_id(const lade_cache_t *self, const s_peer_t *peer, char *id, size_t size)
+{
+    snprintf(id, size, "connection/%s/%d", self->name, peer->connection);
+}
+
+static json_t *
+s_stamp_facts(const s_entry_t *entry)
+{
+    json_t *files = json_array();
+    for (size_t i = 0; i < entry->stamp_count; i++) {
+        const s_stamp_t *stamp = &entry->stamps[i];
+        json_array_append_new(files, json_pack("[I, I, I, I, I]", (json_int_t)stamp->device,
+                                               (json_int_t)stamp->inode, (json_int_t)stamp->size,
+                                               (json_int_t)stamp->changed.tv_sec,
+                                               (json_int_t)stamp->changed.tv_nsec));
+    }
+    return files;
+}
+
+static void
+s_keep_entry(lade_cache_t *self, const s_entry_t *entry)
+{
+    char id[LADE_KEEP_MAX_ID];
+    const lade_want_t *want = &entry->want;
+    if (!self->keep || entry->stale || entry->place->device) // a device's memory goes with us
+        return;
+    json_t *facts = json_pack(
+        "{s:s, s:s, s:s?, s:o, s:I, s:I, s:I, s:s, s:b, s:b, s:i, s:b, s:s}", "is", "segment",
+        "key", entry->key, "submodel", entry->submodel, "files", s_stamp_facts(entry), "length",
+        (json_int_t)entry->length, "size", (json_int_t)entry->region->size, "generation",
+        (json_int_t)entry->region->generation, "precision", entry->precision, "unsafe",
+        entry->unsafe, "cast", want->cast, "dtype", (int)want->dtype, "channels_last",
+        want->channels_last, "device", want->device);
+    s_entry_id(self, entry, id, sizeof id);
+    lade_keep_put(self->keep, id, facts, entry->region->fd);
+    json_decref(facts);
+}
+
+static void
+s_keep_not(lade_cache_t *self, const s_entry_t *entry)
+{
+    char id[LADE_KEEP_MAX_ID];
+    if (!self->keep || entry->place->device)
+        return;
+    s_entry_id(self, entry, id, sizeof id);
+    lade_keep_drop(self->keep, id);
+}
+
+static void
+s_keep_peer(lade_cache_t *self, const s_peer_t *peer)
+{
+    char id[LADE_KEEP_MAX_ID];
+    if (!self->keep)
+        return;
+    json_t *facts =
+        json_pack("{s:s, s:I}", "is", "connection", "generation", (json_int_t)peer->generation);
+    s_peer_id(self, peer, id, sizeof id);
+    lade_keep_put(self->keep, id, facts, peer->connection);
+    json_decref(facts);
+}
+
+// Tells a keeper that has just come of all there is.
+static void
+s_tend_keep(lade_cache_t *self)
+{
+    if (!self->keep || !lade_keep_again(self->keep))
+        return;
+    for (const s_entry_t *entry = self->entries; entry; entry = entry->next)
+        if (entry->state == S_READY)
+            s_keep_entry(self, entry);
+    for (const s_peer_t *peer = self->peers; peer; peer = peer->next)
+        s_keep_peer(self, peer);
+}
+
+// ---------------------------------------------------------------------------------------------------
+
 static bool
 s_can_go(const s_entry_t *entry)
 {
@@ -191,6 +288,7 @@ s_evict(lade_cache_t *self, s_entry_t *entry, s_entry_t **list)
     assert(s_can_go(entry));
     s_unlink(self, entry);
     entry->place->evictions++;
+    s_keep_not(self, entry);
     lade_log(LADE_LOG_DEBUG, "cache", "%s%s%s: evicted, %zu bytes", entry->key,
              entry->submodel ? ":" : "", entry->submodel ? entry->submodel : "", entry->bytes);
     entry->next = *list;
@@ -545,6 +643,7 @@ s_demote(lade_cache_t *self, s_entry_t *entry)
         strcpy(entry->want.device, "cpu");
         entry->stale = s_find_on_host(self, entry) != NULL; // read again meanwhile
         s_add(self, entry);
+        s_keep_entry(self, entry);
         pthread_cond_broadcast(&self->changed);
     } else
         self->places[0].held -= entry->length;
@@ -751,6 +850,7 @@ s_fill(lade_cache_t *self, s_entry_t *entry, const lade_cache_request_t *request
         entry->unsafe = layout.unsafe;
         entry->state = S_READY;
         self->misses++;
+        s_keep_entry(self, entry);
         code = s_grant(self, entry, request, answer, error);
     } else
         s_unlink(self, entry);
@@ -883,6 +983,7 @@ lade_cache_stats(lade_cache_t *self)
     const s_place_t *host = &self->places[0];
     json_t *models = json_array(), *devices = json_array();
     pthread_mutex_lock(&self->lock);
+    s_tend_keep(self); // every beat asks
     for (const s_entry_t *entry = self->entries; entry && json_array_size(models) < S_MAX_LISTED;
          entry = entry->next)
         json_array_append_new(models, s_model_stats(entry));
@@ -895,6 +996,7 @@ lade_cache_stats(lade_cache_t *self)
                   (json_int_t)self->hits, "misses", (json_int_t)self->misses, "evictions",
                   (json_int_t)host->evictions, "high_watermark", (json_int_t)host->high_watermark,
                   "leases", (json_int_t)lade_leases_count(self->leases), "devices", devices);
+    json_object_set_new(stats, "keeper", self->keep ? lade_keep_stats(self->keep) : json_null());
     pthread_mutex_unlock(&self->lock);
     json_object_set_new(stats, "io", lade_reader_stats());
     json_object_set_new(stats, "huge", lade_memory_stats());
@@ -938,7 +1040,216 @@ s_detach(void *arg, uint64_t id)
     pthread_mutex_unlock(&self->lock);
 }
 
-const lade_attach_ops_t lade_cache_attach_ops = {.attach = s_attach, .detach = s_detach};
+// The segment is on its way to who is at the other end of the connection.
+static void
+s_attached(void *arg, uint64_t id, int connection)
+{
+    lade_cache_t *self = arg;
+    s_peer_t *peer = calloc(1, sizeof *peer);
+    if (!peer)
+        abort();
+    pthread_mutex_lock(&self->lock);
+    const s_entry_t *entry = lade_leases_holds(self->leases, id);
+    if (!entry->place->device) {
+        *peer = (s_peer_t){self->peers, connection, id, entry->region->generation};
+        self->peers = peer;
+        s_keep_peer(self, peer);
+        peer = NULL;
+    }
+    pthread_mutex_unlock(&self->lock);
+    free(peer);
+}
+
+// The connection is about to be closed.
+static void
+s_parted(void *arg, int connection)
+{
+    lade_cache_t *self = arg;
+    char id[LADE_KEEP_MAX_ID];
+    pthread_mutex_lock(&self->lock);
+    s_peer_t **at = &self->peers;
+    while (*at && (*at)->connection != connection)
+        at = &(*at)->next;
+    s_peer_t *peer = *at;
+    if (peer) {
+        *at = peer->next;
+        s_peer_id(self, peer, id, sizeof id);
+        if (self->keep)
+            lade_keep_drop(self->keep, id);
+    }
+    pthread_mutex_unlock(&self->lock);
+    free(peer);
+}
+
+// Connections that outlived the worker that had them.
+static size_t
+s_inherited(void *arg, lade_attach_peer_t *peers, size_t most)
+{
+    lade_cache_t *self = arg;
+    size_t count = 0;
+    pthread_mutex_lock(&self->lock);
+    for (const s_peer_t *peer = self->peers; peer && count < most; peer = peer->next)
+        peers[count++] = (lade_attach_peer_t){peer->connection, peer->lease};
+    pthread_mutex_unlock(&self->lock);
+    return count;
+}
+
+const lade_attach_ops_t lade_cache_attach_ops = {.attach = s_attach,
+                                                 .detach = s_detach,
+                                                 .attached = s_attached,
+                                                 .parted = s_parted,
+                                                 .inherited = s_inherited};
+
+// ---------------------------------------------------------------------------------------------------
+// Taking over what a worker that crashed left
+
+// Connections wait here until all segments are there.
+typedef struct {
+    lade_cache_t *cache;
+    s_peer_t *waiting;
+    size_t segments, bytes;
+} s_heir_t;
+
+static s_stamp_t *
+s_read_stamps(const json_t *files)
+{
+    size_t count = json_array_size(files);
+    s_stamp_t *stamps = calloc(count + 1, sizeof *stamps);
+    for (size_t i = 0; stamps && i < count; i++) {
+        const json_t *file = json_array_get(files, i);
+        json_int_t numbers[5];
+        for (size_t n = 0; n < 5; n++)
+            numbers[n] = json_integer_value(json_array_get(file, n));
+        stamps[i] = (s_stamp_t){(dev_t)numbers[0],
+                                (ino_t)numbers[1],
+                                (off_t)numbers[2],
+                                {(time_t)numbers[3], (long)numbers[4]}};
+    }
+    return stamps;
+}
+
+// Only what was finished was handed over; and what it says of itself has to be what is said of it.
+static bool
+s_is_whole(const lade_region_t *region, uint64_t length)
+{
+    lade_segment_t *segment = NULL;
+    bool whole = !lade_segment_open(region->bytes, region->size, &segment, NULL) &&
+                 lade_segment_bytes(segment) == length &&
+                 lade_segment_generation(segment) == region->generation;
+    lade_segment_close(&segment);
+    return whole;
+}
+
+// Makes an entry of a record; false if it is none that can be used.
+static bool
+s_inherit_segment(s_heir_t *heir, const json_t *facts, int fd)
+{
+    lade_cache_t *self = heir->cache;
+    s_place_t *host = &self->places[0];
+    lade_region_t *region = NULL;
+    const char *submodel = lade_json_text(facts, "submodel", NULL);
+    const json_t *files = json_object_get(facts, "files");
+    uint64_t length = (uint64_t)lade_json_int(facts, "length", 0);
+    lade_cache_request_t request = {.key = lade_json_text(facts, "key", ""), .submodel = submodel};
+    request.want.cast = lade_json_bool(facts, "cast", false);
+    request.want.dtype = (lade_dtype_t)lade_json_int(facts, "dtype", 0);
+    request.want.channels_last = lade_json_bool(facts, "channels_last", false);
+    snprintf(request.want.device, sizeof request.want.device, "%s",
+             lade_json_text(facts, "device", ""));
+    if (!*request.key || length > host->limit || host->held > host->limit - length ||
+        s_find(self, &request) ||
+        lade_memory_adopt(self->memory, fd, (size_t)lade_json_int(facts, "size", 0),
+                          (uint64_t)lade_json_int(facts, "generation", 0), &region, NULL))
+        return false;
+    s_stamp_t *stamps = s_read_stamps(files);
+    if (!stamps || !s_is_whole(region, length)) {
+        free(stamps);
+        lade_memory_put(self->memory, &region); // closes fd
+        return true;
+    }
+    s_entry_t *entry = s_entry_new(&request, host, stamps, json_array_size(files));
+    snprintf(entry->kept_precision, sizeof entry->kept_precision, "%s",
+             lade_json_text(facts, "precision", "none"));
+    entry->precision = entry->kept_precision;
+    entry->unsafe = lade_json_bool(facts, "unsafe", true);
+    entry->state = S_READY;
+    entry->bytes = entry->length = length;
+    entry->region = region;
+    entry->used = ++self->uses;
+    entry->last_used = lade_now();
+    host->held += length;
+    host->high_watermark = host->held > host->high_watermark ? host->held : host->high_watermark;
+    s_add(self, entry);
+    heir->segments++;
+    heir->bytes += length;
+    return true;
+}
+
+static void
+s_on_record(void *arg, const json_t *facts, int fd)
+{
+    s_heir_t *heir = arg;
+    const char *is = lade_json_text(facts, "is", "");
+    if (!strcmp(is, "connection")) {
+        s_peer_t *peer = calloc(1, sizeof *peer);
+        if (!peer)
+            abort();
+        uint64_t generation = (uint64_t)lade_json_int(facts, "generation", 0);
+        *peer = (s_peer_t){heir->waiting, fd, 0, generation};
+        heir->waiting = peer;
+    } else if (strcmp(is, "segment") != 0 || !s_inherit_segment(heir, facts, fd))
+        close(fd);
+}
+
+static s_entry_t *
+s_find_generation(const lade_cache_t *self, uint64_t generation)
+{
+    s_entry_t *entry = self->entries;
+    while (entry && entry->region->generation != generation)
+        entry = entry->next;
+    return entry;
+}
+
+// A connection holds its segment again, with a lease of its own; one of a segment that is not there
+// any more is closed: what its process sees stays what it was, but nobody counts it.
+static void
+s_inherit_peer(lade_cache_t *self, s_peer_t *peer)
+{
+    s_entry_t *entry = s_find_generation(self, peer->generation);
+    if (!entry || lade_leases_add(self->leases, entry, 0, 0, &peer->lease, NULL)) {
+        close(peer->connection);
+        free(peer);
+        return;
+    }
+    entry->locks++;
+    lade_leases_attach(self->leases, peer->lease);
+    peer->next = self->peers;
+    self->peers = peer;
+}
+
+void
+lade_cache_keep(lade_cache_t *self, lade_keep_t *keep)
+{
+    s_heir_t heir = {.cache = self};
+    pthread_mutex_lock(&self->lock);
+    self->keep = keep;
+    lade_keep_take(keep, s_on_record, &heir);
+    size_t connections = 0;
+    for (s_peer_t *peer = heir.waiting, *next; peer; peer = next, connections++) {
+        next = peer->next;
+        s_inherit_peer(self, peer);
+    }
+    for (const s_entry_t *entry = self->entries; entry; entry = entry->next)
+        s_keep_entry(self, entry);
+    for (const s_peer_t *peer = self->peers; peer; peer = peer->next)
+        s_keep_peer(self, peer);
+    pthread_mutex_unlock(&self->lock);
+    if (heir.segments || connections)
+        lade_log(LADE_LOG_INFO, "cache",
+                 "%zu models of %zu bytes and %zu connections of a worker that is gone are taken "
+                 "over",
+                 heir.segments, heir.bytes, connections);
+}
 
 static void
 s_init_lock(lade_cache_t *self)
@@ -1008,6 +1319,7 @@ lade_cache_destroy(lade_cache_t **self_p)
     if (!self)
         return;
     lade_leases_destroy(&self->leases);
+    lade_keep_destroy(&self->keep);
     s_release(self, self->entries);
     lade_vram_destroy(&self->vram);
     lade_memory_destroy(&self->memory);

@@ -12,6 +12,7 @@
 
 #include "common/error.h"
 #include "workers/gpu/attach.h"
+#include "workers/gpu/keep.h"
 #include "workers/gpu/layout.h"
 #include "workers/gpu/loaders.h"
 #include "workers/gpu/vram.h"
@@ -67,6 +68,11 @@ typedef struct {
 lade_code_t lade_cache_new(const lade_cache_options_t *options, lade_cache_t **self_p,
                            lade_error_t *error);
 
+// Hands what is held to the keeper from now on, and takes over what workers left that are gone: the
+// segments that are whole, and the connections of who looks at them, each with a new lease. Takes
+// keep over. Call once, before anything is loaded and before the attach server is made.
+void lade_cache_keep(lade_cache_t *self, lade_keep_t *keep);
+
 // Ends all leases; nobody may be attached or loading any more.
 void lade_cache_destroy(lade_cache_t **self_p);
 
@@ -85,7 +91,7 @@ size_t lade_cache_unload(lade_cache_t *self, const char *key, const char *submod
 
 // {"bytes", "limit_bytes", "pool_bytes", "models": [{"key", "submodel", "bytes", "locks",
 // "last_used"}], "hits", "misses", "evictions", "high_watermark", "leases", "io":
-// lade_reader_stats, "huge": lade_memory_stats, "devices": [{"name",
+// lade_reader_stats, "huge": lade_memory_stats, "keeper": lade_keep_stats, "devices": [{"name",
 // "model", "bytes", "limit_bytes", "total_bytes", "free_bytes", "evictions", "demotions",
 // "promotions", "high_watermark", "lost", …}], "no_device": why or null}; yours.
 json_t *lade_cache_stats(lade_cache_t *self);

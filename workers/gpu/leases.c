@@ -283,6 +283,13 @@ lade_leases_find(lade_leases_t *self, uint64_t id)
     return lease && !lease->over ? lease->holds : NULL;
 }
 
+void *
+lade_leases_holds(lade_leases_t *self, uint64_t id)
+{
+    s_lease_t *lease = s_find(self, id);
+    return lease ? lease->holds : NULL;
+}
+
 bool
 lade_leases_renew(lade_leases_t *self, uint64_t id, double ttl_s)
 {

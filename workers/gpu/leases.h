@@ -37,6 +37,9 @@ lade_code_t lade_leases_add(lade_leases_t *self, void *holds, pid_t pid, double 
 // What the lease holds, NULL if it is over.
 void *lade_leases_find(lade_leases_t *self, uint64_t id);
 
+// The same, of one that is attached too, be it over or not.
+void *lade_leases_holds(lade_leases_t *self, uint64_t id);
+
 // Gives the lease ttl_s seconds from now (0: no limit). False if it is over.
 bool lade_leases_renew(lade_leases_t *self, uint64_t id, double ttl_s);
 

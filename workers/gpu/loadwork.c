@@ -295,9 +295,12 @@ lade_loadwork_open(lade_loadwork_t *self, const char *name, lade_error_t *error)
         code = lade_cache_new(&options, &self->cache, error);
     if (code)
         lade_vram_destroy(&options.vram);
-    else
+    else {
+        if (config->keep_s)
+            lade_cache_keep(self->cache, lade_keep_new(config->data, name));
         code = lade_attach_new(config->data, &lade_cache_attach_ops, self->cache, &self->attach,
                                error);
+    }
     return code;
 }
 
