@@ -96,7 +96,7 @@ static const struct {
     ['b']  = {DO(build),          S_BARE,    0, 0},
     ['i']  = {DO(inst),           S_LINES,   0, 0},
     ['o']  = {DO(obj),            S_BARE,    0, 0},
-    [0x81] = {DO(reduce),         S_BARE,    0, 0}, // NEWOBJ: a class and its arguments
+    [0x81] = {DO(reduce),         S_BARE,    0, 1}, // NEWOBJ: a class and its arguments, without its constructor
     [0x92] = {DO(newobj_ex),      S_BARE,    0, 0},
     [0x82] = {DO(extension),      S_NUMBER,  1, 0},
     [0x83] = {DO(extension),      S_NUMBER,  2, 0},

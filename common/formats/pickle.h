@@ -17,9 +17,10 @@ enum {
 
 // What the things are that a pickle may name.
 typedef enum {
-    LADE_ROLE_NAME, // may be named, not called
-    LADE_ROLE_DATA, // a call makes a value that nobody here looks into
-    LADE_ROLE_DICT, // a call makes a dict, …
+    LADE_ROLE_NAME,     // may be named, not called
+    LADE_ROLE_INSTANCE, // instances may be made without its constructor, which does things
+    LADE_ROLE_DATA,     // a call makes a value that nobody here looks into
+    LADE_ROLE_DICT,     // a call makes a dict, …
     LADE_ROLE_LIST,
     LADE_ROLE_SET,
     LADE_ROLE_MODULE,      // one of torch's containers of parameters

@@ -46,7 +46,7 @@ static const lade_global_t s_globals[] = {
 
     ROLE("_codecs", "encode", ENCODE),
 
-    ROLE("accelerate.state", "PartialState", DATA),
+    ROLE("accelerate.state", "PartialState", INSTANCE),
 
     ROLE("accelerate.utils.dataclasses", "DistributedType", DATA),
 
@@ -374,7 +374,7 @@ static const lade_global_t s_globals[] = {
     TYPE("torch.storage", "_UntypedStorage", STORAGE, U8),
     ROLE("torch.storage", "_load_from_bytes", FROM_BYTES),
 
-    ROLE("transformers.trainer_pt_utils", "AcceleratorConfig", DATA),
+    ROLE("transformers.trainer_pt_utils", "AcceleratorConfig", INSTANCE),
 
     ROLE("transformers.trainer_utils", "EvaluationStrategy", DATA),
     ROLE("transformers.trainer_utils", "FSDPOption", DATA),
@@ -385,9 +385,9 @@ static const lade_global_t s_globals[] = {
 
     ROLE("transformers.training_args", "OptimizerNames", DATA),
     ROLE("transformers.training_args", "ParallelMode", DATA),
-    ROLE("transformers.training_args", "TrainingArguments", DATA),
+    ROLE("transformers.training_args", "TrainingArguments", INSTANCE),
 
-    ROLE("transformers.training_args_seq2seq", "Seq2SeqTrainingArguments", DATA),
+    ROLE("transformers.training_args_seq2seq", "Seq2SeqTrainingArguments", INSTANCE),
 
     ROLE("types", "SimpleNamespace", DATA),
 

@@ -99,8 +99,10 @@ lade_code_t lade_unpickle_memo_get(lade_pickle_t *self, uint64_t index);
 // An argument, NULL if there is none.
 const lade_object_t *lade_unpickle_arg(const lade_object_t *args, size_t index);
 
-// Pushes what a call would make. One that the table does not allow is a finding.
-lade_code_t lade_unpickle_call(lade_pickle_t *self, lade_object_t *function, lade_object_t *args);
+// Pushes what a call would make. One that the table does not allow is a finding. constructs: it
+// calls a class's constructor, too, and does not only make an instance.
+lade_code_t lade_unpickle_call(lade_pickle_t *self, lade_object_t *function, lade_object_t *args,
+                               bool constructs);
 
 lade_code_t lade_unpickle_push_integer(lade_pickle_t *self, lade_object_kind_t kind,
                                        int64_t integer);

@@ -16,7 +16,8 @@ static bool
 s_may_call(const lade_object_t *function)
 {
     return function && function->kind == LADE_OBJECT_GLOBAL && function->row &&
-           function->row->role != LADE_ROLE_NAME && function->row->role != LADE_ROLE_DTYPE;
+           function->row->role != LADE_ROLE_NAME && function->row->role != LADE_ROLE_DTYPE &&
+           function->row->role != LADE_ROLE_STORAGE;
 }
 
 bool
@@ -113,7 +114,8 @@ s_args_are_fine(lade_pickle_t *self, const lade_object_t *function, const lade_o
     case LADE_ROLE_FROM_BYTES:
         return first && first->kind == LADE_OBJECT_BYTES && s_walk_nested(self, first, found_p);
     case LADE_ROLE_FACTORY:
-        return !first || first->kind == LADE_OBJECT_NONE || s_may_call(first);
+        return !first || first->kind == LADE_OBJECT_NONE ||
+               (s_may_call(first) && first->row->role != LADE_ROLE_INSTANCE);
     default:
         return true;
     }
@@ -179,10 +181,13 @@ s_container(lade_pickle_t *self, const lade_object_t *function, lade_object_t *a
 
 // What a call of function would make.
 lade_code_t
-lade_unpickle_call(lade_pickle_t *self, lade_object_t *function, lade_object_t *args)
+lade_unpickle_call(lade_pickle_t *self, lade_object_t *function, lade_object_t *args,
+                   bool constructs)
 {
     lade_object_t *found = NULL;
-    bool fine = s_may_call(function) && s_args_are_fine(self, function, args, &found);
+    bool fine = s_may_call(function) &&
+                !(constructs && function->row->role == LADE_ROLE_INSTANCE) &&
+                s_args_are_fine(self, function, args, &found);
     if (!fine)
         lade_unpickle_say_call(self, function);
     lade_object_t *made = fine ? s_container(self, function, args) : NULL;

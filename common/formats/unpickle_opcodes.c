@@ -142,8 +142,8 @@ static bool
 s_takes_items(const lade_object_t *object)
 {
     return object->kind != LADE_OBJECT_CALL || !object->row ||
-           object->row->role == LADE_ROLE_DATA || object->row->role == LADE_ROLE_NEWOBJ ||
-           object->row->role == LADE_ROLE_MODULE;
+           object->row->role == LADE_ROLE_DATA || object->row->role == LADE_ROLE_INSTANCE ||
+           object->row->role == LADE_ROLE_NEWOBJ || object->row->role == LADE_ROLE_MODULE;
 }
 
 static lade_code_t
@@ -236,9 +236,9 @@ lade_unpickle_do_stack_global(lade_pickle_t *self, const lade_operand_t *operand
 lade_code_t
 lade_unpickle_do_reduce(lade_pickle_t *self, const lade_operand_t *operand)
 {
-    (void)operand;
     lade_object_t *args = lade_unpickle_pop(self), *function = lade_unpickle_pop(self);
-    return args && function ? lade_unpickle_call(self, function, args) : s_underflow(self);
+    return args && function ? lade_unpickle_call(self, function, args, !operand->of)
+                            : s_underflow(self);
 }
 
 lade_code_t
@@ -247,7 +247,8 @@ lade_unpickle_do_newobj_ex(lade_pickle_t *self, const lade_operand_t *operand)
     (void)operand;
     lade_object_t *named = lade_unpickle_pop(self), *args = lade_unpickle_pop(self),
                   *class = lade_unpickle_pop(self);
-    return named && args && class ? lade_unpickle_call(self, class, args) : s_underflow(self);
+    return named && args && class ? lade_unpickle_call(self, class, args, false)
+                                  : s_underflow(self);
 }
 
 // A call with what lies above the mark as arguments.
@@ -257,7 +258,7 @@ s_call_marked(lade_pickle_t *self, lade_object_t *function, lade_object_t **item
     lade_object_t *args = lade_unpickle_object(self, LADE_OBJECT_TUPLE);
     if (!args || lade_unpickle_append_all(self, args, items, count))
         return lade_unpickle_failed(self);
-    return lade_unpickle_call(self, function, args);
+    return lade_unpickle_call(self, function, args, true);
 }
 
 lade_code_t
