@@ -57,7 +57,7 @@ static const struct {
     [LADE_NO_SPACE]             = {"no_space",           S_WAITS,  1, "The disk is full: make room; what was fetched is kept."},
     [LADE_IO_ERROR]             = {"io_error",           S_NEVER, 1, "Reading or writing failed; the message has the system's words."},
     [LADE_NO_MEMORY]            = {"no_memory",          S_NEVER, 1, "It does not fit into load.cache_mb, or all of it is locked."},
-    [LADE_NO_VRAM]              = {"no_vram",            S_NEVER, 1, "It does not fit into the device's memory."},
+    [LADE_NO_VRAM]              = {"no_vram",            S_NEVER, 1, "There is no such device here, it does not fit into load.vram_mb, or all of that is locked."},
     [LADE_STALE_RECORD]         = {"stale_record",       S_NEVER, 1, "The record was changed since it was read: read it again and repeat the change."},
     [LADE_BUSY]                 = {"busy",               S_AGAIN, 1, "Somebody else holds it; try again."},
     [LADE_CORRUPT]              = {"corrupt",            S_NEVER, 1, "The data is not what it says it is."},

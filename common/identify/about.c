@@ -1,5 +1,6 @@
-// What the metadata, the tensors and the files beside a model say of it. All of it is from strangers:
-// texts are cut to what a record takes, and nothing is believed that decides what the model is.
+// What the metadata, the tensors and the files beside a model say of it. All of it is from
+// strangers: texts are cut to what a record takes, and nothing is believed that decides what the
+// model is.
 #include "common/identify/about.h"
 
 #include "common/path.h"
@@ -42,7 +43,7 @@ s_said(const json_t *metadata, const char *name)
     const json_t *value = json_object_get(metadata, name);
     const char *text = json_string_value(value);
     return text && strlen(text) == json_string_length(value) && strcmp(text, "None") != 0 ? text
-                                                                                        : NULL;
+                                                                                          : NULL;
 }
 
 static void
@@ -195,14 +196,15 @@ s_frequent_tags(const char *text)
         json_object_foreach(json_is_object(tags) ? tags : NULL, tag, count)
     {
         json_int_t sum = json_integer_value(json_object_get(sums, tag)), more;
-        more = json_is_integer(count) && json_integer_value(count) > 0 ? json_integer_value(count) : 0;
+        more =
+            json_is_integer(count) && json_integer_value(count) > 0 ? json_integer_value(count) : 0;
         if (!__builtin_add_overflow(sum, more, &sum))
             json_object_set_new(sums, tag, json_integer(sum));
     }
     size_t n = 0;
     s_tag_t *all = calloc(json_object_size(sums) + 1, sizeof *all);
-    json_object_foreach(sums, tag, count) if (all)
-        all[n++] = (s_tag_t){tag, json_integer_value(count)};
+    json_object_foreach(sums, tag, count) if (all) all[n++] =
+        (s_tag_t){tag, json_integer_value(count)};
     if (n)
         qsort(all, n, sizeof *all, s_by_count);
     for (size_t i = 0; i < n && i < S_MAX_TAGS; i++) {
@@ -286,9 +288,9 @@ s_add_preview(const lade_subject_t *subject, const json_t *metadata, json_t *fou
     for (size_t i = 0; i < sizeof rows / sizeof *rows && !preview; i++) {
         char *path = s_beside(subject, rows[i].suffix);
         if (path)
-            preview = json_pack("{s:s, s:s, s:s, s:I}", "from", "beside", "path", path,
-                                "media_type", rows[i].kind, "size",
-                                (json_int_t)lade_path_size(path));
+            preview =
+                json_pack("{s:s, s:s, s:s, s:I}", "from", "beside", "path", path, "media_type",
+                          rows[i].kind, "size", (json_int_t)lade_path_size(path));
         free(path);
     }
     s_set_new(found, "preview",
@@ -353,10 +355,14 @@ s_precision(const uint64_t counts[LADE_DTYPE_COUNT])
     static const struct {
         lade_dtype_t dtype;
         const char *name;
-    } rows[] = {{LADE_DTYPE_F64, "fp64"},           {LADE_DTYPE_F32, "fp32"},
-                {LADE_DTYPE_F16, "fp16"},           {LADE_DTYPE_BF16, "bf16"},
-                {LADE_DTYPE_F8_E4M3, "fp8_e4m3fn"}, {LADE_DTYPE_F8_E5M2, "fp8_e5m2"},
-                {LADE_DTYPE_I8, "int8"},            {LADE_DTYPE_U8, "uint8"}};
+    } rows[] = {{LADE_DTYPE_F64, "fp64"},
+                {LADE_DTYPE_F32, "fp32"},
+                {LADE_DTYPE_F16, "fp16"},
+                {LADE_DTYPE_BF16, "bf16"},
+                {LADE_DTYPE_F8_E4M3, "fp8_e4m3fn"},
+                {LADE_DTYPE_F8_E5M2, "fp8_e5m2"},
+                {LADE_DTYPE_I8, "int8"},
+                {LADE_DTYPE_U8, "uint8"}};
     size_t most = 0;
     for (size_t i = 1; i < LADE_DTYPE_COUNT; i++)
         most = counts[i] > counts[most] ? i : most;
@@ -432,8 +438,7 @@ void
 lade_about_add(lade_subject_t *subject, json_t *found)
 {
     bool whole = true;
-    const lade_tensors_t *tensors =
-        subject->folder ? s_weights(subject, &whole) : subject->tensors;
+    const lade_tensors_t *tensors = subject->folder ? s_weights(subject, &whole) : subject->tensors;
     const json_t *metadata = tensors ? lade_tensors_metadata(tensors) : NULL;
     const char *type = json_string_value(json_object_get(found, "type"));
     if (tensors)
