@@ -159,6 +159,10 @@ $O/bench/%: $O/obj/tests/bench/%.o $(call obj,$(call src,broker workers/gpu)) $(
 	$(folder)
 	$(call say,LINK)
 	$(link) $(test_libs) $(shell pkg-config --silence-errors --libs sqlite3)
+$O/bench/convert_bench: $O/obj/tests/bench/convert_bench.o $(call obj,$(call src,workers/install)) $(convert) $(worker) $(common)
+	$(folder)
+	$(call say,LINK)
+	$(link) $(test_libs)
 # What is no lade: a link that loses packets, a stopwatch, libcurl alone.
 $(addprefix $O/bench/,relay clocked curl_floor): $O/bench/%: $O/obj/tests/bench/%.o
 	$(folder)

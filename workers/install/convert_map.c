@@ -36,6 +36,7 @@ typedef struct {
 typedef struct {
     s_filled_t holes[S_MAX_PIECES];
     size_t count;
+    bool tried; // these are no real numbers: what is below 0 with them need not be
 } s_filling_t;
 
 static lade_code_t
@@ -236,6 +237,8 @@ s_sum(s_sum_t *self)
             self->ok = self->ok && !__builtin_add_overflow(value, by, &value);
         else
             self->ok = self->ok && !__builtin_sub_overflow(value, by, &value);
+        if (self->filling->tried && value < 0)
+            value = 0;
         self->ok = self->ok && value >= 0; // before a division: C's would round up
     }
     return value;
@@ -293,23 +296,18 @@ struct lade_convert_map {
     size_t count, cap;
 };
 
-// A new name may use the holes of its pattern and no others: tried once with numbers that are large
-// enough for any subtraction.
+// A new name may use the holes of its pattern and no others.
 static lade_code_t
 s_check_to(const s_rule_t *rule, const char *to, lade_error_t *error)
 {
-    s_filling_t filling = {.count = 0};
+    s_filling_t filling = {.tried = true};
     char out[LADE_CONVERT_MAX_NAME];
-    for (size_t try = 0; try < 2; try++) { // {3-n} wants a small one, {n-3} a large one
-        filling.count = 0;
-        for (size_t i = 0; i < rule->from.count; i++)
-            if (rule->from.pieces[i].kind != S_TEXT)
-                filling.holes[filling.count++] = (s_filled_t){
-                    &rule->from.pieces[i], rule->from.pieces[i].kind == S_NUMBER ? NULL : "x",
-                    try ? 0 : 1000};
-        if (s_expand(to, &filling, out))
-            return LADE_OK;
-    }
+    for (size_t i = 0; i < rule->from.count; i++)
+        if (rule->from.pieces[i].kind != S_TEXT)
+            filling.holes[filling.count++] = (s_filled_t){
+                &rule->from.pieces[i], rule->from.pieces[i].kind == S_NUMBER ? NULL : "x", 1000};
+    if (s_expand(to, &filling, out))
+        return LADE_OK;
     return lade_error_set(error, LADE_CONFIG_ERROR,
                           "'%s' cannot be made from '%s': its holes have to be there, and {…} is a "
                           "hole or arithmetic",
