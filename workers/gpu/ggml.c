@@ -1,4 +1,7 @@
 // Dequantising: a row a type. q are the small integers of a block, d and m its scale and minimum.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("O3")
+#endif
 #include "workers/gpu/ggml.h"
 
 #include "workers/gpu/half.h"
@@ -194,15 +197,14 @@ static void
 s_q6_k(const uint8_t *block, float *out)
 {
     float d = s_half(block + 208);
-    for (size_t part = 0; part < 8; part++) { // of 32 elements
-        const uint8_t *low = block + part / 4 * 64 + part % 2 * 32,
-                      *high = block + 128 + part / 4 * 32;
-        const uint8_t *scales = block + 192 + part * 2;
+    for (size_t group = 0; group < 16; group++) {
+        size_t part = group / 2, half = group % 2 * 16; // parts of 32 elements
+        const uint8_t *low = block + part / 4 * 64 + part % 2 * 32 + half;
+        const uint8_t *high = block + 128 + part / 4 * 32 + half;
         unsigned shift = part % 4 / 2 * 4, pair = part % 4 * 2;
-        for (size_t i = 0; i < 32; i++) {
-            int q = (low[i] >> shift & 15) | (high[i] >> pair & 3) << 4;
-            *out++ = d * (float)(int8_t)scales[i / 16] * (float)(q - 32);
-        }
+        float by = d * (float)(int8_t)block[192 + group];
+        for (size_t i = 0; i < 16; i++)
+            *out++ = by * (float)(((low[i] >> shift & 15) | (high[i] >> pair & 3) << 4) - 32);
     }
 }
 
