@@ -241,36 +241,58 @@ lade_cmd_load_unload(lade_cli_t *cli, lade_error_t *error)
 }
 
 static void
-s_print_cache(const lade_cli_t *cli, const char *worker, const json_t *stats)
+s_print_held(const lade_cli_t *cli, const json_t *models)
 {
-    static const lade_table_column_t columns[] = {{"KEY", LADE_TABLE_LEFT},
-                                                  {"SUBMODEL", LADE_TABLE_LEFT},
-                                                  {"NAME", LADE_TABLE_CUT},
-                                                  {"BYTES", LADE_TABLE_RIGHT},
-                                                  {"LOCKS", LADE_TABLE_RIGHT},
-                                                  {"USED", LADE_TABLE_LEFT},
-                                                  {0}};
-    char bytes[LADE_SHOW_SIZE], limit[LADE_SHOW_SIZE], used[LADE_SHOW_SIZE];
-    printf("%s  %s of %s  %" PRId64 " hits, %" PRId64 " misses\n", worker,
-           lade_show_bytes(lade_json_int(stats, "bytes", 0), bytes),
-           lade_show_bytes(lade_json_int(stats, "limit_bytes", 0), limit),
-           lade_json_int(stats, "hits", 0), lade_json_int(stats, "misses", 0));
-    const json_t *models = json_object_get(stats, "models");
+    static const lade_table_column_t columns[] = {
+        {"KEY", LADE_TABLE_LEFT},     {"SUBMODEL", LADE_TABLE_LEFT}, {"NAME", LADE_TABLE_CUT},
+        {"NUMBERS", LADE_TABLE_LEFT}, {"WHERE", LADE_TABLE_LEFT},    {"BYTES", LADE_TABLE_RIGHT},
+        {"LOCKS", LADE_TABLE_RIGHT},  {"USED", LADE_TABLE_LEFT},     {0}};
     lade_table_t *table = lade_table_new(columns);
     for (size_t i = 0; i < json_array_size(models); i++) {
         const json_t *model = json_array_get(models, i);
-        double at = lade_json_real(model, "used", lade_json_real(model, "last_used", 0));
-        const char *key = lade_json_text(model, "key", lade_json_text(model, "model_key", ""));
-        lade_table_addf(table, "%.*s", cli->width ? 8 : 32, key);
+        char bytes[LADE_SHOW_SIZE], used[LADE_SHOW_SIZE];
+        double at = lade_json_real(model, "last_used", 0);
+        bool ordered = !strcmp(lade_json_text(model, "layout", ""), "channels_last");
+        lade_table_addf(table, "%.*s", cli->width ? 8 : 32, lade_json_text(model, "key", ""));
         lade_table_add(table, lade_json_text(model, "submodel", ""));
         lade_table_add(table, lade_json_text(model, "name", ""));
+        lade_table_addf(table, "%s%s", lade_json_text(model, "precision", ""),
+                        ordered ? ", channels last" : "");
+        lade_table_add(table, lade_json_text(model, "device", "cpu"));
         lade_table_add(table, lade_show_bytes(lade_json_int(model, "bytes", 0), bytes));
         lade_table_addf(table, "%" PRId64, lade_json_int(model, "locks", 0));
-        lade_table_add(table, at > 0 ? lade_show_time(at, used) : "");
+        lade_table_add(table, lade_json_bool(model, "loading", false) ? "loading"
+                              : at > 0                                ? lade_show_time(at, used)
+                                                                      : "");
     }
     if (lade_table_rows(table))
         lade_table_print(table, stdout, cli->width);
     lade_table_destroy(&table);
+}
+
+// One line for the host, one for each device, then what is held.
+static void
+s_print_cache(const lade_cli_t *cli, const char *worker, const json_t *stats)
+{
+    char bytes[LADE_SHOW_SIZE], limit[LADE_SHOW_SIZE], most[LADE_SHOW_SIZE];
+    int64_t hits = lade_json_int(stats, "hits", 0), misses = lade_json_int(stats, "misses", 0);
+    printf("%s  %s of %s, at most %s  %" PRId64 " models, %" PRId64 " hits, %" PRId64
+           " misses, %" PRId64 " evicted\n",
+           worker, lade_show_bytes(lade_json_int(stats, "bytes", 0), bytes),
+           lade_show_bytes(lade_json_int(stats, "limit_bytes", 0), limit),
+           lade_show_bytes(lade_json_int(stats, "high_watermark", 0), most),
+           lade_json_int(stats, "in_cache", 0), hits, misses, lade_json_int(stats, "evictions", 0));
+    const json_t *devices = json_object_get(stats, "devices");
+    for (size_t i = 0; i < json_array_size(devices); i++) {
+        const json_t *device = json_array_get(devices, i);
+        printf("  %s  %s of %s, at most %s  %" PRId64 " evicted, %" PRId64 " to the host\n",
+               lade_json_text(device, "name", "?"),
+               lade_show_bytes(lade_json_int(device, "bytes", 0), bytes),
+               lade_show_bytes(lade_json_int(device, "limit_bytes", 0), limit),
+               lade_show_bytes(lade_json_int(device, "high_watermark", 0), most),
+               lade_json_int(device, "evictions", 0), lade_json_int(device, "demotions", 0));
+    }
+    s_print_held(cli, json_object_get(stats, "models"));
 }
 
 lade_code_t

@@ -26,6 +26,7 @@
 enum {
     S_WAIT_MS = 100, // between two questions whether a waiting load is to stop
     S_MAX_LISTED = 1000,
+    S_MAX_SIZES = 500,
 };
 
 // A file as it was when it was read.
@@ -42,6 +43,7 @@ typedef struct s_entry {
     struct s_entry *next;
     char *key, *submodel; // submodel NULL for none
     lade_want_t want;
+    json_t *called; // {"base", "type", "name"} of the record
     s_stamp_t *stamps;
     size_t stamp_count;
     s_state_t state;
@@ -96,6 +98,8 @@ struct lade_cache {
     lade_keep_t *keep;
     s_peer_t *peers;
     uint64_t uses, hits, misses;
+    size_t cleared; // models that the last making of room or unloading dropped
+    json_t *sizes;  // label to the most bytes it took; at most S_MAX_SIZES
 };
 
 // ---------------------------------------------------------------------------------------------------
@@ -109,6 +113,7 @@ s_entry_destroy(s_entry_t **entry_p)
         return;
     free(entry->key);
     free(entry->submodel);
+    json_decref(entry->called);
     free(entry->stamps);
     free(entry);
     *entry_p = NULL;
@@ -123,6 +128,10 @@ s_entry_new(const lade_cache_request_t *request, s_place_t *place, s_stamp_t *st
     entry->key = strdup(request->key);
     entry->submodel = request->submodel ? strdup(request->submodel) : NULL;
     entry->want = request->want;
+    entry->called =
+        json_pack("{s:s, s:s, s:s}", "base", lade_json_text(request->record, "base", "?"), "type",
+                  lade_json_text(request->record, "type", "?"), "name",
+                  lade_json_text(request->record, "name", ""));
     entry->place = place;
     entry->stamps = stamps;
     entry->stamp_count = count;
@@ -232,6 +241,7 @@ s_keep_entry(lade_cache_t *self, const s_entry_t *entry)
         (json_int_t)entry->region->generation, "precision", entry->precision, "unsafe",
         entry->unsafe, "cast", want->cast, "dtype", (int)want->dtype, "channels_last",
         want->channels_last, "device", want->device);
+    json_object_update(facts, entry->called);
     s_entry_id(self, entry, id, sizeof id);
     lade_keep_put(self->keep, id, facts, entry->region->fd);
     json_decref(facts);
@@ -472,7 +482,7 @@ static void
 s_make_room(lade_cache_t *self, s_place_t *place, size_t bytes, s_entry_t **list)
 {
     size_t needed = place->held + bytes > place->limit ? place->held + bytes - place->limit : 0;
-    size_t sum = 0;
+    size_t sum = 0, cleared = 0;
     s_entry_t *last = NULL, *next;
     while (sum < needed && (next = s_victim(self, place, last))) {
         sum += next->bytes;
@@ -486,7 +496,9 @@ s_make_room(lade_cache_t *self, s_place_t *place, size_t bytes, s_entry_t **list
             continue;
         }
         s_evict(self, victim, list);
+        cleared++;
     }
+    self->cleared = cleared ? cleared : self->cleared;
 }
 
 // Takes bytes off the limit for an entry, evicting into *list. What is being read cannot go, but
@@ -823,6 +835,21 @@ s_check_unchanged(const s_entry_t *entry, const lade_files_t *files, lade_error_
     return code;
 }
 
+// The most bytes a model took, whatever became of it since.
+static void
+s_note_size(lade_cache_t *self, const s_entry_t *entry)
+{
+    char label[512];
+    snprintf(label, sizeof label, "%s:%s:%.300s%s%s", lade_json_text(entry->called, "base", "?"),
+             lade_json_text(entry->called, "type", "?"), lade_json_text(entry->called, "name", ""),
+             entry->submodel ? ":" : "", entry->submodel ? entry->submodel : "");
+    json_int_t before = lade_json_int(self->sizes, label, 0);
+    json_int_t now = (json_int_t)entry->length;
+    if (now > before && (before || json_object_size(self->sizes) < S_MAX_SIZES))
+        json_object_set_new(self->sizes, label,
+                            json_integer(now)); // but for one cut within a letter
+}
+
 // Reads what an entry stands for, and answers with it; or takes the entry out again.
 static lade_code_t
 s_fill(lade_cache_t *self, s_entry_t *entry, const lade_cache_request_t *request,
@@ -851,6 +878,7 @@ s_fill(lade_cache_t *self, s_entry_t *entry, const lade_cache_request_t *request
         entry->state = S_READY;
         self->misses++;
         s_keep_entry(self, entry);
+        s_note_size(self, entry);
         code = s_grant(self, entry, request, answer, error);
     } else
         s_unlink(self, entry);
@@ -952,6 +980,7 @@ lade_cache_unload(lade_cache_t *self, const char *key, const char *submodel)
         s_evict(self, entry, &evicted);
         count++;
     }
+    self->cleared = count ? count : self->cleared;
     pthread_mutex_unlock(&self->lock);
     s_release(self, evicted);
     return count;
@@ -960,10 +989,13 @@ lade_cache_unload(lade_cache_t *self, const char *key, const char *submodel)
 static json_t *
 s_model_stats(const s_entry_t *entry)
 {
-    return json_pack("{s:s, s:s?, s:s, s:I, s:I, s:f, s:b}", "key", entry->key, "submodel",
-                     entry->submodel, "device", entry->place->name, "bytes",
-                     (json_int_t)entry->bytes, "locks", (json_int_t)entry->locks, "last_used",
-                     entry->last_used, "loading", entry->state == S_LOADING);
+    return json_pack("{s:s, s:s?, s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:b}", "key", entry->key,
+                     "submodel", entry->submodel, "name", lade_json_text(entry->called, "name", ""),
+                     "precision", entry->precision, "layout",
+                     entry->want.channels_last ? "channels_last" : "stored", "device",
+                     entry->place->name, "bytes", (json_int_t)entry->bytes, "locks",
+                     (json_int_t)entry->locks, "last_used", entry->last_used, "loading",
+                     entry->state == S_LOADING);
 }
 
 static json_t *
@@ -997,6 +1029,12 @@ lade_cache_stats(lade_cache_t *self)
                   (json_int_t)host->evictions, "high_watermark", (json_int_t)host->high_watermark,
                   "leases", (json_int_t)lade_leases_count(self->leases), "devices", devices);
     json_object_set_new(stats, "keeper", self->keep ? lade_keep_stats(self->keep) : json_null());
+    size_t count = 0;
+    for (const s_entry_t *entry = self->entries; entry; entry = entry->next)
+        count += entry->state == S_READY;
+    json_object_set_new(stats, "in_cache", json_integer((json_int_t)count));
+    json_object_set_new(stats, "cleared", json_integer((json_int_t)self->cleared));
+    json_object_set_new(stats, "loaded_model_sizes", json_deep_copy(self->sizes));
     pthread_mutex_unlock(&self->lock);
     json_object_set_new(stats, "io", lade_reader_stats());
     json_object_set_new(stats, "huge", lade_memory_stats());
@@ -1156,6 +1194,7 @@ s_inherit_segment(s_heir_t *heir, const json_t *facts, int fd)
     request.want.channels_last = lade_json_bool(facts, "channels_last", false);
     snprintf(request.want.device, sizeof request.want.device, "%s",
              lade_json_text(facts, "device", ""));
+    request.record = facts;
     if (!*request.key || length > host->limit || host->held > host->limit - length ||
         s_find(self, &request) ||
         lade_memory_adopt(self->memory, fd, (size_t)lade_json_int(facts, "size", 0),
@@ -1303,6 +1342,7 @@ lade_cache_new(const lade_cache_options_t *options, lade_cache_t **self_p, lade_
     self->loaders = loaders;
     self->check = options->check;
     s_make_places(self, options);
+    self->sizes = json_object();
     self->threads = options->threads ? options->threads : cores > 0 ? (size_t)cores : 1;
     size_t limit = self->places[0].limit;
     self->memory = lade_memory_new(limit, options->pool ? options->pool : limit);
@@ -1324,6 +1364,7 @@ lade_cache_destroy(lade_cache_t **self_p)
     lade_vram_destroy(&self->vram);
     lade_memory_destroy(&self->memory);
     free(self->places);
+    json_decref(self->sizes);
     lade_loaders_destroy(&self->loaders);
     pthread_cond_destroy(&self->changed);
     pthread_mutex_destroy(&self->lock);

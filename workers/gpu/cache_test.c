@@ -582,6 +582,29 @@ test_a_lock_for_no_process_is_refused_and_the_model_stays(void **state)
     json_decref(record);
 }
 
+// What the statistics say of models that come, go and are asked for again.
+static void
+test_statistics_count_what_happened(void **state)
+{
+    s_world_t *world = *state;
+    for (unsigned i = 0; i < 6; i++)
+        s_load(world, i, false);
+    s_load(world, 5, false);
+    assert_int_equal(s_stat(world, "misses"), 6);
+    assert_int_equal(s_stat(world, "hits"), 1);
+    assert_int_equal(s_stat(world, "in_cache"), 4);
+    assert_int_equal(s_stat(world, "cleared"), 1); // each load drops one
+    assert_true(s_stat(world, "high_watermark") <= s_stat(world, "limit_bytes"));
+    assert_int_equal(lade_cache_unload(world->cache, NULL, NULL), 4);
+    assert_int_equal(s_stat(world, "cleared"), 4);
+    assert_int_equal(s_stat(world, "in_cache"), 0);
+    json_t *stats = lade_cache_stats(world->cache);
+    const json_t *sizes = json_object_get(stats, "loaded_model_sizes");
+    assert_int_equal(json_object_size(sizes), 6);
+    assert_true(lade_json_int(sizes, "sd-1:vae:m3", 0) > S_MB);
+    json_decref(stats);
+}
+
 int
 main(void)
 {
@@ -603,6 +626,7 @@ main(void)
         TEST(test_pages_never_change_under_a_lock),
         TEST(test_when_a_reading_is_stopped_another_goes_on),
         TEST(test_a_lock_for_no_process_is_refused_and_the_model_stays),
+        TEST(test_statistics_count_what_happened),
     };
     lade_log_open("cache_test", LADE_LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);
