@@ -6,6 +6,8 @@
 #include "workers/gpu/fake_backend.h"
 #include "workers/gpu/test_models.h"
 
+#include <pthread.h>
+
 enum { S_MB = 1 << 20, S_PATIENCE_MS = 30000 };
 
 typedef struct {
@@ -442,6 +444,94 @@ test_no_device(void **state)
     s_assert_right(world, &host, 0);
 }
 
+// Eight clients at random, on both devices and the host, three of whose models fit at a time: what
+// each has locked is right and stays, whatever the others do.
+enum { S_CLIENTS = 8, S_STEPS = 40 };
+
+typedef struct {
+    s_world_t *world;
+    unsigned seed, loads, refusals;
+} s_client_t;
+
+// True if the few bytes looked at are those of the model.
+static bool
+s_looks_right(s_world_t *world, const lade_cache_answer_t *answer, unsigned which)
+{
+    lade_segment_t *segment;
+    lade_import_t import;
+    if (lade_segment_attach(lade_attach_path(world->attach), answer->lease, S_PATIENCE_MS, &segment,
+                            NULL))
+        return false;
+    bool right = !lade_segment_import(segment, &import, NULL);
+    const lade_tensor_t *tensor = lade_segment_find(segment, "w.a");
+    const uint8_t *bytes =
+        (const void *)(uintptr_t)(tensor ? lade_segment_address(segment, tensor) : 0);
+    for (size_t i = 0; right && i < 2 * S_MB; i += 4099)
+        right = bytes && bytes[i] == test_byte(i, which);
+    lade_segment_close(&segment);
+    return right;
+}
+
+static void *
+s_client(void *arg)
+{
+    static const char *const devices[] = {"cuda:0", "cuda:1", "cpu"};
+    s_client_t *client = arg;
+    for (unsigned step = 0; step < S_STEPS; step++) {
+        client->seed = client->seed * 1103515245u + 12345u;
+        unsigned which = client->seed >> 16 & 7, where = (client->seed >> 20) % 3;
+        lade_cache_answer_t answer;
+        lade_error_t error = {0};
+        if (client->seed >> 24 & 1)
+            lade_cache_unload(client->world->cache, NULL, NULL);
+        lade_code_t code = s_try(client->world, which, devices[where], NULL, true, &answer, &error);
+        if (code == LADE_NO_VRAM || code == LADE_NO_MEMORY) {
+            client->refusals++;
+            continue;
+        }
+        if (code || !s_looks_right(client->world, &answer, which)) {
+            fprintf(stderr, "m%u on %s: %s\n", which, devices[where], error.message);
+            return client;
+        }
+        client->loads++;
+    }
+    return NULL;
+}
+
+static void
+test_many_clients(void **state)
+{
+    s_world_t *world = *state;
+    pthread_t threads[S_CLIENTS];
+    s_client_t clients[S_CLIENTS];
+    lade_error_t error = {0};
+    unsigned loads = 0;
+    assert_int_equal(lade_attach_new(world->folder, &lade_cache_attach_ops, world->cache,
+                                     &world->attach, &error),
+                     LADE_OK);
+    for (unsigned i = 0; i < S_CLIENTS; i++) {
+        clients[i] = (s_client_t){.world = world, .seed = i + 1};
+        assert_int_equal(pthread_create(&threads[i], NULL, s_client, &clients[i]), 0);
+    }
+    for (unsigned i = 0; i < S_CLIENTS; i++) {
+        void *wrong;
+        pthread_join(threads[i], &wrong);
+        assert_null(wrong);
+        loads += clients[i].loads;
+    }
+    assert_true(loads > S_CLIENTS * S_STEPS / 4);
+    int64_t leases = 1; // connections that were closed are noticed by the attach server's thread
+    for (int64_t until = lade_mono_ms() + S_PATIENCE_MS; leases && lade_mono_ms() < until;) {
+        json_t *stats = lade_cache_stats(world->cache);
+        leases = lade_json_int(stats, "leases", -1);
+        json_decref(stats);
+    }
+    assert_int_equal(leases, 0);
+    lade_cache_unload(world->cache, NULL, NULL);
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(s_stat(world, i, "bytes"), 0);
+}
+
 int
 main(void)
 {
@@ -459,6 +549,7 @@ main(void)
         CASE(test_a_lost_device_takes_nothing_with_it),
         CASE(test_a_device_lost_on_the_way),
         CASE(test_no_device),
+        CASE(test_many_clients),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
