@@ -56,9 +56,10 @@ s_condition(const lade_cli_t *cli, const json_t *step, size_t indent)
     bool holds = json_is_true(json_object_get(step, "holds"));
     const json_t *of = json_object_get(step, "of");
     bool seen = holds || json_object_get(step, "found");
+    const char *asks = s_at(step, "asks"), *why = s_at(step, seen ? "found" : "reason");
+    bool said = strlen(asks) > 2 && strstr(why, asks + 2); // "there is no" of the same
     // a group's own words are enough; what is in it says why
-    s_line(cli, indent, holds ? "+" : "-",
-           s_words(s_at(step, "asks"), ": ", of ? "" : s_at(step, seen ? "found" : "reason")));
+    s_line(cli, indent, holds ? "+" : "-", s_words(asks, ": ", of || said ? "" : why));
 }
 
 static void

@@ -25,8 +25,8 @@ s_about(const char *type, const char *metadata, const char *tensors)
                        *tensors ? "," : "", tensors);
     memcpy(header, (unsigned char[8]){(unsigned char)len, (unsigned char)(len >> 8)}, 8);
     memset(header + 8 + len, 0, 64);
-    assert_int_equal(lade_path_write(path, header, (size_t)len + 8 + (*tensors ? 16 : 0), 0600, NULL),
-                     LADE_OK);
+    assert_int_equal(
+        lade_path_write(path, header, (size_t)len + 8 + (*tensors ? 16 : 0), 0600, NULL), LADE_OK);
     lade_subject_t *subject;
     lade_error_t error = {0};
     if (lade_subject_new(path, NULL, &subject, &error))

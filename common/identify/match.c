@@ -285,6 +285,12 @@ static json_t *
 s_read_predicate(lade_match_t *self, const lade_source_t *source)
 {
     json_t *value = lade_predicates[source->predicate].read(self->subject);
+    char shown[70];
+    if (value && self->trace) {
+        json_decref(self->seen);
+        self->seen = json_sprintf("%s, by %s", lade_match_show(value, shown, sizeof shown),
+                                  lade_predicates[source->predicate].name);
+    }
     if (!value)
         s_say(self, "%s does not tell", lade_predicates[source->predicate].name);
     return value;
@@ -571,8 +577,14 @@ lade_match_told(lade_match_t *self, const lade_value_t *value)
 {
     if (value->constant)
         return json_deep_copy(value->constant);
-    if (value->source.kind)
-        return s_mapped(self, value, s_readers[value->source.kind](self, &value->source));
+    if (value->source.kind) {
+        json_decref(self->seen);
+        self->seen = NULL;
+        json_t *seen = s_readers[value->source.kind](self, &value->source);
+        if (!self->seen)
+            s_note(self, seen, NULL);
+        return s_mapped(self, value, seen);
+    }
     return s_chosen(self, value);
 }
 
