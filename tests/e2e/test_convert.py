@@ -239,6 +239,8 @@ def test_once_until_something_changes():
         os.unlink(os.path.join(place, "config.json"))  # the sign that it is whole
         world.call("install", "convert", key=key)
         assert len(conversions(world)) == 4
+        synced = world.call("install", "sync_to_config")
+        assert not synced["added"] and not synced["failed"], synced  # a copy is no model of its own
         world.call("install", "unconditionally_delete", key=key)
         assert cached(world) == [], "the copy goes with the model"
         nothing_temporary(world)

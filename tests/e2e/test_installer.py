@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import threading
 
-from lib import samples, weights
+from lib import checkpoints, samples, weights
 from lib.skip import Skip
 from lib.world import BUILD, World
 
@@ -152,3 +152,19 @@ def test_in_place_on_a_read_only_mount():
             assert os.listdir(mount) == ["style.safetensors"]
         finally:
             subprocess.run(["umount", mount], check=False)
+
+
+def test_a_checkpoint_is_converted():
+    with World() as world:
+        path = checkpoints.write(os.path.join(world.folder, "in", "vae.safetensors"), checkpoints.vae(".", prefix=""), 4)
+        world.start("broker", "install")
+        lade = Installer(world)
+        key = lade.call("install_path", path, None, 30.0)
+        place = lade.call("convert", key, None, 30.0)
+        assert place == os.path.join(world.models_dir, ".convert_cache", key) and os.path.exists(os.path.join(place, "config.json"))
+        dest = os.path.join(world.folder, "there")
+        assert lade.call("convert", key, dest, 30.0) == dest and weights.tree(dest).items() <= weights.tree(place).items()
+        assert dest in lade.refused("exists", "convert", key, dest, 30.0)
+        assert lade.refused("ValueError", "convert", key, "there", 30.0)
+        other = lade.call("install_path", weights.embedding(os.path.join(world.folder, "ti.safetensors"), 1), None, 30.0)
+        assert "type=embedding" in lade.refused("NotImplemented", "convert", other, None, 30.0)
