@@ -357,7 +357,7 @@ typedef struct {
 } f_job_t;
 
 typedef struct {
-    char name[8];
+    char name[16];
     f_job_t jobs[F_SLOTS + 1];
     size_t count;
     json_t *down[F_MESSAGES]; // on the way to it: {"command", "body"}

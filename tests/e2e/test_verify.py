@@ -3,6 +3,7 @@ import json
 import os
 
 from lib import samples, weights
+from lib.checks import nothing_temporary
 from lib.world import LadeError, World
 
 LIMIT_S = 120
@@ -134,6 +135,7 @@ def test_command():
     with World() as world:
         world.start("broker", "install")
         records = [installed(world, big(os.path.join(world.folder, f"m{i}.safetensors"), i)) for i in range(3)]
+        nothing_temporary(world)
         before = weights.tree(world.models_dir)
         done = world.lade("verify")
         assert done.stdout.count("unverified") == 3 and "3 models" in done.stderr and "--record" in done.stderr, (done.stdout, done.stderr)

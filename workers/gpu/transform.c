@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -166,7 +167,8 @@ s_widen_e4m3_wide(const uint8_t *in, float *out, size_t count, bool odd)
 static bool
 s_is_wide(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+    unsigned a, b, c = 0, d; // clang 14 knows no name for f16c
+    return __builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 #else
 #define s_widen_f16_wide s_widen_f16
