@@ -150,7 +150,8 @@ $O/tests/plugins/%/lade-gpu-cuda.so: $O/obj/tests/plugins/%_cuda.o \
 check: all $(tests) $(test_plugins)
 	@scripts/unit-tests $(tests)
 
-test-programs: $(tests) $(test_plugins)
+test-programs: $(tests) test-plugins
+test-plugins: $(test_plugins)
 list-tests:
 	@echo $(tests)
 
@@ -211,6 +212,6 @@ help:
 	@echo 'make format     clang-format 14 over the tree'
 	@echo 'variables       CUDA=yes|no (plug-in for CUDA; by itself where nvcc is found) O= CC= CFLAGS= WERROR=1 SAN=address,undefined|thread V=1'
 
-.PHONY: all check test-programs list-tests gpu-programs gpu-check bench fuzz fuzz-programs install format clean help
+.PHONY: all check test-programs test-plugins list-tests gpu-programs gpu-check bench fuzz fuzz-programs install format clean help
 .SECONDARY:
 -include $(shell find $O -name '*.d' 2>/dev/null)

@@ -8,7 +8,7 @@ import threading
 
 from lib import checkpoints, samples, weights
 from lib.skip import Skip
-from lib.world import BUILD, World
+from lib.world import BUILD, SANITIZED, World
 
 LIMIT_S = 120
 
@@ -21,6 +21,8 @@ class Installer:
     """lade_installer_* with Python values; a refusal is raised with its code's name."""
 
     def __init__(self, world):
+        if SANITIZED:
+            raise Skip("a library with a sanitizer in it is not for other programs")
         self.lib = ctypes.CDLL(os.path.join(BUILD, "liblade.so"))
         self.lib.lade_code_name.restype = ctypes.c_char_p
         self.lade = ctypes.c_void_p()
