@@ -206,6 +206,8 @@ def test_up_runs_a_keeper():
     """Under `lade up` a killed worker is started again, and has its models."""
     with World(SETTINGS) as world:
         up = world.up()
+        world.eventually(lambda: [stats for stats in world.call("load", "cache_stats").values()
+                                  if stats and stats["keeper"]["connected"]])  # they start at once, and in any order
         key, path = model(world, "first", 1)
         holder = Holder(world, key)
         (name,) = world.call("load", "cache_stats")
