@@ -1,6 +1,6 @@
-// What the files of the job engine share: jobs.c (the table of jobs, submitting, the turn),
-// jobs_ready.c (queues, gates, dispatch), jobs_control.c (what clients do to jobs) and
-// jobs_reports.c (what workers say of them).
+// What the files of the job engine share: jobs.c (the table of jobs, the turn), jobs_submit.c,
+// jobs_list.c, jobs_store.c (the keyspace), jobs_ready.c (queues, gates, dispatch), jobs_control.c
+// (what clients do to jobs) and jobs_reports.c (what workers say of them).
 #ifndef LADE_JOBS_PRIVATE_H
 #define LADE_JOBS_PRIVATE_H
 
@@ -60,6 +60,30 @@ void lade_jobs_roll_up(lade_jobs_t *self, const lade_job_t *child);
 
 // Tells progress now or, if the last was told a moment ago, soon.
 void lade_jobs_tell_progress(lade_jobs_t *self, lade_job_t *job);
+
+// Counts a job into (1) or out of (-1) what its kind and the keyspace have of the status.
+void lade_jobs_tally(lade_jobs_t *self, const lade_job_t *job, lade_job_status_t status, int by);
+
+// lade_jobs_need_kind, for lade_job_read: arg is the lade_jobs_t.
+lade_kind_t *lade_jobs_kind_named(void *arg, const char *name);
+
+// Drops all that is in memory; live, equals and queues are none afterwards.
+void lade_jobs_forget(lade_jobs_t *self);
+
+// jobs_submit.c
+
+// What makes two jobs that are not ended the same one: the source of an install or of what is
+// fetched for the cache, a download's source, destination and files. A dry run is no install.
+void lade_jobs_set_equal(lade_job_t *job, const msgpack_object *spec);
+
+// jobs_store.c
+
+// The key of jobs_by_source without the id: kind, NUL, source, NUL. Returns its length.
+size_t lade_jobs_source_key(const char *kind, const char *source, char *key);
+
+// Writes a new job's places in the indexes. Errors of these writes stay with the batch, as those of
+// lade_jobs_write.
+void lade_jobs_index(lade_jobs_t *self, const lade_job_t *job);
 
 // jobs_ready.c
 
