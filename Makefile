@@ -142,7 +142,7 @@ $O/obj/%.o: %.c
 # Plug-ins for tests: tests/plugins/NAME_cuda.c as $O/tests/plugins/NAME/lade-gpu-cuda.so.
 test_plugins := $(patsubst tests/plugins/%_cuda.c,$O/tests/plugins/%/lade-gpu-cuda.so,$(wildcard tests/plugins/*_cuda.c))
 $O/tests/plugins/%/lade-gpu-cuda.so: $O/obj/tests/plugins/%_cuda.o \
-        $(call obj,workers/gpu/backend_host.c workers/gpu/memory.c workers/gpu/move.c) $O/liblade.a
+        $(call obj,$(addprefix workers/gpu/,backend_host.c memory.c move.c transform.c ggml.c)) $O/liblade.a
 	$(folder)
 	$(call say,LINK)
 	$(link) $O/liblade.a -shared -Wl,-Bsymbolic $(call lib,$(base)) -lm

@@ -2,6 +2,7 @@
 // is submitted is there when submit returns.
 #include "workers/gpu/backend.h"
 #include "workers/gpu/memory.h"
+#include "workers/gpu/transform.h"
 
 #include <errno.h>
 #include <math.h>
@@ -23,123 +24,25 @@ typedef struct {
     uint64_t used, blocks, copied;
 } s_host_t;
 
-// ---------------------------------------------------------------------------------------------------
-// Elements
-
-static float
-s_from_bits(uint32_t bits)
+// What a move makes of its bytes, as what is done to a tensor.
+static lade_code_t
+s_move(uint8_t *to, const uint8_t *from, const lade_move_t *move, lade_error_t *error)
 {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static uint32_t
-s_bits(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-static float
-s_from_half(uint16_t half)
-{
-    uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = half >> 10 & 31,
-             mantissa = half & 1023;
-    if (exponent == 31)
-        return s_from_bits(sign | 0x7f800000 | mantissa << 13);
-    if (exponent)
-        return s_from_bits(sign | (exponent + 112) << 23 | mantissa << 13);
-    float value = (float)mantissa * 0x1p-24f;
-    return sign ? -value : value;
-}
-
-static uint16_t
-s_to_half(float value)
-{
-    uint32_t bits = s_bits(value), sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
-    if (size > 0x7f800000)
-        return (uint16_t)(sign | 0x7e00 | (size >> 13 & 1023));
-    if (size >= 0x477ff000) // rounds to 65536 or more
-        return (uint16_t)(sign | 0x7c00);
-    if (size < 0x38800000) { // subnormal: rounded as a whole number of 2^-24
-        float steps = s_from_bits(size) * 0x1p24f;
-        return (uint16_t)(sign | (uint32_t)nearbyintf(steps));
-    }
-    uint32_t odd = size >> 13 & 1;
-    return (uint16_t)(sign | ((size - 0x38000000 + 0xfff + odd) >> 13));
-}
-
-static uint16_t
-s_to_bfloat(float value)
-{
-    uint32_t bits = s_bits(value);
-    if ((bits & 0x7fffffff) > 0x7f800000)
-        return (uint16_t)(bits >> 16 | 0x40);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-// Neither side needs to be aligned.
-static float
-s_get(const uint8_t *from, lade_dtype_t dtype)
-{
-    uint16_t half;
-    uint32_t word;
-    if (dtype == LADE_DTYPE_F32) {
-        memcpy(&word, from, sizeof word);
-        return s_from_bits(word);
-    }
-    memcpy(&half, from, sizeof half);
-    return dtype == LADE_DTYPE_F16 ? s_from_half(half) : s_from_bits((uint32_t)half << 16);
-}
-
-static void
-s_put(uint8_t *to, lade_dtype_t dtype, float value)
-{
-    if (dtype == LADE_DTYPE_F32) {
-        memcpy(to, &value, sizeof value);
-        return;
-    }
-    uint16_t half = dtype == LADE_DTYPE_F16 ? s_to_half(value) : s_to_bfloat(value);
-    memcpy(to, &half, sizeof half);
-}
-
-static void
-s_move_element(uint8_t *to, lade_dtype_t out, const uint8_t *from, lade_dtype_t in)
-{
-    if (in == out)
-        memcpy(to, from, lade_dtype_size(in));
-    else
-        s_put(to, out, s_get(from, in));
-}
-
-static void
-s_transpose(uint8_t *to, const uint8_t *from, const lade_move_t *move)
-{
-    size_t in = lade_dtype_size(move->in), out = lade_dtype_size(move->out);
-    uint64_t area = (uint64_t)move->shape[2] * move->shape[3], channels = move->shape[1];
-    for (uint64_t n = 0; n < move->shape[0]; n++)
-        for (uint64_t c = 0; c < channels; c++)
-            for (uint64_t at = 0; at < area; at++)
-                s_move_element(to + ((n * area + at) * channels + c) * out, move->out,
-                               from + ((n * channels + c) * area + at) * in, move->in);
-}
-
-static void
-s_move(uint8_t *to, const uint8_t *from, const lade_move_t *move)
-{
-    if (move->channels_last) {
-        s_transpose(to, from, move);
-        return;
-    }
-    if (move->in == move->out) {
+    if (move->in == move->out && !move->channels_last) { // of any bytes, not of whole elements
         memcpy(to, from, move->size);
-        return;
+        return LADE_OK;
     }
-    size_t in = lade_dtype_size(move->in), out = lade_dtype_size(move->out);
-    for (uint64_t i = 0; i < move->size / in; i++)
-        s_put(to + i * out, move->out, s_get(from + i * in, move->in));
+    uint64_t elements = move->size / lade_dtype_size(move->in);
+    lade_transform_t how = {.from = move->in,
+                            .to = move->out,
+                            .in_bytes = move->size,
+                            .out_bytes = elements * lade_dtype_size(move->out),
+                            .elements = elements,
+                            .rank = 4,
+                            .channels_last = move->channels_last};
+    for (size_t d = 0; d < 4; d++)
+        how.shape[d] = move->shape[d];
+    return lade_transform_run(&how, from, move->size, to, error);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -296,7 +199,7 @@ s_submit(void *arg, void *stage, const lade_block_t *block, const lade_move_t *m
         const lade_move_t *move = &moves[i];
         code = lade_move_check(move, block->bytes, error);
         if (!code)
-            s_move(block->host + move->to, (const uint8_t *)stage + move->from, move);
+            code = s_move(block->host + move->to, (const uint8_t *)stage + move->from, move, error);
         copied += move->size;
     }
     s_drop(self, stage);
@@ -322,19 +225,20 @@ s_input(uint64_t channel, uint64_t at)
     return (float)((channel * 7 + at * 3) % 11) * 0.25f - 1.25f;
 }
 
-// With no padding and an input of the filter's size each n gives one number.
+// With no padding and an input of the filter's size each n gives one number. values: room for those
+// of a filter.
 static double
 s_convolve(const uint8_t *weight, lade_dtype_t dtype, const lade_move_t *move, uint64_t n,
-           bool channels_last)
+           bool channels_last, float *values)
 {
     uint64_t area = (uint64_t)move->shape[2] * move->shape[3], channels = move->shape[1];
-    size_t size = lade_dtype_size(dtype);
     double sum = 0;
+    lade_transform_cast(dtype, weight + n * area * channels * lade_dtype_size(dtype),
+                        LADE_DTYPE_F32, values, area * channels);
     for (uint64_t c = 0; c < channels; c++)
         for (uint64_t at = 0; at < area; at++) {
-            uint64_t place =
-                channels_last ? (n * area + at) * channels + c : (n * channels + c) * area + at;
-            sum += (double)s_get(weight + place * size, dtype) * (double)s_input(c, at);
+            uint64_t place = channels_last ? at * channels + c : c * area + at;
+            sum += (double)values[place] * (double)s_input(c, at);
         }
     return sum;
 }
@@ -345,18 +249,24 @@ s_check(void *self, const lade_block_t *block, const lade_move_t *move, const vo
 {
     (void)self;
     lade_code_t code = lade_move_check(move, block->bytes, error);
-    double terms = (double)move->shape[1] * move->shape[2] * move->shape[3];
+    if (code)
+        return code;
+    uint64_t terms = (uint64_t)move->shape[1] * move->shape[2] * move->shape[3];
     double step = move->out == LADE_DTYPE_F32 || move->out == move->in ? 1e-6
                   : move->out == LADE_DTYPE_F16                        ? 1e-3
                                                                        : 8e-3;
+    float *values = malloc(terms * sizeof *values + 1);
+    if (!values)
+        return lade_error_set(error, LADE_NO_MEMORY, "no memory to check a weight");
     for (uint64_t n = 0; !code && n < move->shape[0]; n++) {
-        double is = s_convolve(block->host + move->to, move->out, move, n, true);
-        double was = s_convolve(source, move->in, move, n, false);
-        if (!(fabs(is - was) <= step * (fabs(was) + sqrt(terms))))
+        double is = s_convolve(block->host + move->to, move->out, move, n, true, values);
+        double was = s_convolve(source, move->in, move, n, false, values);
+        if (!(fabs(is - was) <= step * (fabs(was) + sqrt((double)terms))))
             code =
                 lade_error_set(error, LADE_CORRUPT, "filter %llu convolves to %g, as stored to %g",
                                (unsigned long long)n, is, was);
     }
+    free(values);
     return code;
 }
 
