@@ -238,6 +238,106 @@ test_unlock_goes_to_the_worker_of_the_lease(void **state)
                      5);
 }
 
+static json_t *
+s_result(t_broker_t *t, int64_t request)
+{
+    json_t *answer = t_answer(t, request);
+    assert_non_null(answer);
+    assert_true(lade_json_bool(answer, "ok", false));
+    return json_object_get(answer, "result");
+}
+
+// Silence of all but one, for as long as a lease.
+static void
+s_silence(t_broker_t *t, const char *but)
+{
+    for (int i = 0; i < 6; i++) {
+        t_feed(t, NULL, but, LADE_W_BEAT, json_object());
+        lade_router_skip(t->router, 1000);
+        t_turn(t);
+    }
+}
+
+// What a worker was to let go of is gone with it: nobody waits for its name.
+static void
+test_unloads_and_unlocks_end_with_their_worker(void **state)
+{
+    t_broker_t *t = *state;
+    t_hello(t, "gpu1", "unload", 1);
+    t_hello(t, "gpu2", "unload", 1);
+    t_hello(t, "gpu3", "unlock", 1);
+    int64_t first = s_load(t, "unload", json_object()), second = s_load(t, "unload", NULL);
+    int64_t unlock = s_load(t, "unlock", json_pack("{s:s}", "lease", "gpu3/7"));
+    int64_t other = t_submit_kind(t, "k");
+    t_report(t, "gpu1", LADE_W_DONE, 1, 1, json_pack("{s:{s:i}}", "result", "unloaded", 2));
+    t_report(t, "gpu1", LADE_W_DONE, 3, 1, json_pack("{s:{s:i}}", "result", "unloaded", 1));
+    assert_string_equal(t_status(t, 2), "running");
+    assert_string_equal(t_status(t, 4), "enqueued");
+    assert_null(t_answer(t, first));
+    s_silence(t, "gpu1");
+    assert_int_equal(lade_json_int(s_result(t, first), "unloaded", -1), 2);
+    assert_int_equal(lade_json_int(s_result(t, second), "unloaded", -1), 1);
+    assert_true(json_is_null(s_result(t, unlock)));
+    assert_int_equal(t_events(t, "job_requeued/", NULL), 0);
+    for (int64_t id = 1; id <= 5; id++)
+        assert_string_equal(t_status(t, id), "completed");
+    json_t *result = json_object_get(t_job(t, 2), "result");
+    assert_int_equal(lade_json_int(result, "unloaded", -1), 0);
+    assert_non_null(strstr(lade_json_text(result, "reason", ""), "silent"));
+    assert_false(lade_json_bool(json_object_get(t_job(t, 5), "result"), "unlocked", true));
+    assert_string_equal(t_status(t, other), "enqueued");
+    // One that is late changes nothing.
+    t_hello(t, "gpu2", "unload", 1);
+    t_report(t, "gpu2", LADE_W_DONE, 2, 1, json_pack("{s:{s:i}}", "result", "unloaded", 9));
+    assert_int_equal(lade_json_int(json_object_get(t_job(t, 2), "result"), "unloaded", -1), 0);
+}
+
+static void
+test_unloads_end_with_a_goodbye(void **state)
+{
+    t_broker_t *t = *state;
+    t_hello(t, "gpu1", "unload", 1);
+    int64_t first = s_load(t, "unload", NULL), second = s_load(t, "unload", NULL);
+    t_feed(t, NULL, "gpu1", LADE_W_BYE, json_pack("{s:i}", "n", 1));
+    t_turn(t);
+    assert_int_equal(lade_json_int(s_result(t, first), "unloaded", -1), 0);
+    assert_int_equal(lade_json_int(s_result(t, second), "unloaded", -1), 0);
+}
+
+// Another process with the name, which holds what it may have taken over, is asked.
+static void
+test_unloads_are_for_the_next_of_that_name(void **state)
+{
+    t_broker_t *t = *state;
+    t_hello(t, "gpu1", "unload", 1);
+    int64_t request = s_load(t, "unload", NULL);
+    t_hello(t, "gpu1", "unload", 1);
+    t_report(t, "gpu1", LADE_W_DONE, 1, 2, json_pack("{s:{s:i}}", "result", "unloaded", 4));
+    assert_int_equal(lade_json_int(s_result(t, request), "unloaded", -1), 4);
+}
+
+// Those of before a restart wait a lease for their worker, and no longer.
+static void
+test_unloads_of_before_a_restart_end(void **state)
+{
+    t_broker_t *t = *state;
+    t_hello(t, "gpu1", "unload", 1);
+    t_hello(t, "gpu2", "unload", 1);
+    s_load(t, "unload", NULL);
+    s_load(t, "unload", NULL);
+    t_restart(t);
+    for (int64_t id = 1; id <= 2; id++)
+        assert_string_equal(t_status(t, id), "running");
+    t_hello_with(t, "gpu1", "unload", 1, NULL, json_pack("[{s:i, s:i}]", "id", 1, "attempt", 1));
+    s_silence(t, "gpu1");
+    assert_string_equal(t_status(t, 1), "running");
+    assert_string_equal(t_status(t, 2), "completed");
+    assert_string_equal(t_status(t, 3), "enqueued");
+    assert_string_equal(t_status(t, 4), "completed");
+    t_report(t, "gpu1", LADE_W_DONE, 1, 1, json_pack("{s:{s:i}}", "result", "unloaded", 1));
+    assert_string_equal(t_status(t, 3), "running");
+}
+
 static void
 test_delete_is_a_job_with_the_record(void **state)
 {
@@ -456,6 +556,10 @@ main(void)
         T_TEST(test_load_that_is_asked_again_is_the_same_load),
         T_TEST(test_load_refuses_what_is_not_there),
         T_TEST(test_unlock_goes_to_the_worker_of_the_lease),
+        T_TEST(test_unloads_and_unlocks_end_with_their_worker),
+        T_TEST(test_unloads_end_with_a_goodbye),
+        T_TEST(test_unloads_are_for_the_next_of_that_name),
+        T_TEST(test_unloads_of_before_a_restart_end),
         T_TEST(test_delete_is_a_job_with_the_record),
         T_TEST(test_any_bytes_are_answered),
         T_TEST(test_mmi_answers_in_bare_bytes),

@@ -328,22 +328,23 @@ lade_jobs_roll_up(lade_jobs_t *self, const lade_job_t *child)
 // ---------------------------------------------------------------------------------------------------
 // Time
 
-// Running jobs of the broker's earlier life whose worker did not come back.
+// Running jobs of the broker's earlier life whose worker did not come back, and those bound to it.
 static void
 s_end_takeover(lade_jobs_t *self)
 {
+    static const char why[] = "its worker did not come back after the broker's restart";
     self->takeover_ms = INT64_MAX;
     lade_job_list_t lost = {0};
     size_t at = 0;
     for (lade_job_t *job; (job = lade_map_next(self->live, &at));)
-        if (job->status == LADE_JOB_RUNNING && !job->holder)
+        if (job->status == LADE_JOB_RUNNING && !job->holder && !lade_jobs_bound_to(job))
             lade_job_list_add(&lost, job);
     for (size_t i = 0; i < lost.len; i++) {
         lade_jobs_move(self, lost.items[i], LADE_JOB_BACK, NULL);
-        lade_surface_tell_requeued(self->broker, lost.items[i],
-                                   "its worker did not come back after the broker's restart");
+        lade_surface_tell_requeued(self->broker, lost.items[i], why);
     }
     free(lost.items);
+    lade_jobs_end_bound(self, NULL, why);
 }
 
 void

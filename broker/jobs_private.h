@@ -1,6 +1,7 @@
 // What the files of the job engine share: jobs.c (the table of jobs, the turn), jobs_submit.c,
-// jobs_list.c, jobs_store.c (the keyspace), jobs_ready.c (queues, gates, dispatch), jobs_control.c
-// (what clients do to jobs) and jobs_reports.c (what workers say of them).
+// jobs_list.c, jobs_store.c (the keyspace), jobs_ready.c (queues, gates, dispatch), jobs_bound.c
+// (those that end with a worker), jobs_control.c (what clients do to jobs) and jobs_reports.c (what
+// workers say of them).
 #ifndef LADE_JOBS_PRIVATE_H
 #define LADE_JOBS_PRIVATE_H
 
@@ -104,5 +105,14 @@ void lade_jobs_let_go(lade_jobs_t *self, lade_worker_t *worker, lade_hold_t *hol
 
 // And a job that waited for that becomes ready.
 void lade_jobs_release(lade_jobs_t *self, lade_worker_t *worker, lade_hold_t *hold);
+
+// jobs_bound.c
+
+// The worker that the job has something to ask of as long as it is there; NULL: none in particular.
+const char *lade_jobs_bound_to(const lade_job_t *job);
+
+// Ends those bound to the worker of that name, which is gone and holds none; NULL: to any worker
+// that is not known.
+void lade_jobs_end_bound(lade_jobs_t *self, const char *gone, const char *why);
 
 #endif

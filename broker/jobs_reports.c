@@ -721,11 +721,12 @@ lade_jobs_lost(lade_jobs_t *self, lade_worker_t *worker, bool at_fault, const ch
         lade_hold_t *hold = &worker->holds[worker->hold_count - 1];
         lade_job_t *job = hold->job;
         lade_jobs_release(self, worker, hold);
-        if (!job || job->status != LADE_JOB_RUNNING)
+        if (!job || job->status != LADE_JOB_RUNNING || lade_jobs_bound_to(job))
             continue;
         if (at_fault)
             s_lose(self, job, why);
         else
             s_put_back(self, job, why);
     }
+    lade_jobs_end_bound(self, worker->name, why);
 }

@@ -294,10 +294,10 @@ s_resume(lade_jobs_t *self, lade_job_t *job)
         lade_jobs_make_ready(self, job);
     if (job->status == LADE_JOB_WAITING && job->children_left == 0)
         lade_jobs_move(self, job, LADE_JOB_GO_ON, NULL);
-    if (job->status == LADE_JOB_RUNNING) {
+    if (job->status == LADE_JOB_RUNNING)
         lade_shares_begin(self->broker->shares, job);
+    if (job->status == LADE_JOB_RUNNING || lade_jobs_bound_to(job))
         self->takeover_ms = self->broker->mono_ms + self->broker->lease_ms;
-    }
 }
 
 lade_code_t

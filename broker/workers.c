@@ -58,8 +58,8 @@ lade_labels_free(lade_labels_t *self)
     *self = (lade_labels_t){0};
 }
 
-static const char *
-s_label(const lade_labels_t *self, const char *key)
+const char *
+lade_labels_get(const lade_labels_t *self, const char *key)
 {
     for (size_t i = 0; i < self->count; i++)
         if (strcmp(self->pairs[i].key, key) == 0)
@@ -71,7 +71,7 @@ bool
 lade_labels_have(const lade_labels_t *all, const lade_labels_t *some)
 {
     for (size_t i = 0; i < some->count; i++) {
-        const char *value = s_label(all, some->pairs[i].key);
+        const char *value = lade_labels_get(all, some->pairs[i].key);
         if (!value || strcmp(value, some->pairs[i].value) != 0)
             return false;
     }
@@ -165,7 +165,7 @@ s_set_peer(lade_workers_t *self, lade_worker_t *worker, const char *peer, size_t
 static void
 s_add_label(lade_labels_t *labels, const char *key, const char *value)
 {
-    if (s_label(labels, key) || !value)
+    if (lade_labels_get(labels, key) || !value)
         return;
     labels->pairs = realloc(labels->pairs, (labels->count + 1) * sizeof *labels->pairs);
     if (!labels->pairs)

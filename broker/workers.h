@@ -24,6 +24,8 @@ typedef struct {
 lade_code_t lade_labels_read(lade_labels_t *self, const msgpack_object *object,
                              lade_error_t *error);
 void lade_labels_free(lade_labels_t *self);
+// The value of a label, NULL if there is none.
+const char *lade_labels_get(const lade_labels_t *self, const char *key);
 // True if `all` has every pair of `some`.
 bool lade_labels_have(const lade_labels_t *all, const lade_labels_t *some);
 

@@ -239,3 +239,23 @@ def test_without_a_keeper():
         assert stats_of(world, gpu, lambda stats: stats["misses"] == 1)
         holder.end()
         again.end()
+
+
+def test_unload_and_unlock_of_a_worker_that_died():
+    """Asked before the broker knows of its death: answered when it does, though no worker of that name ever comes back."""
+    with World(SETTINGS) as world:
+        world.start("broker")
+        gpu = world.start("gpu")
+        key, _ = model(world, "first", 1)
+        lease = world.call("load", "lock", key=key)["lease"]
+        client = world.client()
+        events = world.events("worker_lost/", "job_requeued/", "broker_beat/")
+        events.ready()
+        gpu.kill()
+        asked = [client.send("load", "unload"), client.send("load", "unload", key=key), client.send("load", "unlock", lease=lease)]
+        assert [client.receive(number, 60) for number in asked] == [{"unloaded": 0}, {"unloaded": 0}, None]
+        seen = events.until(lambda event: event["event"] == "worker_lost")
+        assert not [event for event in seen if event["event"] == "job_requeued"]
+        assert client.call("load", "unlock", lease=lease) is None and client.call("load", "unload") == {"unloaded": 0}
+        world.start("gpu")
+        assert not [job for job in world.call("jobs", "list") if job["status"] in ("enqueued", "running")]
