@@ -48,8 +48,9 @@ def check(folder, path, entries):
     return parts
 
 
-def check_kind(entries, base, kind, seed=7, torch=None, **config):
-    """Installs, converts and compares; answers the record and the folder's configs."""
+def check_kind(entries, base, kind, seed=7, torch=None, told=False, **config):
+    """Installs, converts and compares; answers the record and the folder's configs. told: the user says what it is."""
+    config.update({"base": base, "type": kind, "format": "checkpoint"} if told else {})
     with started() as world:
         path = checkpoints.write(os.path.join(world.folder, "in", "model.safetensors"), entries, seed)
         given = path
@@ -108,6 +109,23 @@ def test_sd_2_of_another_prediction():
     assert unet["upcast_attention"] is True and unet["sample_size"] == 64
 
 
+def test_sd_2_inpaint():
+    _, configs = check_kind(checkpoints.checkpoint("sd-2", channels=9), "sd-2", "main")
+    assert configs["model_index.json"]["_class_name"] == "StableDiffusionInpaintPipeline"
+    assert configs["unet/config.json"]["in_channels"] == 9 and configs["unet/config.json"]["out_channels"] == 4
+
+
+def test_sd_2_depth():
+    """The network that looks for depth is another model: it is left out."""
+    entries = checkpoints.checkpoint("sd-2", channels=5) + [
+        checkpoints.Entry(f"depth_model.model.{name}", shape, []) for name, shape in (
+            ("pretrained.model.cls_token", (1, 1, 12)), ("scratch.layer1_rn.weight", (8, 8, 3, 3)))]
+    record, configs = check_kind(entries, "sd-2", "main")
+    index, unet = configs["model_index.json"], configs["unet/config.json"]
+    assert record["variant"] == "depth" and unet["in_channels"] == 5 and unet["out_channels"] == 4
+    assert index["_class_name"] == "StableDiffusionDepth2ImgPipeline" and index["depth_estimator"] == [None, None]
+
+
 def test_sdxl():
     _, configs = check_kind(checkpoints.checkpoint("sdxl"), "sdxl", "main")
     unet, second = configs["unet/config.json"], configs["text_encoder_2/config.json"]
@@ -135,6 +153,16 @@ def test_vae():
     assert configs["config.json"]["_class_name"] == "AutoencoderKL" and configs["config.json"]["block_out_channels"] == [8, 16, 32, 32]
 
 
+def test_vae_of_a_trainer():
+    """With what the trainer had beside it, and under the name it has in a checkpoint."""
+    entries = checkpoints.vae(".") + [checkpoints.Entry(f"first_stage_model.{name}", shape, [], "F32") for name, shape in (
+        ("loss.discriminator.main.0.weight", (8, 3, 4, 4)), ("loss.logvar", ()),
+        ("model_ema.decay", ()), ("model_ema.encoderconv_inweight", (8, 3, 3, 3)))]
+    check_kind(entries, "sd-1", "vae", told=True)
+    bare = [checkpoints.Entry(entry.name[len("first_stage_model."):], entry.shape, entry.becomes, entry.dtype) for entry in entries]
+    check_kind(bare, "sd-1", "vae")
+
+
 def test_controlnets():
     for base in ("sd-1", "sd-2", "sdxl"):
         _, configs = check_kind(checkpoints.controlnet(base), base, "controlnet")
@@ -143,24 +171,51 @@ def test_controlnets():
         assert config["cross_attention_dim"] == {"sd-1": 768, "sd-2": 1024, "sdxl": 2048}[base]
 
 
-def test_pickled():
-    """torch's files, of both times, wrapped and not."""
+def test_slim_controlnets():
+    """Attention on no level, on the last one alone, in the middle alone, or one of no layers; in either naming."""
+    for seeing, types, middle, layers in (
+            (((0, 0, 0), None), "DownBlock2D DownBlock2D DownBlock2D", "UNetMidBlock2D", [1, 1, 1]),
+            (((0, 0, 1), 1), "DownBlock2D DownBlock2D CrossAttnDownBlock2D", "UNetMidBlock2DCrossAttn", [1, 1, 1]),
+            (((0, 2, 0), 3), "DownBlock2D CrossAttnDownBlock2D DownBlock2D", "UNetMidBlock2DCrossAttn", [1, 2, 3]),
+            (((0, 0, 0), 0), "DownBlock2D DownBlock2D DownBlock2D", "UNetMidBlock2DCrossAttn", [1, 1, 0])):
+        entries = checkpoints.controlnet("sdxl", width=8, seeing=seeing)
+        for given in (entries, checkpoints.named(entries)):
+            _, configs = check_kind(given, "sdxl", "controlnet", told=True)
+            config = configs["config.json"]
+            assert config["down_block_types"] == types.split() and config["mid_block_type"] == middle, config
+            assert config["transformer_layers_per_block"] == layers and config["cross_attention_dim"] == 2048, config
+
+
+def torch_there():
     try:
         import torch  # noqa: F401
     except ImportError:
         raise Skip("no torch") from None
-    check_kind(checkpoints.checkpoint("sd-1"), "sd-1", "main", torch={})
+
+
+def test_pickled():
+    """torch's files, of both times, wrapped and not, averages among them."""
+    torch_there()
+    check_kind(checkpoints.averaged(checkpoints.checkpoint("sd-1")), "sd-1", "main", torch={})
     check_kind(checkpoints.checkpoint("sdxl", width=8), "sdxl", "main", torch={"wrapped": False})
     check_kind(checkpoints.vae(".", prefix=""), "sd-1", "vae", torch={"legacy": True})
     check_kind(checkpoints.controlnet("sd-1"), "sd-1", "controlnet", torch={"legacy": True, "wrapped": False})
 
 
+def test_pickled_views():
+    """Tensors that torch saved as parts of larger ones, transposed or with channels last: they come out contiguous."""
+    torch_there()
+    check_kind(checkpoints.averaged(checkpoints.checkpoint("sd-2")), "sd-2", "main", torch={"views": True})
+    check_kind(checkpoints.checkpoint("sdxl-refiner", width=8), "sdxl-refiner", "main", torch={"views": True, "wrapped": False})
+    check_kind(checkpoints.vae(".", prefix=""), "sd-1", "vae", torch={"views": True, "legacy": True})
+    check_kind(checkpoints.named(checkpoints.controlnet("sd-1")), "sd-1", "controlnet", torch={"views": True})
+
+
 def test_named_as_diffusers_does():
     """VAEs and ControlNets are also found as single files in the other naming."""
-    for entries, base, kind in ((checkpoints.vae(".", prefix=""), "sd-1", "vae"), (checkpoints.controlnet("sd-1"), "sd-1", "controlnet")):
-        named = [checkpoints.Entry(name, (entry.shape[:2] if how == "matrix" else entry.shape), [(part, name, "same")])
-                 for entry in entries for part, name, how in entry.becomes]
-        check_kind(named, base, kind)
+    for entries, base, kind in ((checkpoints.vae(".", prefix=""), "sd-1", "vae"), (checkpoints.controlnet("sd-1"), "sd-1", "controlnet"),
+                                (checkpoints.controlnet("sd-2"), "sd-2", "controlnet"), (checkpoints.controlnet("sdxl"), "sdxl", "controlnet")):
+        check_kind(checkpoints.named(entries), base, kind)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -183,7 +238,8 @@ def test_what_cannot_be_converted():
                 "InvalidModelConfig", "adapter")
         refused("c.safetensors", [entry for entry in whole if "middle_block.1.transformer" not in entry.name],
                 "InvalidModelConfig", "not whole")
-        refused("d.safetensors", checkpoints.checkpoint("sd-2", channels=5), "NotImplemented", "variant=depth")
+        refused("d.safetensors", checkpoints.checkpoint("sd-1", channels=5), "NotImplemented", "variant=depth",
+                **{"type": "main", "base": "sd-1", "format": "checkpoint", "variant": "depth"})
         record = installed(world, weights.lora(os.path.join(world.folder, "in", "l.safetensors"), 1))
         try:
             world.call("install", "convert", key=record["key"])

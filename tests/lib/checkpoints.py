@@ -76,9 +76,11 @@ UNETS = {  # multiples of the width, depth of the attention at each level (0: no
 }
 
 
-def _way_down(out, part, prefix, base, channels, width):
-    """Both networks begin like that; answers what was appended, as widths, for the way up."""
+def _way_down(out, part, prefix, base, channels, width, seeing=None):
+    """Both networks begin like that; answers what was appended, as widths, for the way up. seeing: other depths, of the
+    levels and of the middle; None in the middle: no attention, and one resnet alone."""
     multiples, depths, middle, context, extra = UNETS[base]
+    depths, middle = seeing or (depths, middle)
     time, linear = width * 4, base != "sd-1"
     for old, new, inner in (("time_embed.0", "time_embedding.linear_1", width), ("time_embed.2", "time_embedding.linear_2", time)):
         _pair(out, part, old, new, (time, inner), prefix=prefix)
@@ -100,8 +102,9 @@ def _way_down(out, part, prefix, base, channels, width):
                   prefix=prefix)
             appended.append(now)
     _resnet(out, part, prefix, "middle_block.0", "mid_block.resnets.0", now, now, time)
-    _attention(out, part, prefix, "middle_block.1", "mid_block.attentions.0", now, context, middle, linear)
-    _resnet(out, part, prefix, "middle_block.2", "mid_block.resnets.1", now, now, time)
+    if middle is not None:
+        _attention(out, part, prefix, "middle_block.1", "mid_block.attentions.0", now, context, middle, linear)
+        _resnet(out, part, prefix, "middle_block.2", "mid_block.resnets.1", now, now, time)
     return appended
 
 
@@ -128,9 +131,9 @@ def unet(base, channels=4, width=16, prefix="model.diffusion_model."):
     return out
 
 
-def controlnet(base, width=16, prefix="control_model."):
+def controlnet(base, width=16, prefix="control_model.", seeing=None):
     out, part = [], "."
-    appended = _way_down(out, part, prefix, base, 4, width)
+    appended = _way_down(out, part, prefix, base, 4, width, seeing)
     for number, now in enumerate(appended):
         _pair(out, part, f"zero_convs.{number}.0", f"controlnet_down_blocks.{number}", (now, now, 1, 1), prefix=prefix)
     _pair(out, part, "middle_block_out.0", "controlnet_mid_block", (appended[-1], appended[-1], 1, 1), prefix=prefix)
@@ -261,6 +264,12 @@ def checkpoint(base, channels=4, width=16):
     return [Entry("betas", (10,), [], "F32")] + unet(base, channels, width) + vae() + texts
 
 
+def named(entries):
+    """The same model as a file that is in diffusers' naming already."""
+    return [Entry(name, entry.shape[:2] if how == "matrix" else entry.shape, [(part, name, "same")], entry.dtype)
+            for entry in entries for part, name, how in entry.becomes]
+
+
 def averaged(entries):
     """The same with averages of the U-Net's weights beside them: those are what is wanted."""
     extra, of = [], "model."
@@ -275,12 +284,33 @@ def write(path, entries, seed):
     return weights.write_safetensors(path, {entry.name: (entry.dtype, entry.shape) for entry in entries}, {"format": "pt"}, seed)
 
 
-def write_torch(path, source, legacy=False, wrapped=True):
+def _view(torch, tensor, number):
+    """The same numbers, lying otherwise: by turns with channels last or transposed, as every other element of a larger
+    storage, and as rows of a wider one."""
+    if number % 3 == 0 and tensor.dim() == 4:
+        return tensor.contiguous(memory_format=torch.channels_last)
+    if number % 3 == 0 and tensor.dim() == 2:
+        return tensor.t().contiguous().t()
+    if number % 3 == 1 and tensor.dim():
+        wide = torch.zeros(*tensor.shape, 2, dtype=tensor.dtype)
+        wide[..., 1] = tensor
+        return wide[..., 1]
+    if number % 3 == 2 and tensor.dim() >= 2:
+        wide = torch.zeros(tensor.shape[0], tensor.shape[1] + 3, *tensor.shape[2:], dtype=tensor.dtype)
+        wide[:, 2:-1] = tensor
+        return wide[:, 2:-1]
+    return tensor
+
+
+def write_torch(path, source, legacy=False, wrapped=True, views=False):
     """The tensors of a safetensors file as torch saves them."""
     import torch
     kinds = {"F16": numpy.float16, "F32": numpy.float32, "I64": numpy.int64}
     tensors = {name: torch.from_numpy(numpy.frombuffer(data, kinds[dtype]).reshape(shape).copy())
                for name, (dtype, shape, data) in weights.read_safetensors(source).items()}
+    if views:
+        tensors = {name: _view(torch, tensor, number) for number, (name, tensor) in enumerate(tensors.items())}
+        assert sum(not tensor.is_contiguous() for tensor in tensors.values()) > len(tensors) // 2
     torch.save({"state_dict": tensors, "global_step": 220000, "epoch": 3} if wrapped else tensors, path,
                _use_new_zipfile_serialization=not legacy, pickle_protocol=pickle.DEFAULT_PROTOCOL if not legacy else 2)
     return path

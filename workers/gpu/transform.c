@@ -8,6 +8,7 @@
 #endif
 #include "workers/gpu/transform.h"
 
+#include "common/formats/view.h"
 #include "workers/gpu/ggml.h"
 #include "workers/gpu/half.h"
 
@@ -265,24 +266,13 @@ s_channels_last(const uint8_t *from, uint8_t *to, uint64_t channels, uint64_t pi
         S_MOVE_EACH(uint64_t);
 }
 
-// Rows of a view, outermost dimension first, one after the other.
-static uint8_t *
-s_gather(const lade_transform_t *self, size_t axis, const uint8_t *from, uint8_t *to, size_t size)
+static void
+s_gather(const lade_transform_t *self, const uint8_t *from, uint8_t *to, size_t size)
 {
-    uint64_t step = self->strides[axis] * size;
-    if (axis + 1 == self->rank && self->strides[axis] == 1) {
-        memcpy(to, from, self->shape[axis] * size);
-        return to + self->shape[axis] * size;
-    }
-    for (uint64_t i = 0; i < self->shape[axis]; i++, from += step) {
-        if (axis + 1 < self->rank)
-            to = s_gather(self, axis + 1, from, to, size);
-        else {
-            memcpy(to, from, size);
-            to += size;
-        }
-    }
-    return to;
+    lade_view_t view = {.size = size, .rank = self->rank};
+    memcpy(view.shape, self->shape, sizeof view.shape);
+    memcpy(view.strides, self->strides, self->rank * sizeof *view.strides);
+    lade_view_gather(&view, from, to);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -417,13 +407,13 @@ lade_transform_run(const lade_transform_t *self, const void *in, uint64_t len, v
     dense.strides = NULL;
     dense.in_bytes = self->elements * size;
     if (lade_transform_is_plain(&dense)) {
-        s_gather(self, 0, in, out, size);
+        s_gather(self, in, out, size);
         return LADE_OK;
     }
     uint8_t *gathered = malloc(dense.in_bytes);
     if (!gathered)
         return lade_error_set(error, LADE_NO_MEMORY, "no memory to make a view contiguous");
-    s_gather(self, 0, in, gathered, size);
+    s_gather(self, in, gathered, size);
     lade_code_t code = s_run_dense(&dense, gathered, dense.in_bytes, out, error);
     free(gathered);
     return code;

@@ -48,13 +48,14 @@ s_shape(const lade_convert_about_t *about, const json_t *value, const char *name
         return lade_error_set(error, LADE_INVALID_MODEL_CONFIG,
                               "the checkpoint is not whole: what would be %.200s is not in it",
                               name);
-    if (axis < 0 || axis >= tensor->rank || by < 1)
+    if (axis < 0 || axis >= tensor->view.rank || by < 1)
         return lade_error_set(error, LADE_INVALID_MODEL_CONFIG,
                               "tensor %.200s has %d dimensions, none of them number %" PRId64,
-                              tensor->from->name, tensor->rank, axis);
-    if (tensor->shape[axis] < (uint64_t)by) // fewer than one head of that width is one
-        by = (int64_t)tensor->shape[axis];
-    *value_p = json_integer((json_int_t)(tensor->shape[axis] / (uint64_t)(by ? by : 1)));
+                              tensor->from->name, tensor->view.rank, axis);
+    uint64_t len = tensor->view.shape[axis];
+    if (len < (uint64_t)by) // fewer than one head of that width is one
+        by = (int64_t)len;
+    *value_p = json_integer((json_int_t)(len / (uint64_t)(by ? by : 1)));
     return LADE_OK;
 }
 
@@ -84,10 +85,24 @@ s_has(const lade_convert_about_t *about, const json_t *value, const char *name, 
     return LADE_OK;
 }
 
+// A part without one of its blocks is another one of its class.
+static lade_code_t
+s_if(const lade_convert_about_t *about, const json_t *value, const char *name, json_t **value_p,
+     lade_error_t *error)
+{
+    if (!about->part || !lade_convert_part_find(about->part, name))
+        return s_else(about, value, value_p, error);
+    return lade_convert_config(about, json_object_get(value, "then"), value_p, error);
+}
+
 static const struct {
     const char *key;
     s_read_t *read;
-} s_values[] = {{"$record", s_record}, {"$shape", s_shape}, {"$count", s_count}, {"$has", s_has}};
+} s_values[] = {{"$record", s_record},
+                {"$shape", s_shape},
+                {"$count", s_count},
+                {"$has", s_has},
+                {"$if", s_if}};
 
 static lade_code_t
 s_value(const lade_convert_about_t *about, const json_t *value, json_t **value_p,

@@ -3,6 +3,7 @@
 //   {$record: FIELD, map: {VALUE: …}, else: …}  the record's field; with map what that says of it
 //   {$shape: TENSOR, axis: N, by: D, else: …}   a dimension of a tensor of the part, divided by D
 //   {$count: PATTERN}                           how many tensors of the part have such a name
+//   {$if: TENSOR, then: …, else: …}             whether the part has a tensor of that name
 //   {$has: TENSOR}                              whether the checkpoint has a tensor of that name
 #ifndef LADE_CONVERT_CONFIG_H
 #define LADE_CONVERT_CONFIG_H

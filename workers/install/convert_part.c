@@ -15,16 +15,18 @@ s_add(lade_convert_part_t *self, const char *name, const lade_tensor_t *from)
             abort();
     }
     lade_convert_tensor_t *tensor = &self->tensors[self->count++];
-    *tensor = (lade_convert_tensor_t){.name = strdup(name),
-                                      .from = from,
-                                      .how = LADE_CONVERT_AS_IS,
-                                      .rank = from->rank,
-                                      .offset = from->offset,
-                                      .bytes = from->size};
-    memcpy(tensor->shape, from->shape, sizeof tensor->shape);
+    *tensor = (lade_convert_tensor_t){
+        .name = strdup(name),
+        .from = from,
+        .dense = from->layout == LADE_LAYOUT_DENSE,
+        .offset = from->offset,
+        .bytes = from->size,
+    };
+    lade_view_of(from, &tensor->view);
+    if (!tensor->dense)
+        tensor->bytes = lade_view_bytes(&tensor->view);
     if (!tensor->name)
         abort();
-    self->bytes += from->size;
     return tensor;
 }
 
@@ -41,34 +43,43 @@ s_as_is(lade_convert_part_t *self, const lade_convert_target_t *target, const la
 static bool
 s_linear(lade_convert_part_t *self, const lade_convert_target_t *target, const lade_tensor_t *from)
 {
-    lade_convert_tensor_t *tensor = s_add(self, target->names[0], from);
-    while (tensor->rank > 2 && tensor->shape[tensor->rank - 1] == 1)
-        tensor->rank--;
-    return tensor->rank <= 2;
+    lade_view_t *view = &s_add(self, target->names[0], from)->view;
+    while (view->rank > 2 && view->shape[view->rank - 1] == 1)
+        view->rank--;
+    return view->rank <= 2;
 }
 
+// Nothing but another way to look at it.
 static bool
 s_transposed(lade_convert_part_t *self, const lade_convert_target_t *target,
              const lade_tensor_t *from)
 {
     lade_convert_tensor_t *tensor = s_add(self, target->names[0], from);
-    tensor->how = LADE_CONVERT_TRANSPOSED;
-    tensor->shape[0] = from->shape[1];
-    tensor->shape[1] = from->shape[0];
-    return from->rank == 2 && lade_dtype_block(from->dtype) == 1;
+    lade_view_t *view = &tensor->view, was = *view;
+    if (from->rank != 2 || lade_dtype_block(from->dtype) != 1)
+        return false;
+    for (size_t i = 0; i < 2; i++) {
+        view->shape[i] = was.shape[1 - i];
+        view->strides[i] = was.strides[1 - i];
+    }
+    tensor->dense = lade_view_is_dense(view);
+    return true;
 }
 
 static bool
 s_split(lade_convert_part_t *self, const lade_convert_target_t *target, const lade_tensor_t *from)
 {
-    if (!from->rank || from->shape[0] % target->count || from->size % target->count)
+    if (!from->rank || from->shape[0] % target->count ||
+        (from->layout == LADE_LAYOUT_DENSE && from->size % target->count))
         return false;
     for (size_t i = 0; i < target->count; i++) {
         lade_convert_tensor_t *tensor = s_add(self, target->names[i], from);
-        tensor->shape[0] /= target->count;
+        uint64_t rows = tensor->view.shape[0] /= target->count;
         tensor->bytes /= target->count;
-        tensor->offset += i * tensor->bytes;
-        self->bytes -= from->size - tensor->bytes;
+        tensor->offset += i * (tensor->dense ? tensor->bytes
+                                             : rows * tensor->view.strides[0] * tensor->view.size);
+        if (!tensor->dense)
+            tensor->dense = lade_view_is_dense(&tensor->view);
     }
     return true;
 }
@@ -115,10 +126,12 @@ s_averaged(const lade_tensors_t *list, const lade_convert_ema_t *ema, const lade
 static lade_code_t
 s_check(const lade_tensor_t *tensor, lade_error_t *error)
 {
-    if (tensor->layout != LADE_LAYOUT_DENSE)
+    bool view = tensor->layout == LADE_LAYOUT_STRIDED && tensor->strides &&
+                lade_dtype_block(tensor->dtype) == 1;
+    if (tensor->layout != LADE_LAYOUT_DENSE && !view)
         return lade_error_set(error, LADE_NOT_IMPLEMENTED,
                               "tensor %.200s is %s: its bytes do not lie in the file as they are "
-                              "used; save the checkpoint anew with contiguous tensors",
+                              "used; save the checkpoint anew with plain tensors",
                               tensor->name, lade_layout_kind_name(tensor->layout));
     if (lade_dtype_is_ggml(tensor->dtype) ||
         (tensor->dtype >= LADE_DTYPE_QI8 && tensor->dtype <= LADE_DTYPE_QI32))
@@ -174,6 +187,8 @@ lade_convert_part_close(lade_convert_part_t *self, lade_error_t *error)
 {
     if (self->count)
         qsort(self->tensors, self->count, sizeof *self->tensors, s_by_name);
+    for (size_t i = 0; i < self->count; i++)
+        self->bytes += self->tensors[i].bytes;
     for (size_t i = 1; i < self->count; i++)
         if (!strcmp(self->tensors[i].name, self->tensors[i - 1].name))
             return lade_error_set(error, LADE_INVALID_MODEL_CONFIG,

@@ -3,7 +3,7 @@
 #ifndef LADE_CONVERT_PART_H
 #define LADE_CONVERT_PART_H
 
-#include "common/formats/tensors.h"
+#include "common/formats/view.h"
 #include "workers/install/convert_map.h"
 
 #include <stdint.h>
@@ -11,11 +11,10 @@
 typedef struct {
     char *name;
     const lade_tensor_t *from; // the list's
-    lade_convert_how_t how;    // AS_IS (also of a matrix and of rows), or TRANSPOSED
-    uint8_t rank;
-    uint64_t shape[LADE_TENSOR_MAX_RANK];
-    uint64_t offset; // of its bytes in the source's file
-    uint64_t bytes;
+    lade_view_t view;          // its shape, and how its elements lie in the source
+    bool dense;                // as they are to be; of blocks the view has only the shape
+    uint64_t offset;           // of its first element in the source's file
+    uint64_t bytes;            // it will have
 } lade_convert_tensor_t;
 
 typedef struct {
@@ -32,8 +31,8 @@ typedef struct {
 
 // Adds all tensors of list whose names begin with prefix, as the map names the rest, and marks them
 // in taken (one for each of the list). LADE_INVALID_MODEL_CONFIG for a tensor that the map has
-// nothing for, or that has no shape for what it says; LADE_NOT_IMPLEMENTED for one whose bytes do
-// not lie in the file as they are used.
+// nothing for, or that has no shape for what it says; LADE_NOT_IMPLEMENTED for one that is sparse,
+// compressed in its file or of a type that safetensors has not. A view becomes contiguous.
 lade_code_t lade_convert_part_add(lade_convert_part_t *self, const lade_tensors_t *list,
                                   const char *prefix, const lade_convert_map_t *map,
                                   const lade_convert_ema_t *ema, bool *taken, lade_error_t *error);
@@ -49,7 +48,7 @@ const lade_convert_tensor_t *lade_convert_part_find(const lade_convert_part_t *s
 typedef bool lade_convert_step_t(void *arg, uint64_t bytes);
 
 // Writes the part's tensors, in the order of the source, as a safetensors file, from fds (one for
-// each file of the list); syncs it. At most some 40 MiB of memory.
+// each file of the list); syncs it. At most some 32 MiB of memory.
 lade_code_t lade_convert_part_write(const lade_convert_part_t *self, const int *fds,
                                     const char *path, lade_convert_step_t *step, void *arg,
                                     lade_error_t *error);

@@ -13,7 +13,7 @@
 
 enum {
     S_PIECE = 8 << 20,  // bytes between two looks at whether to stop
-    S_STRIP = 16 << 20, // bytes of a transposed tensor made at once
+    S_STRIP = 16 << 20, // bytes of a view made contiguous at once
     S_FLUSH = 64 << 20, // bytes after which the system is asked to begin writing them
     S_MAX_HEADER = 64 << 20,
 };
@@ -114,52 +114,34 @@ s_copy(s_file_t *self, int fd, uint64_t offset, uint64_t len, lade_error_t *erro
     return code;
 }
 
-// Columns from first on become rows: out has room for `columns` of them. The source is read in
-// whole rows, as many at once as the buffer holds.
+typedef struct {
+    s_file_t *file;
+    int fd; // of the source
+    const lade_convert_tensor_t *tensor;
+} s_turn_t;
+
 static lade_code_t
-s_turn(int fd, const lade_convert_tensor_t *tensor, uint64_t first, uint64_t columns, char *rows,
-       char *out, lade_error_t *error)
+s_get_piece(void *arg, uint64_t offset, void *bytes, size_t len, lade_error_t *error)
 {
-    uint64_t height = tensor->shape[1], width = tensor->shape[0]; // of the source
-    uint64_t size = lade_dtype_size(tensor->from->dtype), row = width * size;
-    uint64_t most = row < S_PIECE ? S_PIECE / row : 1;
-    lade_code_t code = LADE_OK;
-    for (uint64_t y = 0; y < height && !code; y += most) {
-        uint64_t count = height - y < most ? height - y : most;
-        code = s_get(fd, rows, (size_t)(count * row), tensor->offset + y * row, error);
-        for (uint64_t k = 0; k < count && !code; k++)
-            for (uint64_t x = 0; x < columns; x++)
-                memcpy(out + (x * height + y + k) * size, rows + k * row + (first + x) * size,
-                       size);
-    }
-    return code;
+    const s_turn_t *self = arg;
+    return s_get(self->fd, bytes, len, self->tensor->offset + offset, error);
 }
 
 static lade_code_t
-s_transpose(s_file_t *self, int fd, const lade_convert_tensor_t *tensor, lade_error_t *error)
+s_put_strip(void *arg, const void *bytes, size_t len, lade_error_t *error)
 {
-    uint64_t size = lade_dtype_size(tensor->from->dtype), width = tensor->shape[0];
-    uint64_t row = width * size, column = tensor->shape[1] * size;
-    if (!tensor->bytes)
-        return LADE_OK;
-    if (row > S_STRIP || column > S_STRIP)
-        return lade_error_set(error, LADE_TOO_LARGE, "tensor %.200s is too large to be transposed",
-                              tensor->from->name);
-    uint64_t most = S_STRIP / column;
-    char *out = malloc(S_STRIP), *rows = malloc(row > S_PIECE ? row : S_PIECE);
-    lade_code_t code =
-        out && rows ? LADE_OK : lade_error_set(error, LADE_NO_MEMORY, "no memory to convert with");
-    for (uint64_t x = 0; x < width && !code; x += most) {
-        uint64_t columns = width - x < most ? width - x : most;
-        code = s_turn(fd, tensor, x, columns, rows, out, error);
-        if (!code)
-            code = s_put(self, out, (size_t)(columns * column), error);
-        if (!code)
-            code = s_step(self, columns * column, error);
-    }
-    free(rows);
-    free(out);
-    return code;
+    const s_turn_t *self = arg;
+    lade_code_t code = s_put(self->file, bytes, len, error);
+    return code ? code : s_step(self->file, len, error);
+}
+
+// A tensor that does not lie in the source as it is to be.
+static lade_code_t
+s_turn(s_file_t *self, int fd, const lade_convert_tensor_t *tensor, lade_error_t *error)
+{
+    s_turn_t turn = {self, fd, tensor};
+    lade_view_stream_t stream = {S_PIECE, S_STRIP, s_get_piece, s_put_strip, &turn};
+    return lade_view_stream(&tensor->view, &stream, error);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -186,8 +168,8 @@ s_put_entry(const lade_convert_tensor_t *tensor, uint64_t at, lade_buf_t *header
             lade_error_t *error)
 {
     json_t *shape = json_array();
-    for (size_t i = 0; i < tensor->rank; i++)
-        json_array_append_new(shape, json_integer((json_int_t)tensor->shape[i]));
+    for (size_t i = 0; i < tensor->view.rank; i++)
+        json_array_append_new(shape, json_integer((json_int_t)tensor->view.shape[i]));
     json_t *entry = json_pack("{s:{s:s, s:o, s:[I, I]}}", tensor->name, "dtype",
                               lade_dtype_name(tensor->from->dtype), "shape", shape, "data_offsets",
                               (json_int_t)at, (json_int_t)(at + tensor->bytes));
@@ -240,13 +222,13 @@ s_put_tensors(s_file_t *self, const lade_convert_tensor_t *const *order, size_t 
     for (size_t i = 0; i < count && !code;) {
         const lade_convert_tensor_t *first = order[i++];
         int fd = self->fds[first->from->file];
-        if (first->how == LADE_CONVERT_TRANSPOSED) {
-            code = s_transpose(self, fd, first, error);
+        if (!first->dense) {
+            code = s_turn(self, fd, first, error);
             continue;
         }
         uint64_t len = first->bytes;
-        while (i < count && order[i]->how != LADE_CONVERT_TRANSPOSED &&
-               order[i]->from->file == first->from->file && order[i]->offset == first->offset + len)
+        while (i < count && order[i]->dense && order[i]->from->file == first->from->file &&
+               order[i]->offset == first->offset + len)
             len += order[i++]->bytes;
         code = s_copy(self, fd, first->offset, len, error);
     }
