@@ -45,8 +45,8 @@ lade_jobs_bound_to(const lade_job_t *job)
 static bool
 s_is_over(const lade_jobs_t *self, const char *name, const char *gone)
 {
-    return name && (gone ? strcmp(name, gone) == 0
-                         : !lade_workers_by_name(self->broker->workers, name));
+    return name &&
+           (gone ? strcmp(name, gone) == 0 : !lade_workers_by_name(self->broker->workers, name));
 }
 
 // Jobs are many, their queues few.

@@ -1,6 +1,7 @@
 """kill -9 of the load worker, of the keeper, of both: models stay, who looks at them goes on, nothing is left for ever."""
 import os
 import signal
+import time
 
 from e2e.test_load import Holder, expected
 from lib import weights
@@ -136,6 +137,30 @@ def test_a_keeper_that_died_is_told_anew():
         assert stats_of(world, gpu, lambda stats: stats["leases"] == 1)["misses"] == 0
         holder.end()
         stats_of(world, gpu, lambda stats: stats["leases"] == 0)
+
+
+def test_a_keeper_that_comes_later_is_told_at_once():
+    """What was read before there was a keeper is handed over when it listens, not at the next beat; and again to the next keeper."""
+    with World({**SETTINGS, "broker.beat_ms": 20000}) as world:
+        world.start("broker")
+        gpu = world.start("gpu")
+        key, path = model(world, "first", 1)
+        holder = Holder(world, key)
+        (segment,) = segments(gpu.pid)
+        keeper = None
+        for _ in range(3):
+            if keeper:
+                keeper.kill()
+            keeper, began = world.launch("keeper"), time.monotonic()
+            world.eventually(lambda: segments(keeper.pid) == {segment})
+            assert time.monotonic() - began < 10, "it was told at a beat"
+        gpu.kill()
+        assert segments(keeper.pid) == {segment}
+        keeper.line("2 descriptors of it are kept")
+        gpu = world.launch("gpu")
+        gpu.line("1 models of 12591104 bytes and 1 connections of a worker that is gone are taken over")
+        assert segments(gpu.pid) == {segment} and same_sums(holder, path)
+        holder.end()
 
 
 def test_a_keeper_that_hangs_stops_nobody():

@@ -73,6 +73,9 @@ lade_code_t lade_cache_new(const lade_cache_options_t *options, lade_cache_t **s
 // keep over. Call once, before anything is loaded and before the attach server is made.
 void lade_cache_keep(lade_cache_t *self, lade_keep_t *keep);
 
+// A keeper may have come just now: if so, it is told of all there is.
+void lade_cache_keeper_came(lade_cache_t *self);
+
 // Ends all leases; nobody may be attached or loading any more.
 void lade_cache_destroy(lade_cache_t **self_p);
 

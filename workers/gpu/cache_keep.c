@@ -68,15 +68,23 @@ s_keep_peer(lade_cache_t *self, const lade_cache_peer_t *peer)
 }
 
 void
-lade_cache_keep_tend(lade_cache_t *self)
+lade_cache_keep_tend(lade_cache_t *self, bool now)
 {
-    if (!self->keep || !lade_keep_again(self->keep))
+    if (!self->keep || !lade_keep_again(self->keep, now))
         return;
     for (const lade_cache_entry_t *entry = self->entries; entry; entry = entry->next)
         if (entry->state == LADE_ENTRY_READY)
             lade_cache_keep_entry(self, entry);
     for (const lade_cache_peer_t *peer = self->peers; peer; peer = peer->next)
         s_keep_peer(self, peer);
+}
+
+void
+lade_cache_keeper_came(lade_cache_t *self)
+{
+    pthread_mutex_lock(&self->lock);
+    lade_cache_keep_tend(self, true);
+    pthread_mutex_unlock(&self->lock);
 }
 
 // ---------------------------------------------------------------------------------------------------

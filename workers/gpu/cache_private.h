@@ -162,8 +162,9 @@ lade_code_t lade_cache_read_device(lade_cache_t *self, lade_cache_entry_t *entry
 void lade_cache_keep_entry(lade_cache_t *self, const lade_cache_entry_t *entry);
 void lade_cache_keep_not(lade_cache_t *self, const lade_cache_entry_t *entry);
 
-// Tells a keeper that has just come of all there is.
-void lade_cache_keep_tend(lade_cache_t *self);
+// Looks for a keeper, if there is none, now or now and then, and tells one that has just come of
+// all there is.
+void lade_cache_keep_tend(lade_cache_t *self, bool now);
 
 // ---------------------------------------------------------------------------------------------------
 // cache_stats.c

@@ -53,7 +53,7 @@ lade_cache_stats(lade_cache_t *self)
     const lade_cache_place_t *host = &self->places[0];
     json_t *models = json_array(), *devices = json_array();
     pthread_mutex_lock(&self->lock);
-    lade_cache_keep_tend(self); // every beat asks
+    lade_cache_keep_tend(self, false); // every beat asks
     for (const lade_cache_entry_t *entry = self->entries;
          entry && json_array_size(models) < S_MAX_LISTED; entry = entry->next)
         json_array_append_new(models, s_model_stats(entry));

@@ -211,12 +211,12 @@ lade_keep_drop(lade_keep_t *self, const char *id)
 }
 
 bool
-lade_keep_again(lade_keep_t *self)
+lade_keep_again(lade_keep_t *self, bool now)
 {
     char byte;
     if (self->fd >= 0 && !recv(self->fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK))
         s_lose(self, "the keeper is gone", ECONNRESET);
-    if (self->fd >= 0 || lade_mono_ms() < self->again_ms)
+    if (self->fd >= 0 || (!now && lade_mono_ms() < self->again_ms))
         return false;
     return s_connect(self);
 }

@@ -28,9 +28,9 @@ void lade_keep_take(lade_keep_t *self, void (*on_record)(void *arg, const json_t
 void lade_keep_put(lade_keep_t *self, const char *id, const json_t *facts, int fd);
 void lade_keep_drop(lade_keep_t *self, const char *id);
 
-// Looks, now and then, for a keeper that was lost or was not there. True if it was found just now:
-// it knows nothing of what was put before.
-bool lade_keep_again(lade_keep_t *self);
+// Looks for a keeper that was lost or was not there: now, or if the last look is a while ago. True
+// if it was found just now: it knows nothing of what was put before.
+bool lade_keep_again(lade_keep_t *self, bool now);
 
 // {"connected", "why": not, or null, "taken": records taken over}; yours.
 json_t *lade_keep_stats(const lade_keep_t *self);

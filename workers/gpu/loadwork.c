@@ -4,6 +4,7 @@
 
 #include "common/wire.h"
 #include "workers/gpu/checkpoint.h"
+#include "workers/gpu/keep_watch.h"
 #include "workers/gpu/memory.h"
 #include "workers/gpu/reader.h"
 
@@ -17,8 +18,9 @@ struct lade_loadwork {
     char *name;
     lade_cache_t *cache;
     lade_attach_t *attach;
-    lade_pool_t *loads; // reads models
-    lade_pool_t *quick; // what does not read: never behind a model that is being read
+    lade_keep_watch_t *watch; // for a keeper that comes
+    lade_pool_t *loads;       // reads models
+    lade_pool_t *quick;       // what does not read: never behind a model that is being read
 };
 
 enum { S_QUICK_SLOTS = 2 };
@@ -271,6 +273,21 @@ lade_loadwork_new(const lade_config_t *config)
     return self;
 }
 
+static void
+s_on_keeper(void *arg)
+{
+    lade_cache_keeper_came(arg);
+}
+
+static void
+s_keep(lade_loadwork_t *self)
+{
+    const char *data = self->config->data;
+    lade_cache_keep(self->cache, lade_keep_new(data, self->name));
+    self->watch = lade_keep_watch_new(data, s_on_keeper, self->cache);
+    lade_cache_keeper_came(self->cache); // since it was looked for, before it was watched for
+}
+
 lade_code_t
 lade_loadwork_open(lade_loadwork_t *self, const char *name, lade_error_t *error)
 {
@@ -297,7 +314,7 @@ lade_loadwork_open(lade_loadwork_t *self, const char *name, lade_error_t *error)
         lade_vram_destroy(&options.vram);
     else {
         if (config->keep_s)
-            lade_cache_keep(self->cache, lade_keep_new(config->data, name));
+            s_keep(self);
         code = lade_attach_new(config->data, &lade_cache_attach_ops, self->cache, &self->attach,
                                error);
     }
@@ -313,6 +330,7 @@ lade_loadwork_destroy(lade_loadwork_t **self_p)
     lade_pool_destroy(&self->quick);
     lade_pool_destroy(&self->loads);
     lade_attach_destroy(&self->attach);
+    lade_keep_watch_destroy(&self->watch);
     lade_cache_destroy(&self->cache);
     free(self->name);
     free(self);

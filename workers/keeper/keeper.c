@@ -398,8 +398,9 @@ s_listen(lade_keeper_t *self, const char *data, lade_error_t *error)
     self->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (self->listener < 0)
         return lade_error_errno(error, errno, "cannot make a socket");
+    // The change of its mode, last, is what workers watch for: it listens then.
     if (bind(self->listener, (struct sockaddr *)&self->address, sizeof self->address) ||
-        chmod(self->address.sun_path, 0600) || listen(self->listener, 16))
+        listen(self->listener, 16) || chmod(self->address.sun_path, 0600))
         return lade_error_errno(error, errno, "cannot listen on %s", self->address.sun_path);
     return LADE_OK;
 }
