@@ -126,6 +126,14 @@ s_closed_until(const lade_transfer_t *self, const char *host)
     return until_ms;
 }
 
+bool
+lade_ask_is_open(const lade_transfer_t *self, const char *url)
+{
+    char host[256];
+    lade_transfer_host(url, host, sizeof host);
+    return s_closed_until(self, host) <= self->engine->now_ms;
+}
+
 // Whether the host is closed. A transfer that would have to wait for long is given back: it waits
 // at the gate then, and takes up no place here.
 static bool

@@ -41,7 +41,6 @@ typedef struct {
 typedef struct {
     lade_error_t error;   // code LADE_OK if the file is there
     double retry_after_s; // the server's wish, -1 if it has none
-    const char *gates[3]; // hosts that asked to wait, ended by NULL
     const char
         *volume;      // the file system that is full (LADE_NO_SPACE), as its mount point; else NULL
     const char *path; // NULL while unknown
@@ -58,6 +57,8 @@ typedef struct {
     // No more connections than so many are open for it any more, after lade_engine_set_terms asked
     // for fewer.
     void (*confirm)(void *arg, int64_t connections);
+    // A host asked to be left alone for so many seconds; what it is sending is taken to its end.
+    void (*closed)(void *arg, const char *host, double seconds, const char *message);
     // The last call for a transfer. The outcome lives as long as the call.
     void (*end)(void *arg, const lade_outcome_t *outcome);
 } lade_engine_ops_t;

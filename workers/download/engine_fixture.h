@@ -52,6 +52,7 @@ typedef struct {
     char phases[128]; // in order, with a blank after each
     int64_t confirmed;
     char path[256], sha256[65], etag[128], final_url[256], content_type[64], gate[256];
+    double gate_s;
     int64_t stop_at; // at this many bytes the transfer is stopped
     lade_engine_stop_t stop_how;
     int64_t ticket;
@@ -228,7 +229,6 @@ s_on_end(void *arg, const lade_outcome_t *outcome)
     s_copy(f->etag, sizeof f->etag, outcome->etag);
     s_copy(f->final_url, sizeof f->final_url, outcome->final_url);
     s_copy(f->content_type, sizeof f->content_type, outcome->content_type);
-    s_copy(f->gate, sizeof f->gate, outcome->gates[0]);
     f->ended = true;
     pthread_cond_broadcast(&f->news);
     pthread_mutex_unlock(&f->lock);
@@ -255,8 +255,23 @@ s_on_confirm(void *arg, int64_t connections)
     pthread_mutex_unlock(&f->lock);
 }
 
-static const lade_engine_ops_t s_ops = {
-    .progress = s_on_progress, .phase = s_on_phase, .confirm = s_on_confirm, .end = s_on_end};
+static inline void
+s_on_closed(void *arg, const char *host, double seconds, const char *message)
+{
+    s_fixture_t *f = arg;
+    (void)message;
+    pthread_mutex_lock(&f->lock);
+    s_copy(f->gate, sizeof f->gate, host);
+    f->gate_s = seconds;
+    pthread_cond_broadcast(&f->news);
+    pthread_mutex_unlock(&f->lock);
+}
+
+static const lade_engine_ops_t s_ops = {.progress = s_on_progress,
+                                        .phase = s_on_phase,
+                                        .confirm = s_on_confirm,
+                                        .closed = s_on_closed,
+                                        .end = s_on_end};
 
 static inline void
 s_new_engine(s_fixture_t *f)

@@ -192,6 +192,9 @@ void lade_ask_more(lade_transfer_t *transfer);
 // wait.
 bool lade_ask_next(lade_transfer_t *transfer, lade_range_t *range);
 
+// Whether the URL's host lets itself be asked now.
+bool lade_ask_is_open(const lade_transfer_t *transfer, const char *url);
+
 // The first good answer is there; and now and then: looks whether more connections are worth it.
 void lade_ask_start(lade_transfer_t *transfer);
 void lade_ask_tune(lade_transfer_t *transfer);

@@ -23,6 +23,7 @@ enum {
 };
 
 static void s_restarted(void *arg);
+static void s_opened(void *arg);
 
 // ---------------------------------------------------------------------------------------------------
 // Chores and ends
@@ -57,17 +58,32 @@ s_outcome(const lade_transfer_t *self)
     };
 }
 
+// An attempt of the same job that was begun before, NULL if there is none.
+static lade_transfer_t *
+s_earlier(const lade_transfer_t *self)
+{
+    lade_transfer_t *at = self->engine->transfers;
+    while (at && (at->id != self->id || at->attempt >= self->attempt))
+        at = at->next;
+    return at;
+}
+
+static void
+s_open_those_behind(lade_engine_t *engine)
+{
+    for (lade_transfer_t *at = engine->transfers; at; at = at->next)
+        if (at->behind && !s_earlier(at)) {
+            at->behind = false;
+            s_chore(at, lade_transfer_open, s_opened);
+        }
+}
+
 // Tells the outcome and forgets the transfer.
 static void
 s_end(lade_transfer_t *self)
 {
     lade_engine_t *engine = self->engine;
     lade_outcome_t outcome = s_outcome(self);
-    if (self->error.code == LADE_RATE_LIMITED && !self->held_by_farm) {
-        outcome.gates[0] = self->host;
-        if (*self->answer_host && strcmp(self->host, self->answer_host) != 0)
-            outcome.gates[1] = self->answer_host;
-    }
     for (lade_transfer_t **at = &engine->transfers; *at; at = &(*at)->next)
         if (*at == self) {
             *at = self->next;
@@ -78,6 +94,7 @@ s_end(lade_transfer_t *self)
         lade_part_close_idle(engine, *self->answer_host ? self->answer_host : self->host);
     engine->ops.end(self->arg, &outcome);
     lade_transfer_destroy(&self);
+    s_open_those_behind(engine);
 }
 
 static void
@@ -231,6 +248,20 @@ s_has_to_wait(const lade_transfer_t *self, lade_code_t code)
     return code == LADE_NO_SPACE || (code == LADE_RATE_LIMITED && self->retry_after_s >= 0);
 }
 
+// No request is made of the part's host for as long as it said, here and in the farm.
+static void
+s_close_host(const lade_part_t *part, const lade_error_t *error)
+{
+    const lade_transfer_t *self = part->transfer;
+    const lade_engine_ops_t *ops = &self->engine->ops;
+    lade_engine_close_host(self->engine, part->host, self->retry_after_s);
+    if (self->retry_after_s < 0)
+        return;
+    ops->closed(self->arg, self->host, self->retry_after_s, error->message);
+    if (strcmp(part->host, self->host) != 0)
+        ops->closed(self->arg, part->host, self->retry_after_s, error->message);
+}
+
 // A request failed. Alone it is the transfer's failure, unless asking again can help; one of
 // several is only one connection too many.
 static void
@@ -241,14 +272,17 @@ s_failed(lade_part_t *part, const lade_error_t *why)
     bool others = self->part_count > 1, nothing = part->at == part->from;
     bool same = part->began_ms <= self->failed_ms;
     if (error.code == LADE_RATE_LIMITED)
-        lade_engine_close_host(self->engine, part->host, self->retry_after_s);
+        s_close_host(part, &error);
     if (s_is_networks(error.code) && self->whole && self->anew)
         lade_error_set(&error, LADE_RANGE_REFUSED, "%s; it does not go on where it stopped",
                        why->message);
     if (part->direct && nothing && s_is_networks(error.code))
         s_forget_direct(self);
     lade_part_drop(part, true);
-    if (others && nothing && !s_has_to_wait(self, error.code)) {
+    bool waits = s_has_to_wait(self, error.code);
+    if (error.code == LADE_RATE_LIMITED && waits && self->parts) {
+        self->retry_after_s = -1; // what is out is taken to its end; then the engine knows how long
+    } else if (others && nothing && !waits) {
         self->most = self->part_count;
     } else if (s_can_repeat(self, error.code, same)) {
         s_say_stalled(self, &error);
@@ -291,6 +325,11 @@ s_follow(lade_part_t *part, char *url)
     if (error->code) {
         free(url);
         s_failed(part, error);
+        return;
+    }
+    if (!lade_ask_is_open(self, url)) { // it closed meanwhile
+        free(url);
+        lade_part_drop(part, false);
         return;
     }
     bool direct = part->direct;
@@ -608,7 +647,12 @@ lade_flow_begin(lade_engine_t *self, lade_transfer_t *transfer)
         return;
     }
     transfer->state = LADE_TRANSFER_OPENING;
-    s_chore(transfer, lade_transfer_open, s_opened);
+    lade_transfer_t *earlier = s_earlier(transfer);
+    transfer->behind = earlier;
+    if (earlier)
+        lade_flow_stop(earlier, LADE_ENGINE_LEAVE);
+    else
+        s_chore(transfer, lade_transfer_open, s_opened);
 }
 
 void

@@ -474,6 +474,28 @@ test_paused_with_a_hole_goes_on(void **state)
     assert_true(seen.apart);
 }
 
+// The broker gave the job out anew, to the worker that has it still: nothing that came is lost.
+static void
+test_later_attempt_in_the_same_worker_begins_where_the_earlier_ends(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted_large(f, urls);
+    s_throttle(f, 8 * S_MIB);
+    s_begin(f, &request);
+    s_wait_told(f, 6 * S_MIB);
+    request.attempt = 2;
+    s_begin(f, &request);
+    assert_int_equal(s_wait(f), LADE_STALE_LEASE); // the earlier one's end
+    int64_t kept = f->bytes;
+    f->ended = false;
+    s_throttle(f, 0);
+    S_OK(f, s_wait(f));
+    assert_true(kept >= 6 * S_MIB);
+    assert_int_equal(f->resumed_from, kept);
+    s_check_file(f, "large.safetensors", f->hub->large_sha256);
+}
+
 static void
 test_cancelled_with_several_connections_leaves_nothing(void **state)
 {
@@ -704,8 +726,8 @@ test_server_that_refuses_more_connections(void **state)
     }
 }
 
-// One that says for how long: no request is made meanwhile, and the others of the farm have to
-// know.
+// One that says for how long: no request is made meanwhile, the others of the farm have to know at
+// once, and what it is sending is taken to its end.
 static void
 test_server_that_refuses_more_connections_for_a_time(void **state)
 {
@@ -714,15 +736,36 @@ test_server_that_refuses_more_connections_for_a_time(void **state)
     lade_request_t request = s_wanted_large(f, urls);
     s_throttle(f, 8 * S_MIB);
     s_fault(f, "{\"path\": \"*large*\", \"from\": 1, \"action\": \"rate_limit\", "
-               "\"retry_after\": 1, \"count\": 3}");
-    assert_int_equal(s_fetch(f, &request), LADE_RATE_LIMITED);
-    assert_true(f->retry_after_s == 1);
+               "\"retry_after\": 1, \"count\": 1}");
+    S_OK(f, s_fetch(f, &request));
     assert_string_equal(f->gate, "127.0.0.1");
+    assert_true(f->gate_s == 1);
+    assert_int_equal(s_look(f).asked, S_LARGE); // no byte of it twice
+    s_check_file(f, "large.safetensors", f->hub->large_sha256);
+}
+
+static void
+test_server_that_refuses_more_connections_for_long(void **state)
+{
+    s_fixture_t *f = *state;
+    const char *urls[2];
+    lade_request_t request = s_wanted_large(f, urls);
+    s_throttle(f, 8 * S_MIB);
+    s_fault(f, "{\"path\": \"*large*\", \"from\": 1, \"action\": \"rate_limit\", "
+               "\"retry_after\": 60}");
+    assert_int_equal(s_fetch(f, &request), LADE_RATE_LIMITED);
+    assert_true(f->gate_s == 60 && f->retry_after_s > 50 && f->retry_after_s < 60);
+    int64_t kept = f->bytes;
+    assert_true(kept >= S_FIRST); // what was out came to its end
     s_throttle(f, 0);
     json_decref(s_control(f, "DELETE", "faults", NULL));
+    lade_engine_destroy(&f->engine); // another worker, later
+    s_new_engine(f);
+    s_forget_log(f);
     request.attempt = 2;
     S_OK(f, s_fetch(f, &request));
-    assert_true(f->resumed_from > 0);
+    assert_int_equal(f->resumed_from, kept);
+    assert_int_equal(s_look(f).asked, S_LARGE - kept);
     s_check_file(f, "large.safetensors", f->hub->large_sha256);
 }
 
@@ -937,6 +980,7 @@ main(void)
         S_TEST(test_low_rate_is_no_stall),
         S_TEST(test_killed_at_several_moments),
         S_TEST(test_paused_with_a_hole_goes_on),
+        S_TEST(test_later_attempt_in_the_same_worker_begins_where_the_earlier_ends),
         S_TEST(test_cancelled_with_several_connections_leaves_nothing),
         S_TEST(test_engine_ends_in_the_middle),
         S_TEST(test_any_order_of_faults_and_stops),
@@ -947,6 +991,7 @@ main(void)
         S_TEST(test_weak_versions_come_in_one_answer),
         S_TEST(test_server_that_refuses_more_connections),
         S_TEST(test_server_that_refuses_more_connections_for_a_time),
+        S_TEST(test_server_that_refuses_more_connections_for_long),
         S_TEST(test_redirect_target_is_used_until_it_runs_out),
         S_TEST(test_redirect_target_that_goes_away),
         S_TEST(test_next_mirror_fills_the_holes),

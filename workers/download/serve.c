@@ -182,15 +182,12 @@ s_result(const lade_outcome_t *outcome)
 }
 
 static void
-s_close_gates(lade_serve_t *self, const lade_outcome_t *outcome)
+s_closed(void *arg, const char *host, double seconds, const char *message)
 {
-    if (outcome->retry_after_s < 0)
-        return;
-    for (size_t i = 0; outcome->gates[i]; i++) {
-        char gate[300];
-        snprintf(gate, sizeof gate, "host:%s", outcome->gates[i]);
-        lade_worker_gate(self->worker, gate, outcome->retry_after_s, outcome->error.message);
-    }
+    s_job_t *job = arg;
+    char gate[300];
+    snprintf(gate, sizeof gate, "host:%s", host);
+    lade_worker_gate(job->serve->worker, gate, seconds, message);
 }
 
 static void
@@ -207,7 +204,6 @@ s_end(void *arg, const lade_outcome_t *outcome)
     } else {
         lade_log(LADE_LOG_INFO, about, "%s: %s", lade_code_name(outcome->error.code),
                  outcome->error.message);
-        s_close_gates(job->serve, outcome);
     }
     if (outcome->volume) {
         char gate[300];
@@ -242,8 +238,11 @@ static const lade_worker_ops_t s_worker_ops = {.name = "download",
                                                .stop = s_stop,
                                                .stats = s_stats,
                                                .terms = s_terms};
-static const lade_engine_ops_t s_engine_ops = {
-    .progress = s_progress, .phase = s_phase, .confirm = s_confirm, .end = s_end};
+static const lade_engine_ops_t s_engine_ops = {.progress = s_progress,
+                                               .phase = s_phase,
+                                               .confirm = s_confirm,
+                                               .closed = s_closed,
+                                               .end = s_end};
 
 lade_code_t
 lade_serve_new(lade_serve_t **self_p, const lade_config_t *config, lade_error_t *error)

@@ -54,6 +54,7 @@ typedef struct lade_transfer {
     _Atomic int stop; // lade_engine_stop_t
     int64_t stop_ms;  // when it was asked to
     lade_transfer_state_t state;
+    bool behind; // waits for an earlier attempt to end, which then leaves it all that came
 
     int64_t id, attempt, size;
     char **urls; // ended by NULL
