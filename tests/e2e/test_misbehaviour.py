@@ -22,14 +22,14 @@ sys.path.insert(0, os.path.dirname(HERE))
 
 from lib import weights  # noqa: E402
 from lib.downloads import KIB, MIB, moving, on_disk, served, span_of, submit, write_file  # noqa: E402
-from lib.world import World  # noqa: E402
+from lib.world import SLOW, World  # noqa: E402
 
 LIMIT_S = 240
 SMALL, LARGE = 20000, 11 * MIB + 12345  # one range; several
 FIRST = 4 * MIB  # of the first range
 CUT = 2 * MIB + 512 * KIB  # where a resumed row's first attempt stops
 NAME = "x.safetensors"
-SOME = 8  # times the size: begun anew, with what other connections had under way (it is the sockets' buffers that count here)
+SOME = 8  # times the size: begun anew, with what other connections had under way
 ATTEMPTS = 3
 SETTINGS = {"download.stall_s": 2, "download.connect_timeout_s": 1, "download.slots": 128, "broker.max_attempts": ATTEMPTS,
             "broker.retry_base_ms": 20, "broker.retry_max_ms": 100, "download.checkpoint_mb": 1}
@@ -106,7 +106,7 @@ def asks_origin_again(seen):
 
 def waited(least_s):
     """Nothing was asked for between the refusal and its end, but for what was on its way when the refusal came."""
-    on_its_way_s = 0.4
+    on_its_way_s = 0.4 * SLOW
 
     def check(seen):
         refused = [entry for entry in seen.requests if entry["status"] in (429, 503)]
@@ -478,7 +478,8 @@ class Table:
             assert not weak, f"a weak validator was used: {weak}"
             size = max(self.row.size, 1)
             if self.row.most:
-                assert served(requests) <= self.row.most * size, f"{served(requests) / size:.2f} times the size was served"
+                # What a slow reader leaves in its sockets when they are closed counts as served.
+                assert served(requests) <= self.row.most * size * SLOW, f"{served(requests) / size:.2f} times the size was served"
             if self.row.check and outcome == "completed" or self.row.check and not isinstance(self.row.want, set):
                 self.row.check(Seen(self.world, job, requests, self.resumed_at))
 

@@ -20,7 +20,7 @@ sys.path.insert(0, os.path.dirname(HERE))
 
 from lib import weights  # noqa: E402
 from lib.downloads import MIB, on_disk, served, write_file  # noqa: E402
-from lib.world import PATIENCE_S, LadeError, World  # noqa: E402
+from lib.world import PATIENCE_S, SLOW, LadeError, World  # noqa: E402
 
 LIMIT_S = 240
 ACTIVE_S = 0.25  # of transfer between two kills, in the mean: how the origin's rate is chosen
@@ -104,7 +104,8 @@ def soak(seed, kills, mb, checkpoint_mb, victims):
         assert weights.sha256(os.path.join(transfer.folder, "x.safetensors")) == transfer.digest, f"seed {seed}: digest"
         sent = served(world.hub.log(path="/files/*")["requests"])
         lost = job["attempt"] - 1
-        allowed = 1.01 * size + min(lost, done) * checkpoint_mb * MIB
+        # A slow reader leaves more in its sockets when it is killed, and that was sent too.
+        allowed = 1.01 * size + min(lost, done) * checkpoint_mb * MIB * SLOW
         print(f"seed {seed}: {done} kills, the origin sent {sent / size:.3f} times the size, {allowed / size:.3f} allowed; "
               f"{job['attempt']} attempts", flush=True)
         assert sent <= allowed, f"seed {seed}: {sent} bytes were sent for {size}, {lost} attempts lost, {int(allowed)} allowed"

@@ -28,7 +28,8 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "wire"))
 from outsider import Client, Events, Follower, LadeError, Worker  # noqa: E402,F401
 
 BUILD = os.path.abspath(os.environ.get("LADE_BUILD", os.path.join(ROOT, "build")))
-SANITIZED = float(os.environ.get("LADE_TEST_SLOW", "1")) > 1  # memory is not the program's own then
+SLOW = float(os.environ.get("LADE_TEST_SLOW", "1"))  # how many times as long all may take: sanitized programs
+SANITIZED = SLOW > 1  # memory is not the program's own then
 PATIENCE_S = float(os.environ.get("LADE_TEST_PATIENCE", "60"))
 DAEMONS = {"broker": "lade-broker", "download": "lade-download", "install": "lade-install", "gpu": "lade-gpu",
            "keeper": "lade-keeper"}
