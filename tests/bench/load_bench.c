@@ -5,8 +5,8 @@
 // disturbs them all alike; the medians are compared.
 #include "common/log.h"
 #include "common/path.h"
-#include "common/segment.h"
 #include "common/wire.h"
+#include "tests/bench/load_attach.h"
 #include "workers/gpu/attach.h"
 #include "workers/gpu/cache.h"
 
@@ -15,26 +15,16 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <spawn.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/statvfs.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-extern char **environ;
-
-enum {
-    S_PIECE = 8 << 20,
-    S_ATTACHES = 200,
-    S_MAX_ROUNDS = 99,
-    S_MAX_THREADS = 64,
-    S_SMALL_MB = 64
-};
+enum { S_PIECE = 8 << 20, S_MAX_ROUNDS = 99, S_MAX_THREADS = 64, S_SMALL_MB = 64 };
 
 typedef struct {
     size_t mb, rounds, threads;
@@ -251,114 +241,12 @@ static const struct {
 };
 enum { S_CONTESTANTS = sizeof s_contestants / sizeof *s_contestants };
 
-// ---------------------------------------------------------------------------------------------------
-// Attaching, in a second process: this program run again
-
-typedef struct {
-    double p50_us, p99_us, first_us; // first_us: index read and one weight looked at, median
-    long private_kb, shared_kb;
-    double touch_gbps;
-} s_attach_t;
-
-static void
-s_smaps(const void *address, s_attach_t *result)
-{
-    FILE *in = fopen("/proc/self/smaps", "re");
-    char line[500], name[64];
-    unsigned long from, to, kb;
-    bool ours = false;
-    while (in && fgets(line, sizeof line, in)) {
-        if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
-            ours = (uintptr_t)address >= from && (uintptr_t)address < to;
-        else if (ours && sscanf(line, "%63[A-Za-z_]: %lu kB", name, &kb) == 2) {
-            result->private_kb += strncmp(name, "Private_", 8) ? 0 : (long)kb;
-            result->shared_kb += strncmp(name, "Shared_", 7) ? 0 : (long)kb;
-        }
-    }
-    if (in)
-        fclose(in);
-}
-
-static lade_segment_t *
-s_attach_once(const char *socket_path, const char *lease)
-{
-    lade_segment_t *segment;
-    lade_error_t error;
-    if (lade_segment_attach(socket_path, lease, 5000, &segment, &error)) {
-        fprintf(stderr, "load_bench: %s\n", error.message);
-        exit(1);
-    }
-    return segment;
-}
-
-// Looks at a byte of each page, as the second process's own mapping needs; returns GB/s.
-static double
-s_touch(lade_segment_t *segment)
-{
-    size_t bytes = lade_segment_bytes(segment);
-    const volatile uint8_t *at = lade_segment_data(segment, &(lade_tensor_t){.offset = 0});
-    double began = s_now();
-    for (size_t i = 0; i < bytes; i += 4096)
-        (void)at[i];
-    return (double)bytes / (s_now() - began) * 1e-9;
-}
-
-static int
-s_attach_main(const char *socket_path, const char *lease)
-{
-    double took[S_ATTACHES], first[S_ATTACHES];
-    s_attach_t result = {0};
-    lade_segment_t *keep =
-        s_attach_once(socket_path, lease); // or the lease would end with the first
-    for (size_t i = 0; i < S_ATTACHES; i++) {
-        double began = s_now();
-        lade_segment_t *segment = s_attach_once(socket_path, lease);
-        took[i] = (s_now() - began) * 1e6;
-        const lade_tensor_t *tensor = lade_segment_find(segment, "blocks.7.weight");
-        if (!tensor || *(const uint8_t *)lade_segment_data(segment, tensor) != 7)
-            return 1;
-        first[i] = (s_now() - began) * 1e6;
-        lade_segment_close(&segment);
-    }
-    qsort(took, S_ATTACHES, sizeof *took, s_by_size);
-    qsort(first, S_ATTACHES, sizeof *first, s_by_size);
-    result.touch_gbps = s_touch(keep);
-    s_smaps(lade_segment_data(keep, &(lade_tensor_t){.offset = 0}), &result);
-    printf("%f %f %f %ld %ld %f\n", took[S_ATTACHES / 2], took[S_ATTACHES * 99 / 100],
-           first[S_ATTACHES / 2], result.private_kb, result.shared_kb, result.touch_gbps);
-    lade_segment_close(&keep);
-    return 0;
-}
-
-static s_attach_t
+static attach_t
 s_measure_attach(s_bench_t *bench, const char *name)
 {
     lade_cache_answer_t answer;
-    s_attach_t result = {0};
-    int pipes[2];
-    pid_t pid = -1;
-    char line[300] = "";
     s_load(bench, bench->warm, name, true, &answer);
-    char *args[] = {"load_bench", "--attach", (char *)lade_attach_path(bench->attach), answer.lease,
-                    NULL};
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    if (pipe2(pipes, O_CLOEXEC) ||
-        posix_spawn_file_actions_adddup2(&actions, pipes[1], STDOUT_FILENO) ||
-        posix_spawn(&pid, "/proc/self/exe", &actions, NULL, args, environ))
-        s_die("the second process");
-    close(pipes[1]);
-    posix_spawn_file_actions_destroy(&actions);
-    FILE *in = fdopen(pipes[0], "r");
-    bool good =
-        in && fgets(line, sizeof line, in) &&
-        sscanf(line, "%lf %lf %lf %ld %ld %lf", &result.p50_us, &result.p99_us, &result.first_us,
-               &result.private_kb, &result.shared_kb, &result.touch_gbps) == 6;
-    if (in)
-        fclose(in);
-    waitpid(pid, NULL, 0);
-    if (!good)
-        s_die("the second process's figures");
+    attach_t result = attach_measure(lade_attach_path(bench->attach), answer.lease);
     lade_cache_unlock(bench->warm, answer.lease);
     return result;
 }
@@ -367,8 +255,8 @@ s_measure_attach(s_bench_t *bench, const char *name)
 // The report
 
 static void
-s_print(const s_bench_t *bench, double rates[S_CONTESTANTS][S_MAX_ROUNDS], const s_attach_t *small,
-        const s_attach_t *large)
+s_print(const s_bench_t *bench, double rates[S_CONTESTANTS][S_MAX_ROUNDS], const attach_t *small,
+        const attach_t *large)
 {
     double floor = rates[0][bench->rounds / 2];
     printf("file in page cache into memory: %zu MiB, %zu threads, %zu rounds, medians\n", bench->mb,
@@ -378,10 +266,10 @@ s_print(const s_bench_t *bench, double rates[S_CONTESTANTS][S_MAX_ROUNDS], const
         printf("  %-42s %8.2f %8.2f %7.2f-%.2f\n", s_contestants[i].what,
                rates[i][bench->rounds / 2], rates[i][bench->rounds / 2] / floor, rates[i][0],
                rates[i][bench->rounds - 1]);
-    printf("attaching from a second process: %d times, microseconds\n", (int)S_ATTACHES);
+    printf("attaching from a second process: %d times, microseconds\n", (int)ATTACHES);
     printf("  %-12s %8s %8s %14s %12s %12s %12s\n", "segment", "p50", "p99", "first weight",
            "private KiB", "shared KiB", "touch GB/s");
-    const s_attach_t *attaches[] = {small, large};
+    const attach_t *attaches[] = {small, large};
     for (size_t i = 0; i < 2; i++)
         printf("  %7zu MiB  %8.1f %8.1f %14.1f %12ld %12ld %12.1f\n",
                i ? bench->mb : (size_t)S_SMALL_MB, attaches[i]->p50_us, attaches[i]->p99_us,
@@ -390,7 +278,7 @@ s_print(const s_bench_t *bench, double rates[S_CONTESTANTS][S_MAX_ROUNDS], const
 }
 
 static json_t *
-s_attach_json(const s_attach_t *attach, size_t mb)
+s_attach_json(const attach_t *attach, size_t mb)
 {
     return json_pack("{s:I, s:f, s:f, s:f, s:I, s:I, s:f}", "mb", (json_int_t)mb, "p50_us",
                      attach->p50_us, "p99_us", attach->p99_us, "first_weight_us", attach->first_us,
@@ -400,7 +288,7 @@ s_attach_json(const s_attach_t *attach, size_t mb)
 
 static void
 s_print_json(const s_bench_t *bench, double rates[S_CONTESTANTS][S_MAX_ROUNDS],
-             const s_attach_t *small, const s_attach_t *large)
+             const attach_t *small, const attach_t *large)
 {
     size_t middle = bench->rounds / 2;
     json_t *loads = json_object();
@@ -471,8 +359,8 @@ s_run(s_bench_t *bench)
     }
     for (size_t i = 0; i < S_CONTESTANTS; i++)
         qsort(rates[i], bench->rounds, sizeof rates[i][0], s_by_size);
-    s_attach_t small = s_measure_attach(bench, "small.safetensors"),
-               large = s_measure_attach(bench, "large.safetensors");
+    attach_t small = s_measure_attach(bench, "small.safetensors"),
+             large = s_measure_attach(bench, "large.safetensors");
     (bench->json ? s_print_json : s_print)(bench, rates, &small, &large);
 }
 
@@ -545,7 +433,7 @@ main(int argc, char **argv)
 {
     lade_log_open("load_bench", LADE_LOG_ERROR);
     if (argc == 4 && !strcmp(argv[1], "--attach"))
-        return s_attach_main(argv[2], argv[3]);
+        return attach_main(argv[2], argv[3]);
     s_bench_t bench = {.rounds = 7, .threads = (size_t)sysconf(_SC_NPROCESSORS_ONLN)};
     s_read_args(&bench, argc, argv);
     snprintf(bench.folder, sizeof bench.folder, "%s/lade-bench-XXXXXX", bench.above);

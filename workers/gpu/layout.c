@@ -347,43 +347,46 @@ lade_layout_open(lade_layout_t *self, const char *key, const char *submodel,
     return code;
 }
 
-// After the runs.
-static lade_code_t
-s_read_turns(lade_layout_t *self, lade_region_t *region, size_t threads,
-             bool (*step)(void *arg, uint64_t bytes), void *arg, lade_error_t *error)
+// The runs, and the turns after them, as what is to be read into a region; NULL without memory.
+static lade_reader_part_t *
+s_parts(const lade_layout_t *self, const lade_region_t *region)
 {
-    uint64_t at = self->head.data_at, done = 0;
-    for (size_t i = 0; i < self->count; i++)
-        done += self->parts[i].len;
-    return lade_turns_run(self->turns, self->turn_count, region->bytes + at,
-                          region->warm > at ? region->warm - at : 0, threads, done, step, arg,
-                          error);
+    uint8_t *data = region->bytes + self->head.data_at;
+    uint64_t warm = region->warm > self->head.data_at ? region->warm - self->head.data_at : 0;
+    lade_reader_part_t *parts = calloc(self->count + self->turn_count + 1, sizeof *parts);
+    for (size_t i = 0; parts && i < self->count; i++) {
+        parts[i] = self->parts[i];
+        parts[i].to = data + self->places[i];
+        parts[i].warm = warm > self->places[i] ? warm - self->places[i] : 0;
+    }
+    for (size_t i = 0; parts && i < self->turn_count; i++)
+        parts[self->count + i] = lade_turn_part(&self->turns[i], data, warm);
+    return parts;
 }
 
 lade_code_t
-lade_layout_read(lade_layout_t *self, lade_region_t *region, size_t threads,
+lade_layout_read(const lade_layout_t *self, lade_region_t *region, size_t threads,
                  bool (*step)(void *arg, uint64_t bytes), void *arg, lade_error_t *error)
 {
     assert(region->size >= self->head.length);
-    for (size_t i = 0; i < self->count; i++) {
-        uint64_t at = self->head.data_at + self->places[i];
-        self->parts[i].to = region->bytes + at;
-        self->parts[i].warm = region->warm > at ? region->warm - at : 0;
-    }
     lade_code_t code = lade_memory_touch(region, self->head.data_at, error);
     if (code)
         return code;
     // Who looks at pages of an earlier model against all promises finds no segment there while this
     // one is read.
     memset(region->bytes, 0, sizeof self->head);
-    code = lade_reader_read(self->parts, self->count, threads, step, arg, error);
-    if (!code && self->turn_count)
-        code = s_read_turns(self, region, threads, step, arg, error);
+    lade_reader_part_t *parts = s_parts(self, region);
+    code = parts
+               ? lade_reader_read(parts, self->count + self->turn_count, threads, step, arg, error)
+               : lade_error_set(error, LADE_NO_MEMORY, "no memory to read %zu tensors",
+                                self->turn_count);
+    free(parts);
     if (code)
         return code;
-    self->head.generation = region->generation;
-    lade_segment_write(region->bytes, &self->head, &self->index);
-    region->warm = self->head.length > region->warm ? self->head.length : region->warm;
+    lade_segment_head_t head = self->head;
+    head.generation = region->generation;
+    lade_segment_write(region->bytes, &head, &self->index);
+    region->warm = head.length > region->warm ? head.length : region->warm;
     return LADE_OK;
 }
 

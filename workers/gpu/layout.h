@@ -20,8 +20,7 @@
 typedef struct {
     lade_segment_head_t head;  // but for the generation
     lade_buf_t index;          // packed
-    lade_reader_part_t *parts; // a file each, of length 0 if it is turned; to is set by
-                               // lade_layout_read
+    lade_reader_part_t *parts; // a file each, of length 0 if it is turned; without to
     uint64_t *places;          // where each begins, from the start of the data
     size_t count;
     lade_turn_t *turns; // in the order of the files
@@ -44,7 +43,7 @@ lade_code_t lade_layout_open(lade_layout_t *self, const char *key, const char *s
                              lade_error_t *error);
 
 // Fills a region of at least head.length bytes. threads and step as for lade_reader_read.
-lade_code_t lade_layout_read(lade_layout_t *self, lade_region_t *region, size_t threads,
+lade_code_t lade_layout_read(const lade_layout_t *self, lade_region_t *region, size_t threads,
                              bool (*step)(void *arg, uint64_t bytes), void *arg,
                              lade_error_t *error);
 

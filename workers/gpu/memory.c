@@ -452,16 +452,23 @@ lade_memory_adopt(lade_memory_t *self, int fd, size_t size, uint64_t generation,
 }
 
 lade_code_t
+lade_memory_fault(void *bytes, size_t len, const char *what, lade_error_t *error)
+{
+    uintptr_t from = (uintptr_t)bytes, to = from + len;
+    from -= from % S_PAGE;
+    to += (S_PAGE - to % S_PAGE) % S_PAGE;
+    if (len && madvise((void *)from, to - from, MADV_POPULATE_WRITE) &&
+        errno != EINVAL) // EINVAL: before Linux 5.14
+        return lade_error_set(error, LADE_NO_MEMORY, "the system has no memory for %s: %s", what,
+                              strerror(errno));
+    return LADE_OK;
+}
+
+lade_code_t
 lade_memory_touch(lade_region_t *region, size_t bytes, lade_error_t *error)
 {
-    size_t size = (bytes + S_PAGE - 1) / S_PAGE * S_PAGE;
-    if (size <= region->warm)
-        return LADE_OK;
-    if (madvise(region->bytes, size, MADV_POPULATE_WRITE) &&
-        errno != EINVAL) // EINVAL: before Linux 5.14
-        return lade_error_set(error, LADE_NO_MEMORY, "the system has no memory for %zu bytes: %s",
-                              size, strerror(errno));
-    return LADE_OK;
+    return bytes <= region->warm ? LADE_OK
+                                 : lade_memory_fault(region->bytes, bytes, "a model", error);
 }
 
 size_t

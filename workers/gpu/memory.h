@@ -57,6 +57,10 @@ lade_code_t lade_memory_adopt(lade_memory_t *self, int fd, size_t size, uint64_t
 // there is no memory would end the process. LADE_NO_MEMORY.
 lade_code_t lade_memory_touch(lade_region_t *region, size_t bytes, lade_error_t *error);
 
+// Has the kernel find the pages of a range at once, so that writing there cannot fail. what is for
+// the error: LADE_NO_MEMORY.
+lade_code_t lade_memory_fault(void *bytes, size_t len, const char *what, lade_error_t *error);
+
 // Bytes kept for reuse.
 size_t lade_memory_idle(lade_memory_t *self);
 

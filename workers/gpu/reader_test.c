@@ -39,6 +39,13 @@ s_fresh(size_t bytes)
     return to;
 }
 
+static lade_reader_part_t
+s_part(int fd, const char *name, uint64_t from, uint64_t len, uint8_t *to, uint64_t warm)
+{
+    return (lade_reader_part_t){
+        .fd = fd, .name = name, .from = from, .len = len, .to = to, .warm = warm};
+}
+
 static void
 s_assert_part(const lade_reader_part_t *part, unsigned seed)
 {
@@ -55,9 +62,9 @@ test_parts_of_several_files_are_read_whole(void **state)
     for (size_t threads = 1; threads <= 8; threads += 3) {
         uint8_t *to = s_fresh(S_BIG + 3 * 4096);
         const lade_reader_part_t parts[] = {
-            {big, "big", 4096, S_BIG - 4096 - 5, to, 0},
-            {small, "nothing", 0, 0, to, 0},
-            {small, "small", 3, S_SMALL - 3, to + S_BIG + 100, 0},
+            s_part(big, "big", 4096, S_BIG - 4096 - 5, to, 0),
+            s_part(small, "nothing", 0, 0, to, 0),
+            s_part(small, "small", 3, S_SMALL - 3, to + S_BIG + 100, 0),
         };
         assert_int_equal(lade_reader_read(parts, 3, threads, NULL, NULL, NULL), LADE_OK);
         s_assert_part(&parts[0], 1);
@@ -80,7 +87,7 @@ test_a_file_that_ends_early_is_said(void **state)
 {
     int fd = s_file(*state, "short", 5000, 1);
     uint8_t *to = s_fresh(10000);
-    const lade_reader_part_t part = {fd, "short", 0, 6000, to, 0};
+    const lade_reader_part_t part = s_part(fd, "short", 0, 6000, to, 0);
     lade_error_t error = {0};
     assert_int_equal(lade_reader_read(&part, 1, 2, NULL, NULL, &error), LADE_CORRUPT);
     assert_non_null(strstr(error.message, "short ends at byte 5000"));
@@ -95,7 +102,7 @@ test_memory_that_is_not_there_is_an_error_not_a_crash(void **state)
     uint8_t *to = s_fresh(8192);
     munmap(to, 8192);
     lade_error_t error = {0};
-    lade_reader_part_t part = {fd, "file", 0, 8192, to, 0};
+    lade_reader_part_t part = s_part(fd, "file", 0, 8192, to, 0);
     assert_int_equal(lade_reader_read(&part, 1, 1, NULL, NULL, &error), LADE_NO_MEMORY);
     part.warm = 8192;
     assert_int_equal(lade_reader_read(&part, 1, 1, NULL, NULL, &error), LADE_NO_MEMORY);
@@ -108,7 +115,7 @@ test_a_folder_cannot_be_read(void **state)
     int fd = open(*state, O_RDONLY | O_CLOEXEC);
     uint8_t to[100];
     lade_error_t error = {0};
-    const lade_reader_part_t part = {fd, "folder", 0, sizeof to, to, sizeof to};
+    const lade_reader_part_t part = s_part(fd, "folder", 0, sizeof to, to, sizeof to);
     assert_int_equal(lade_reader_read(&part, 1, 1, NULL, NULL, &error), LADE_IO_ERROR);
     close(fd);
 }
@@ -132,7 +139,7 @@ test_progress_rises_to_the_end(void **state)
 {
     int fd = s_file(*state, "file", 4 * S_PIECE, 1);
     uint8_t *to = s_fresh(4 * S_PIECE);
-    const lade_reader_part_t part = {fd, "file", 0, 4 * S_PIECE, to, 0};
+    const lade_reader_part_t part = s_part(fd, "file", 0, 4 * S_PIECE, to, 0);
     s_steps_t steps = {.stop_at = UINT64_MAX};
     assert_int_equal(lade_reader_read(&part, 1, 2, s_on_step, &steps, NULL), LADE_OK);
     assert_int_equal(steps.last, 4 * S_PIECE);
@@ -146,7 +153,7 @@ test_a_stop_is_heeded_between_pieces(void **state)
 {
     int fd = s_file(*state, "file", 4 * S_PIECE, 1);
     uint8_t *to = s_fresh(4 * S_PIECE);
-    const lade_reader_part_t part = {fd, "file", 0, 4 * S_PIECE, to, 0};
+    const lade_reader_part_t part = s_part(fd, "file", 0, 4 * S_PIECE, to, 0);
     s_steps_t steps = {.stop_at = 1};
     assert_int_equal(lade_reader_read(&part, 1, 1, s_on_step, &steps, NULL), LADE_CANCELLED);
     assert_int_equal(steps.last, S_PIECE);
@@ -220,9 +227,9 @@ test_cold_files_are_read_whole_in_every_way(void **state)
         for (size_t threads = 1; threads <= 3; threads += 2)
             for (uint64_t shift = 0; shift < 2; shift++) {
                 const lade_reader_part_t parts[] = {
-                    {fd, "cold", 4096, 2 * S_PIECE - 100, to + shift, 0},
-                    {fd, "cold", 2 * S_PIECE + 4096 - 100, S_BYTES - 2 * S_PIECE - 4096 + 100,
-                     to + 2 * S_PIECE + 4096 - 100, 0}};
+                    s_part(fd, "cold", 4096, 2 * S_PIECE - 100, to + shift, 0),
+                    s_part(fd, "cold", 2 * S_PIECE + 4096 - 100, S_BYTES - 2 * S_PIECE - 4096 + 100,
+                           to + 2 * S_PIECE + 4096 - 100, 0)};
                 assert_int_equal(lade_reader_choose(s_ways[way], NULL), LADE_OK);
                 s_cool(fd);
                 memset(to, 0xee, S_ROOM);
@@ -241,6 +248,132 @@ test_cold_files_are_read_whole_in_every_way(void **state)
     close(fd);
 }
 
+// ---------------------------------------------------------------------------------------------------
+// Turned on the way
+
+enum { S_TURN = 0x5a };
+
+// Whole units only, or up to the end.
+static lade_code_t
+s_turn(const lade_reader_part_t *part, uint64_t offset, const uint8_t *bytes, uint64_t len,
+       lade_error_t *error)
+{
+    if (!len || offset % part->unit || (len % part->unit && offset + len != part->len))
+        return lade_error_set(error, LADE_VALUE_ERROR, "no whole units");
+    if (part->how)
+        return lade_error_set(error, LADE_CORRUPT, "%s will not turn", part->name);
+    for (uint64_t i = 0; i < len; i++)
+        part->to[offset + i] = bytes[i] ^ S_TURN;
+    return LADE_OK;
+}
+
+typedef struct {
+    uint64_t from, len, unit; // unit 0: not turned
+} s_place_t;
+
+// In the order of the file, as the layout has them: small ones, none at all, one whose unit is
+// longer than a stage, gaps, one within another, some not to be turned, and what ends the file.
+static const s_place_t s_places[] = {
+    {5, 100, 1},
+    {105, 0, 4},
+    {200, 3 * S_MB, 3 * S_MB},
+    {3 * S_MB + 200, 30, 0},
+    {3 * S_MB + 300000, 5000000, 1000},
+    {3 * S_MB + 300000, 12000, 12},
+    {3 * S_MB + 5200000, 12000, 12000},
+    {9 * S_MB, 700001, 0},
+    {10 * S_MB, 8 * S_MB + 12, 12},
+    {19 * S_MB, S_MB, 4},
+    {20 * S_MB, 17, 4},
+};
+enum { S_PLACES = sizeof s_places / sizeof *s_places, S_END = 20 * S_MB + 17 };
+
+static uint64_t
+s_make_places(lade_reader_part_t *parts, const int *fds, uint8_t *to)
+{
+    uint64_t at = 3, bytes = 0;
+    for (size_t i = 0; i < 2 * S_PLACES; i++) {
+        const s_place_t *place = &s_places[i % S_PLACES];
+        parts[i] = s_part(fds[i / S_PLACES], "turned", place->from, place->len, to + at, 0);
+        parts[i].unit = place->unit;
+        parts[i].turn = place->unit ? s_turn : NULL;
+        at += place->len + 5;
+        bytes += place->len;
+    }
+    return bytes;
+}
+
+static void
+s_assert_places(const lade_reader_part_t *parts)
+{
+    for (size_t i = 0; i < 2 * S_PLACES; i++) {
+        const lade_reader_part_t *part = &parts[i];
+        unsigned seed = 7 + (unsigned)(i / S_PLACES);
+        for (uint64_t at = 0; at < part->len; at++)
+            if (part->to[at] != (test_byte(part->from + at, seed) ^ (part->turn ? S_TURN : 0)))
+                fail_msg("byte %llu of part %zu is wrong", (unsigned long long)at, i);
+    }
+}
+
+static void
+test_parts_are_turned_whole_in_every_way(void **state)
+{
+    int fds[] = {s_file(*state, "one", S_END, 7), s_file(*state, "two", S_END, 8)};
+    uint8_t *to = s_fresh(3 * (size_t)S_END);
+    lade_reader_part_t parts[2 * S_PLACES];
+    uint64_t bytes = s_make_places(parts, fds, to);
+    bool disk = s_is_disk(*state);
+    for (size_t way = 0; way < 2 * 4; way++)
+        for (size_t threads = 1; threads <= 5; threads += 2) {
+            bool cold = way < 4;
+            s_steps_t steps = {.stop_at = UINT64_MAX};
+            int64_t direct = s_stat("direct_bytes");
+            assert_int_equal(lade_reader_choose(s_ways[way % 4], NULL), LADE_OK);
+            memset(to, 0xee, 3 * (size_t)S_END);
+            for (size_t i = 0; cold && i < 2; i++)
+                s_cool(fds[i]);
+            assert_int_equal(
+                lade_reader_read(parts, 2 * S_PLACES, threads, s_on_step, &steps, NULL), LADE_OK);
+            s_assert_places(parts);
+            assert_int_equal(steps.last, bytes);
+            direct = s_stat("direct_bytes") - direct;
+            if (disk && cold)
+                assert_true(way == 3 ? direct == 0 : direct >= 2 * 17 * (int64_t)S_MB);
+        }
+    assert_int_equal(lade_reader_choose("auto", NULL), LADE_OK);
+    munmap(to, 3 * (size_t)S_END);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+static void
+test_a_turn_that_fails_and_a_cut_file_are_said(void **state)
+{
+    int fds[] = {s_file(*state, "one", S_END, 7), s_file(*state, "two", S_END - 17, 8)};
+    uint8_t *to = s_fresh(3 * (size_t)S_END);
+    lade_reader_part_t parts[2 * S_PLACES];
+    lade_error_t error = {0};
+    s_make_places(parts, fds, to);
+    for (size_t way = 0; way < 4; way++) {
+        assert_int_equal(lade_reader_choose(s_ways[way], NULL), LADE_OK);
+        s_cool(fds[1]);
+        assert_int_equal(lade_reader_read(parts, 2 * S_PLACES, 3, NULL, NULL, &error),
+                         LADE_CORRUPT);
+        assert_non_null(strstr(error.message, "turned ends at byte 20971520"));
+    }
+    assert_int_equal(lade_reader_choose("auto", NULL), LADE_OK);
+    parts[8].how = "no";
+    assert_int_equal(lade_reader_read(parts, S_PLACES, 3, NULL, NULL, &error), LADE_CORRUPT);
+    assert_non_null(strstr(error.message, "will not turn"));
+    s_steps_t steps = {.stop_at = 1};
+    assert_int_equal(lade_reader_read(parts, S_PLACES, 1, s_on_step, &steps, NULL), LADE_CANCELLED);
+    munmap(to, 3 * (size_t)S_END);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+// ---------------------------------------------------------------------------------------------------
+
 static void
 test_a_cold_file_that_was_cut_is_said(void **state)
 {
@@ -248,7 +381,7 @@ test_a_cold_file_that_was_cut_is_said(void **state)
     uint8_t *to = s_fresh(4 * S_PIECE);
     lade_error_t error = {0};
     for (size_t way = 0; way < 4; way++) {
-        const lade_reader_part_t part = {fd, "cut", 0, 4 * S_PIECE, to, 0};
+        const lade_reader_part_t part = s_part(fd, "cut", 0, 4 * S_PIECE, to, 0);
         assert_int_equal(lade_reader_choose(s_ways[way], NULL), LADE_OK);
         s_cool(fd);
         assert_int_equal(lade_reader_read(&part, 1, 2, NULL, NULL, &error), LADE_CORRUPT);
@@ -265,7 +398,7 @@ test_a_stop_leaves_no_read_under_way(void **state)
     enum { S_BYTES = 12 * S_PIECE };
     int fd = s_file(*state, "stopped", S_BYTES, 1);
     uint8_t *to = s_fresh(S_BYTES);
-    const lade_reader_part_t part = {fd, "stopped", 0, S_BYTES, to, 0};
+    const lade_reader_part_t part = s_part(fd, "stopped", 0, S_BYTES, to, 0);
     s_cool(fd);
     s_steps_t steps = {.stop_at = 1};
     assert_int_equal(lade_reader_read(&part, 1, 1, s_on_step, &steps, NULL), LADE_CANCELLED);
@@ -286,7 +419,7 @@ test_a_file_system_without_direct_reads_is_read_through_its_cache(void **state)
     for (size_t i = 0; i < sizeof data; i++)
         data[i] = test_byte(i, 9);
     assert_int_equal(pwrite(fd, data, sizeof data, 0), sizeof data);
-    const lade_reader_part_t part = {fd, "plain", 0, sizeof data, to, 0};
+    const lade_reader_part_t part = s_part(fd, "plain", 0, sizeof data, to, 0);
     assert_int_equal(lade_reader_read(&part, 1, 1, NULL, NULL, NULL), LADE_OK);
     s_assert_part(&part, 9);
     munmap(to, 3 * 4096);
@@ -315,7 +448,7 @@ static int
 s_read_forbidden(int fd, size_t bytes, unsigned call, unsigned errnum, const char *engine)
 {
     uint8_t *to = s_fresh(bytes);
-    const lade_reader_part_t part = {fd, "cold", 0, bytes, to, 0};
+    const lade_reader_part_t part = s_part(fd, "cold", 0, bytes, to, 0);
     if (!s_forbid(call, errnum))
         return 77;
     for (int i = 0; i < 2; i++) {
@@ -380,6 +513,8 @@ main(void)
         cmocka_unit_test(test_progress_rises_to_the_end),
         cmocka_unit_test(test_a_stop_is_heeded_between_pieces),
         cmocka_unit_test(test_cold_files_are_read_whole_in_every_way),
+        cmocka_unit_test(test_parts_are_turned_whole_in_every_way),
+        cmocka_unit_test(test_a_turn_that_fails_and_a_cut_file_are_said),
         cmocka_unit_test(test_a_cold_file_that_was_cut_is_said),
         cmocka_unit_test(test_a_stop_leaves_no_read_under_way),
         cmocka_unit_test(test_a_file_system_without_direct_reads_is_read_through_its_cache),

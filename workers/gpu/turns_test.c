@@ -55,6 +55,16 @@ s_free(s_file_t *self)
     free(self->bytes);
 }
 
+static lade_code_t
+s_run(const s_file_t *self, uint8_t *data, size_t threads, bool (*step)(void *arg, uint64_t bytes),
+      void *arg, lade_error_t *error)
+{
+    lade_reader_part_t parts[S_TENSORS];
+    for (size_t i = 0; i < S_TENSORS; i++)
+        parts[i] = lade_turn_part(&self->turns[i], data, SIZE_MAX / 2);
+    return lade_reader_read(parts, S_TENSORS, threads, step, arg, error);
+}
+
 static bool
 s_count(void *arg, uint64_t bytes)
 {
@@ -76,12 +86,11 @@ test_threads_make_of_it_what_one_turn_makes(void **state)
                                             NULL),
                          LADE_OK);
     for (size_t threads = 1; threads <= 4; threads += 3) {
-        uint64_t last = 100;
+        uint64_t last = 0;
         memset(data, 0xaa, file.out_size);
-        assert_int_equal(lade_turns_run(file.turns, S_TENSORS, data, SIZE_MAX / 2, threads, 100,
-                                        s_count, &last, NULL),
-                         LADE_OK);
+        assert_int_equal(s_run(&file, data, threads, s_count, &last, NULL), LADE_OK);
         assert_memory_equal(data, wanted, file.out_size);
+        assert_int_equal(last, file.size);
     }
     free(wanted);
     free(data);
@@ -102,14 +111,10 @@ test_it_can_be_stopped_and_files_can_be_cut(void **state)
     s_make(&file, *state);
     uint8_t *data = malloc(file.out_size);
     lade_error_t error = {0};
-    assert_int_equal(
-        lade_turns_run(file.turns, S_TENSORS, data, SIZE_MAX / 2, 3, 0, s_stop, NULL, &error),
-        LADE_CANCELLED);
+    assert_int_equal(s_run(&file, data, 3, s_stop, NULL, &error), LADE_CANCELLED);
     char *path = lade_path_join(*state, "file");
     assert_int_equal(truncate(path, (off_t)file.size - 5 * S_MB), 0);
-    assert_int_equal(
-        lade_turns_run(file.turns, S_TENSORS, data, SIZE_MAX / 2, 3, 0, NULL, NULL, &error),
-        LADE_CORRUPT);
+    assert_int_equal(s_run(&file, data, 3, NULL, NULL, &error), LADE_CORRUPT);
     assert_non_null(strstr(error.message, "file ends at byte"));
     free(path);
     free(data);
