@@ -52,6 +52,7 @@ static const struct {
     {"tags", S_ARRAY},          {"timeout_s", S_REAL}, {"token", S_TEXT},    {"ttl_s", S_REAL},
     {"type", S_TEXT},           {"url", S_TEXT},      {"wait", S_BOOL},
     {"by_source", S_BOOL},      {"move", S_BOOL},     {"on_equal", S_TEXT},
+    {"allow_unsafe", S_TEXT},   {"device", S_TEXT},   {"dtype", S_TEXT},     {"layout", S_TEXT},
     // clang-format on
 };
 enum { S_ARGS = sizeof s_args / sizeof *s_args };

@@ -157,6 +157,8 @@ test_load_answers_what_the_worker_did(void **state)
     assert_string_equal(lade_json_text(json_object_get(spec, "config"), "path", ""), "a");
     assert_int_equal(t_events(t, "model_load_started/", &event), 1);
     assert_string_equal(lade_json_text(event, "model_key", ""), S_KEY);
+    assert_string_equal(lade_json_text(event, "name", ""), "m");
+    assert_string_equal(lade_json_text(event, "location", ""), "host");
     assert_string_equal(lade_json_text(event, "queue_id", ""), "q");
     t_report(t, "gpu@host", LADE_W_DONE, lade_json_int(job, "id", 0), 1,
              json_pack("{s:{s:s, s:s, s:s}}", "result", "location", "host", "precision", "F16",
@@ -165,13 +167,64 @@ test_load_answers_what_the_worker_did(void **state)
     assert_string_equal(lade_json_text(result, "lease", ""), "gpu@host/1");
     assert_int_equal(t_events(t, "model_load_completed/", &event), 1);
     assert_string_equal(lade_json_text(event, "location", ""), "host");
-    request = s_load(t, "load_model_by_key", json_pack("{s:s}", "key", S_KEY));
+    request = s_load(t, "load_model_by_key",
+                     json_pack("{s:s, s:s, s:s, s:{s:i}}", "key", S_KEY, "dtype", "fp16", "device",
+                               "cuda:1", "context", "queue_item_id", 7));
+    assert_int_equal(t_events(t, "model_load_started/", &event), 2);
+    assert_string_equal(lade_json_text(event, "precision", ""), "float16");
+    assert_string_equal(lade_json_text(event, "location", ""), "cuda:1");
     t_fail(t, "gpu@host", lade_json_int(t_told(t, "gpu@host", LADE_W_JOB), "id", 0), 1,
            "NotImplemented");
     json_t *error = json_object_get(t_answer(t, request), "error");
     assert_string_equal(lade_json_text(error, "code", ""), "NotImplemented");
     assert_string_equal(lade_json_text(error, "message", ""), "words");
-    assert_int_equal(t_events(t, "model_load_error/", NULL), 1);
+    assert_int_equal(t_events(t, "model_load_error/", &event), 1);
+    assert_int_equal(lade_json_int(event, "queue_item_id", 0), 7);
+    static const char *const wrong[] = {"{\"context\": {\"seq\": 1}}", "{\"context\": 1}",
+                                        "{\"dtype\": 16}", "{\"device\": 0}",
+                                        "{\"allow_unsafe\": true}"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        json_t *args = json_loads(wrong[i], 0, NULL);
+        json_object_set_new(args, "key", json_string(S_KEY));
+        assert_string_equal(t_refused(t, "load", "load_model_by_key", args), "ValueError");
+    }
+}
+
+// However often it waits for what it is made of, a load starts once.
+static void
+test_load_that_waits_for_a_conversion_starts_once(void **state)
+{
+    t_broker_t *t = *state;
+    t_call(t, "store", "add_model", json_pack("{s:o}", "config", s_record(S_KEY, "a")));
+    t_hello(t, "gpu@host", "load", 1);
+    t_hello(t, "install@host", "convert", 1);
+    int64_t request = s_load(t, "load_model_by_key", json_pack("{s:s}", "key", S_KEY));
+    int64_t id = lade_json_int(t_told(t, "gpu@host", LADE_W_JOB), "id", 0);
+    t_report(t, "gpu@host", LADE_W_AWAIT, id, 1,
+             json_pack("{s:{}, s:[{s:s, s:{}}]}", "state", "jobs", "kind", "convert", "spec"));
+    json_t *convert = t_told(t, "install@host", LADE_W_JOB);
+    t_report(t, "install@host", LADE_W_DONE, lade_json_int(convert, "id", 0), 1,
+             json_pack("{s:{}}", "result"));
+    assert_non_null(t_told(t, "gpu@host", LADE_W_JOB));
+    t_report(t, "gpu@host", LADE_W_DONE, id, 2,
+             json_pack("{s:{s:s, s:s}}", "result", "location", "host", "precision", "float16"));
+    assert_non_null(json_object_get(t_answer(t, request), "result"));
+    assert_int_equal(t_events(t, "model_load_started/", NULL), 1);
+    assert_int_equal(t_events(t, "model_load_completed/", NULL), 1);
+}
+
+// A record that a caller hands in cannot end a quarantine.
+static void
+test_load_by_config_keeps_the_quarantine(void **state)
+{
+    t_broker_t *t = *state;
+    json_t *record = s_record(S_KEY, "a"), *copy = json_copy(record);
+    json_object_set_new(record, "quarantined", json_true());
+    t_call(t, "store", "add_model", json_pack("{s:o}", "config", record));
+    t_hello(t, "gpu@host", "load", 1);
+    s_load(t, "load_model_by_config", json_pack("{s:o}", "config", copy));
+    json_t *spec = json_object_get(t_told(t, "gpu@host", LADE_W_JOB), "spec");
+    assert_true(lade_json_bool(json_object_get(spec, "config"), "quarantined", false));
 }
 
 // A client that asks again after a restart must not lock twice: nobody would give the first lock
@@ -553,6 +606,8 @@ main(void)
         T_TEST(test_bad_effects_end_in_error),
         T_TEST(test_store_tells_of_records),
         T_TEST(test_load_answers_what_the_worker_did),
+        T_TEST(test_load_that_waits_for_a_conversion_starts_once),
+        T_TEST(test_load_by_config_keeps_the_quarantine),
         T_TEST(test_load_that_is_asked_again_is_the_same_load),
         T_TEST(test_load_refuses_what_is_not_there),
         T_TEST(test_unlock_goes_to_the_worker_of_the_lease),

@@ -478,8 +478,9 @@ lade_records_one(lade_records_t *self, const char *name, const char *base, const
     lade_code_t code = lade_records_find(self, &query, &buf, &count, &total, error);
     if (!code && total == 0) {
         code = lade_error_set(error, LADE_UNKNOWN_MODEL,
-                              "no model has name '%.200s', base '%.40s', type '%.40s'",
-                              name ? name : "any", base ? base : "any", type ? type : "any");
+                              "no model has the name '%.200s'%s%.40s%s%.40s", name ? name : "",
+                              base ? " and the base " : "", base ? base : "",
+                              type ? " and the type " : "", type ? type : "");
     } else if (!code && total == 1) {
         code = s_decode((lade_bytes_t){buf.data, buf.len}, record_p, error);
     } else if (!code) {

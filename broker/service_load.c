@@ -50,6 +50,23 @@ static const char *const s_members[] = {"submodel", "dtype", "layout",  "device"
                                         "pid",      "ttl_s", "context", "lease"};
 enum { S_MEMBERS = sizeof s_members / sizeof *s_members };
 
+// A load's events repeat what the caller calls its own, beside what they say themselves.
+static lade_code_t
+s_check_context(const json_t *context, lade_error_t *error)
+{
+    static const char *const taken[] = {"event",      "id",       "seq",       "epoch",
+                                        "timestamp",  "progress", "model_key", "submodel_type",
+                                        "name",       "location", "precision", "allow_unsafe",
+                                        "error_type", "error",    "hash"};
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+        if (json_object_get(context, taken[i]))
+            return lade_error_set(error, LADE_VALUE_ERROR,
+                                  "context: '%s' is a field of the event itself; give it another "
+                                  "name",
+                                  taken[i]);
+    return LADE_OK;
+}
+
 // Words that cannot be are told before there is a job.
 static lade_code_t
 s_check(const lade_call_t *call, lade_error_t *error)
@@ -59,6 +76,8 @@ s_check(const lade_call_t *call, lade_error_t *error)
     lade_code_t code =
         lade_want_read(lade_json_text(args, "dtype", NULL), lade_json_text(args, "layout", NULL),
                        lade_json_text(args, "device", NULL), &want, error);
+    if (!code)
+        code = s_check_context(json_object_get(args, "context"), error);
     json_decref(args);
     return code;
 }
@@ -148,15 +167,18 @@ s_load_model_by_config(lade_call_t *call, lade_error_t *error)
     json_t *record =
         config && config->type == MSGPACK_OBJECT_MAP ? lade_wire_object_to_json(config) : NULL;
     const char *key = lade_json_text(record, "key", "");
-    lade_code_t code = LADE_OK;
-    if (!*key)
-        code = lade_error_set(error, LADE_VALUE_ERROR, "config: a record with its key is needed");
-    else if (!lade_records_exists(call->broker->records, key))
-        code = lade_error_set(error, LADE_UNKNOWN_MODEL, "there is no model with the key %s", key);
+    json_t *stored = NULL;
+    lade_code_t code =
+        *key ? lade_records_get(call->broker->records, key, &stored, error)
+             : lade_error_set(error, LADE_VALUE_ERROR, "config: a record with its key is needed");
     if (code) {
         json_decref(record);
         return code;
     }
+    // A copy that says nothing of it does not end a quarantine.
+    if (lade_json_bool(stored, "quarantined", false))
+        json_object_set_new(record, "quarantined", json_true());
+    json_decref(stored);
     lade_record_canonical(record);
     return s_load(call, record, lade_wire_bool(call->args, "lock", false), error);
 }

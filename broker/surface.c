@@ -5,6 +5,7 @@
 #include "broker/packer.h"
 #include "broker/secrets.h"
 #include "common/path.h"
+#include "common/want.h"
 #include "common/wire.h"
 
 #include <czmq.h>
@@ -224,14 +225,63 @@ s_context_pairs(const lade_job_t *job)
     return pairs;
 }
 
-// One member if it is there, else another: what a load came to, or as long as that is not known
-// what was asked for.
 static void
-s_put_first(lade_buf_t *buf, const msgpack_object *map, const char *key,
-            const msgpack_object *other_map, const char *other_key)
+s_put_context(const msgpack_object *spec, lade_buf_t *buf)
 {
-    bool there = lade_wire_find(map, key) != NULL;
-    s_put_member(buf, there ? map : other_map, there ? key : other_key);
+    if (lade_wire_find(spec, "allow_unsafe")) {
+        LADE_PUT_KEY(buf, "allow_unsafe");
+        s_put_member(buf, spec, "allow_unsafe");
+    }
+    const msgpack_object *context = lade_wire_find(spec, "context");
+    for (uint32_t i = 0;
+         context && context->type == MSGPACK_OBJECT_MAP && i < context->via.map.size; i++) {
+        lade_secrets_put_hidden_pair(buf, &context->via.map.ptr[i]);
+    }
+}
+
+// Which model, and which part of it.
+static void
+s_put_model(const msgpack_object *spec, lade_buf_t *buf)
+{
+    LADE_PUT_KEY(buf, "model_key");
+    s_put_member(buf, spec, "key");
+    LADE_PUT_KEY(buf, "name");
+    s_put_member(buf, lade_wire_find(spec, "config"), "name");
+    LADE_PUT_KEY(buf, "submodel_type");
+    s_put_member(buf, spec, "submodel");
+}
+
+// Where a load puts a model, in the words of its result.
+static void
+s_put_location(const msgpack_object *spec, lade_buf_t *buf)
+{
+    char *device = lade_wire_strdup(spec, "device");
+    lade_put_str(buf, device && *device && strcmp(device, "cpu") != 0 ? device : "host");
+    free(device);
+}
+
+// The precision a load is to have, in the words of its result: the one asked for, else the
+// record's; nil where neither says.
+static void
+s_put_precision(const msgpack_object *spec, lade_buf_t *buf)
+{
+    static const struct {
+        lade_dtype_t dtype;
+        const char *name;
+    } names[] = {
+        {LADE_DTYPE_F32, "float32"}, {LADE_DTYPE_F16, "float16"}, {LADE_DTYPE_BF16, "bfloat16"}};
+    char *asked = lade_wire_strdup(spec, "dtype"),
+         *stored = lade_wire_strdup(lade_wire_find(spec, "config"), "precision");
+    lade_want_t want;
+    bool known = !lade_want_read(asked, NULL, NULL, &want, NULL) && want.cast;
+    if (!known)
+        known = !lade_want_read(stored, NULL, NULL, &want, NULL) && want.cast;
+    const char *name = NULL;
+    for (size_t i = 0; known && i < sizeof names / sizeof *names; i++)
+        name = names[i].dtype == want.dtype ? names[i].name : name;
+    lade_put_str(buf, name);
+    free(stored);
+    free(asked);
 }
 
 static void
@@ -240,26 +290,20 @@ s_put_load(const lade_job_t *job, lade_buf_t *buf)
     s_open_t spec, result;
     s_open(&spec, &job->spec);
     s_open(&result, &job->result);
-    const msgpack_object *config = lade_wire_find(spec.map, "config");
-    LADE_PUT_KEY(buf, "model_key");
-    s_put_member(buf, spec.map, "key");
-    LADE_PUT_KEY(buf, "submodel_type");
-    s_put_member(buf, spec.map, "submodel");
+    s_put_model(spec.map, buf);
     LADE_PUT_KEY(buf, "hash");
-    s_put_member(buf, config, "hash");
+    s_put_member(buf, lade_wire_find(spec.map, "config"), "hash");
     LADE_PUT_KEY(buf, "location");
-    s_put_first(buf, result.map, "location", spec.map, "device");
+    if (result.map)
+        s_put_member(buf, result.map, "location");
+    else
+        s_put_location(spec.map, buf);
     LADE_PUT_KEY(buf, "precision");
-    s_put_first(buf, result.map, "precision", spec.map, "dtype");
-    if (lade_wire_find(spec.map, "allow_unsafe")) {
-        LADE_PUT_KEY(buf, "allow_unsafe");
-        s_put_member(buf, spec.map, "allow_unsafe");
-    }
-    const msgpack_object *context = lade_wire_find(spec.map, "context");
-    for (uint32_t i = 0;
-         context && context->type == MSGPACK_OBJECT_MAP && i < context->via.map.size; i++) {
-        lade_secrets_put_hidden_pair(buf, &context->via.map.ptr[i]);
-    }
+    if (result.map)
+        s_put_member(buf, result.map, "precision");
+    else
+        s_put_precision(spec.map, buf);
+    s_put_context(spec.map, buf);
     s_close(&result);
     s_close(&spec);
 }
@@ -269,10 +313,8 @@ s_put_load_error(const lade_job_t *job, lade_buf_t *buf)
 {
     s_open_t spec;
     s_open(&spec, &job->spec);
-    LADE_PUT_KEY(buf, "model_key");
-    s_put_member(buf, spec.map, "key");
-    LADE_PUT_KEY(buf, "submodel_type");
-    s_put_member(buf, spec.map, "submodel");
+    s_put_model(spec.map, buf);
+    s_put_context(spec.map, buf);
     s_close(&spec);
     s_put_error(job, buf);
 }
@@ -285,8 +327,8 @@ static const s_payload_t s_downloading = {5, s_put_downloading, NULL};
 static const s_payload_t s_installed = {3, s_put_installed, NULL};
 static const s_payload_t s_transfer = {5, s_put_transfer, NULL};
 static const s_payload_t s_stopped = {2, s_put_stopped, NULL};
-static const s_payload_t s_load = {5, s_put_load, s_context_pairs};
-static const s_payload_t s_load_error = {4, s_put_load_error, NULL};
+static const s_payload_t s_load = {6, s_put_load, s_context_pairs};
+static const s_payload_t s_load_error = {5, s_put_load_error, s_context_pairs};
 
 // ---------------------------------------------------------------------------------------------------
 // Statuses and fields of installs and downloads
@@ -328,9 +370,9 @@ s_put_install_extra(const lade_job_t *job, lade_buf_t *buf)
     s_close(&spec);
 }
 
-// A job of several files runs while its parts do.
+// A job of several files runs while its parts do, a load while what it is made of is converted.
 static uint8_t
-s_download_shown(const lade_job_t *job)
+s_whole_shown(const lade_job_t *job)
 {
     bool parts = job->child_count > 0 && job->status == LADE_JOB_ENQUEUED;
     return job->status == LADE_JOB_WAITING || parts ? LADE_JOB_RUNNING : job->status;
@@ -376,7 +418,7 @@ static const lade_surface_t s_surfaces[] = {
         [LADE_JOB_CANCELLED] = {"cancelled",   "model_install_cancelled",   &s_source},
         [LADE_JOB_DEAD]      = {"dead",        "model_install_error",       &s_source_error},
     }, S_DOWNLOADING, {NULL, NULL}, 6, s_put_install_extra},
-    {"download", s_download_shown, {
+    {"download", s_whole_shown, {
         [LADE_JOB_ENQUEUED]  = {"enqueued",    "download_enqueued",         &s_source},
         [LADE_JOB_RUNNING]   = {"running",     "download_running",          &s_transfer},
         [LADE_JOB_PAUSED]    = {"paused",      "download_paused",           &s_source},
@@ -385,7 +427,7 @@ static const lade_surface_t s_surfaces[] = {
         [LADE_JOB_CANCELLED] = {"cancelled",   "download_cancelled",        &s_stopped},
         [LADE_JOB_DEAD]      = {"dead",        "download_error",            &s_source_error},
     }, LADE_JOB_RUNNING, {"download_resumed", "download_stalled"}, 5, s_put_download_extra},
-    {"load", NULL, {
+    {"load", s_whole_shown, {
         [LADE_JOB_RUNNING]   = {"running",     "model_load_started",        &s_load},
         [LADE_JOB_PAUSED]    = {"paused",      "job_paused",                &s_job},
         [LADE_JOB_COMPLETED] = {"completed",   "model_load_completed",      &s_load},

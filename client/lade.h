@@ -466,6 +466,9 @@ const char *lade_download_error(const lade_download_t *self);      // the senten
 
 // ---------------------------------------------------------------------------------------------------
 // Loaded models
+//
+// A model belongs to no client: it stays when the lade_t that loaded it is closed, and any thread
+// may unlock it. Until then any number of threads may ask for its tensors at once.
 
 typedef struct lade_model lade_model_t;
 
@@ -490,13 +493,18 @@ typedef struct {
     const char *context;      // a JSON object whose members the load's events repeat: queue_id,
                               // queue_item_id, queue_batch_id, graph_execution_state_id, …
     double timeout_s;         // 0 waits for ever
+    // Told how far it is, while it is read (total_bytes 0: not known yet); false gives up waiting:
+    // LADE_CANCELLED. NULL: nobody.
+    bool (*progress)(void *arg, int64_t bytes, int64_t total_bytes);
+    void *arg;
 } lade_load_options_t;
 
 // Loads a model (or one submodel of it) and locks it: it stays where it is until lade_unlock or the
 // end of this process. Attaches to the one shared copy, nothing is copied. options may be NULL.
 // LADE_UNKNOWN_MODEL, LADE_MODEL_NOT_FOUND, LADE_NOT_IMPLEMENTED, LADE_UNSAFE_FILE, LADE_NO_MEMORY,
-// LADE_TIMEOUT; LADE_VALUE_ERROR for a submodel that is missing, unknown or asked of what has none,
-// and for options that take other words.
+// LADE_NO_VRAM, LADE_TIMEOUT; LADE_VALUE_ERROR for a submodel that is missing, unknown or asked of
+// what has none, and for options that take other words. After LADE_TIMEOUT and LADE_CANCELLED the
+// model may still be read, and is locked for nobody.
 lade_code_t lade_load_model_by_key(lade_t *self, const char *key,
                                    const lade_load_options_t *options, lade_model_t **model_p,
                                    lade_error_t *error);
@@ -531,7 +539,11 @@ lade_code_t lade_load_by_attr(lade_t *self, const char *name, const char *base, 
                               const char *submodel, double timeout_s, lade_model_t **model_p,
                               lade_error_t *error);
 
-const char *lade_model_config(const lade_model_t *self);    // the record as JSON
+const char *lade_model_config(const lade_model_t *self); // the record as JSON
+// The file or folder it was loaded from, absolute, as the load worker sees it: of a submodel its
+// folder, with the files that hold no weights (config.json, a tokenizer's vocabulary); of a part of
+// a checkpoint that of the converted copy.
+const char *lade_model_path(const lade_model_t *self);
 const char *lade_model_location(const lade_model_t *self);  // "host" or "cuda:N"
 const char *lade_model_precision(const lade_model_t *self); // of most bytes: "float16", …
 const char *lade_model_metadata(lade_model_t *self);        // of the files, as JSON

@@ -1,18 +1,26 @@
 // Loaded models: the broker's answer, the attached segment, and the tensors in it.
 #include "client/model.h"
 
+#include "client/outcome.h"
 #include "common/segment.h"
 #include "common/wire.h"
 
+#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { S_ATTACH_MS = 5000 };
+enum {
+    S_ATTACH_MS = 5000,
+    S_TTL_S = 120, // of a lease that nobody attached with: whoever asked gave up waiting
+};
 
 struct lade_model {
     json_t *answer;
-    char *config, *metadata; // metadata: made when it is asked for
+    char *config;
     lade_segment_t *segment;
+    pthread_mutex_t lock; // of what is made when it is first asked for: the segment's index and
+                          // place, and
+    char *metadata;
 };
 
 // Shared memory reaches no further than this host.
@@ -23,6 +31,7 @@ s_complete(json_t *args)
     gethostname(host, sizeof host - 1);
     json_object_set_new(args, "lock", json_true());
     json_object_set_new(args, "pid", json_integer(getpid()));
+    json_object_set_new(args, "ttl_s", json_integer(S_TTL_S));
     json_object_set_new(args, "requires", json_pack("{s:s}", "host", host));
     return args;
 }
@@ -38,7 +47,7 @@ s_attach(lade_model_t *self, lade_error_t *error)
     return lade_segment_attach(path, lease, S_ATTACH_MS, &self->segment, error);
 }
 
-// A lease nobody attached to would last as long as this process.
+// A lease nobody attached with would last for a while.
 static void
 s_give_back(lade_t *client, const json_t *answer)
 {
@@ -64,6 +73,7 @@ lade_model_load(lade_t *client, const char *op, json_t *args, lade_request_parti
         return lade_error_set(error, LADE_NO_MEMORY, "no memory for a model's handle");
     }
     self->answer = answer;
+    pthread_mutex_init(&self->lock, NULL);
     code = s_attach(self, error);
     if (code) {
         s_give_back(client, answer);
@@ -80,6 +90,16 @@ s_add_text(json_t *args, const char *key, const char *value)
 {
     if (value)
         json_object_set_new(args, key, json_stringn_nocheck(value, strlen(value)));
+}
+
+// What lade_model_load tells, as the options want it.
+static bool
+s_on_partial(void *arg, const json_t *partial)
+{
+    const lade_load_options_t *options = arg;
+    int64_t bytes, total;
+    lade_outcome_bytes(partial, &bytes, &total);
+    return options->progress(options->arg, bytes, total);
 }
 
 // Adds what the options say, and loads. args is taken.
@@ -104,7 +124,10 @@ s_load(lade_t *self, const char *op, json_t *args, const lade_load_options_t *op
     }
     if (context)
         json_object_set_new(args, "context", context);
-    return lade_model_load(self, op, args, NULL, NULL, model_p, error);
+    if (!options->progress)
+        return lade_model_load(self, op, args, NULL, NULL, model_p, error);
+    json_object_set_new(args, "partial", json_true());
+    return lade_model_load(self, op, args, s_on_partial, (void *)options, model_p, error);
 }
 
 lade_code_t
@@ -201,6 +224,12 @@ lade_model_config(const lade_model_t *self)
 }
 
 const char *
+lade_model_path(const lade_model_t *self)
+{
+    return lade_json_text(self->answer, "path", "");
+}
+
+const char *
 lade_model_location(const lade_model_t *self)
 {
     return lade_json_text(self->answer, "location", "host");
@@ -215,11 +244,13 @@ lade_model_precision(const lade_model_t *self)
 const char *
 lade_model_metadata(lade_model_t *self)
 {
+    pthread_mutex_lock(&self->lock);
     if (!self->metadata) {
         json_t *metadata = lade_segment_metadata(self->segment);
         self->metadata = lade_request_text(metadata ? metadata : json_null());
         json_decref(metadata);
     }
+    pthread_mutex_unlock(&self->lock);
     return self->metadata;
 }
 
@@ -232,7 +263,10 @@ lade_model_bytes(const lade_model_t *self)
 size_t
 lade_model_tensor_count(lade_model_t *self)
 {
-    return lade_segment_count(self->segment);
+    pthread_mutex_lock(&self->lock);
+    size_t count = lade_segment_count(self->segment);
+    pthread_mutex_unlock(&self->lock);
+    return count;
 }
 
 // In elements. Channels last: the second dimension is innermost.
@@ -271,16 +305,28 @@ s_fill(const lade_model_t *self, const lade_tensor_t *from, lade_model_tensor_t 
 _Static_assert(sizeof((lade_tensor_t *)0)->shape == sizeof((lade_model_tensor_t *)0)->shape,
                "ranks differ");
 
+static const lade_tensor_t *
+s_find(lade_model_t *self, const char *name)
+{
+    pthread_mutex_lock(&self->lock);
+    const lade_tensor_t *tensor = lade_segment_find(self->segment, name);
+    pthread_mutex_unlock(&self->lock);
+    return tensor;
+}
+
 bool
 lade_model_tensor(lade_model_t *self, size_t index, lade_model_tensor_t *tensor)
 {
-    return s_fill(self, lade_segment_get(self->segment, index), tensor);
+    pthread_mutex_lock(&self->lock);
+    const lade_tensor_t *from = lade_segment_get(self->segment, index);
+    pthread_mutex_unlock(&self->lock);
+    return s_fill(self, from, tensor);
 }
 
 bool
 lade_model_find(lade_model_t *self, const char *name, lade_model_tensor_t *tensor)
 {
-    return s_fill(self, lade_segment_find(self->segment, name), tensor);
+    return s_fill(self, s_find(self, name), tensor);
 }
 
 lade_code_t
@@ -288,10 +334,12 @@ lade_model_address(lade_model_t *self, const char *name, uint64_t *address, int 
                    lade_error_t *error)
 {
     lade_import_t import;
-    const lade_tensor_t *tensor = lade_segment_find(self->segment, name);
+    const lade_tensor_t *tensor = s_find(self, name);
     if (!tensor)
         return lade_error_set(error, LADE_NOT_FOUND, "the model has no tensor %.200s", name);
+    pthread_mutex_lock(&self->lock);
     lade_code_t code = lade_segment_import(self->segment, &import, error);
+    pthread_mutex_unlock(&self->lock);
     if (code)
         return code;
     *address = lade_segment_address(self->segment, tensor);
@@ -307,6 +355,7 @@ lade_unlock(lade_model_t **model_p)
         return;
     lade_segment_close(&self->segment);
     json_decref(self->answer);
+    pthread_mutex_destroy(&self->lock);
     free(self->config);
     free(self->metadata);
     free(self);

@@ -82,6 +82,7 @@ static const struct {
     {"load",     "load_model_by_key",      S_TOKEN},
     {"load",     "load_model_by_attr",     S_TOKEN},
     {"load",     "load_model_by_config",   S_TOKEN},
+    {"load",     "load_model_from_path",   S_TOKEN},
     {"load",     "lock",                   S_TOKEN},
     {"store",    "add_model",              S_ONCE},
     {"store",    "update_model",           S_ONCE}, // with a version, the second would be stale

@@ -255,6 +255,30 @@ test_a_submission_is_repeated_with_its_token(void **state)
     json_decref(second);
 }
 
+// Whoever gives up waiting for a model must not have it locked for as long as it lives.
+static void
+test_a_load_is_one_job_whose_lease_ends_by_itself(void **state)
+{
+    s_world_t *self = *state;
+    lade_model_t *model = NULL;
+    lade_load_options_t options = {.submodel = "vae"};
+    static const char *const ops[] = {"load.load_model_by_key", "load.load_model_by_attr",
+                                      "load.load_model_by_config", "load.load_model_from_path"};
+    lade_load_model_by_key(self->client, "k", &options, &model, NULL);
+    lade_load_model_by_attr(self->client, "n", "sd-1", "main", &options, &model, NULL);
+    lade_load_model_by_config(self->client, "{\"key\": \"k\"}", &options, &model, NULL);
+    lade_load_model_from_path(self->client, "/x", &options, &model, NULL);
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
+        json_t *args = NULL;
+        assert_int_equal(s_seen(self, ops[i], &args), 1);
+        assert_int_equal(strlen(lade_json_text(args, "token", "")), 32);
+        assert_int_equal(lade_json_int(args, "pid", 0), getpid());
+        assert_true(lade_json_real(args, "ttl_s", 0) >= 10);
+        assert_string_equal(lade_json_text(args, "submodel", ""), "vae");
+        json_decref(args);
+    }
+}
+
 static void
 test_what_must_not_happen_twice_is_not_repeated(void **state)
 {
@@ -389,6 +413,7 @@ main(void)
         TEST(test_a_wait_is_longer_than_the_timeout_if_the_broker_is_alive),
         TEST(test_a_wait_survives_a_restart),
         TEST(test_a_submission_is_repeated_with_its_token),
+        TEST(test_a_load_is_one_job_whose_lease_ends_by_itself),
         TEST(test_what_must_not_happen_twice_is_not_repeated),
         TEST(test_patience_ends_when_the_broker_stays_away),
         TEST(test_bytes_that_are_no_text_become_json_text),

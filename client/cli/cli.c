@@ -274,14 +274,16 @@ s_one_of(const json_t *records, const char *text, const char *what, char key[LAD
          lade_error_t *error)
 {
     if (json_array_size(records) != 1) {
-        char keys[256] = "";
+        char keys[320] = "";
         for (size_t i = 0; i < json_array_size(records) && i < 4; i++) {
+            const json_t *record = json_array_get(records, i);
             size_t len = strlen(keys);
-            snprintf(keys + len, sizeof keys - len, "%s%s", i ? ", " : "",
-                     lade_json_text(json_array_get(records, i), "key", "?"));
+            snprintf(keys + len, sizeof keys - len, "%s%s %s/%s/%s", i ? ", " : "",
+                     lade_json_text(record, "key", "?"), lade_json_text(record, "type", "?"),
+                     lade_json_text(record, "base", "?"), lade_json_text(record, "format", "?"));
         }
         return lade_error_set(
-            error, LADE_DUPLICATE_MODEL, "%zu records have the %s '%s' (%s%s): give a whole key",
+            error, LADE_DUPLICATE_MODEL, "%zu records have the %s '%s' (%s%s): give a key",
             json_array_size(records), what, text, keys, json_array_size(records) > 4 ? ", …" : "");
     }
     snprintf(key, LADE_CLI_KEY, "%s", lade_json_text(json_array_get(records, 0), "key", ""));

@@ -78,22 +78,33 @@ s_tensors_json(lade_model_t *model, size_t most)
 static void
 s_print_loaded(const lade_cli_t *cli, lade_model_t *model, size_t most, double took_s)
 {
+    enum { S_INDENT = 2 };
     const json_t *answer = lade_model_answer(model), *config = json_object_get(answer, "config");
-    char bytes[LADE_SHOW_SIZE];
-    char *name = lade_show_clean(lade_json_text(config, "name", lade_json_text(answer, "key", "?")),
-                                 0, false);
-    const char *submodel = lade_json_text(answer, "submodel", "");
+    char bytes[LADE_SHOW_SIZE], *text;
+    const char *name = lade_json_text(config, "name", lade_json_text(answer, "key", "?")),
+               *submodel = lade_json_text(answer, "submodel", "");
     bool ordered = !strcmp(lade_json_text(answer, "layout", ""), "channels_last");
-    printf("%s%s%s  %s of %s%s in %s memory at %s  (%zu tensors, %.3f s)\n", name,
-           *submodel ? "/" : "", submodel, lade_show_bytes((int64_t)lade_model_bytes(model), bytes),
-           lade_model_precision(model), ordered ? ", channels last," : "",
-           lade_model_location(model), lade_json_text(answer, "worker", "?"),
-           lade_model_tensor_count(model), took_s);
+    size_t count = lade_model_tensor_count(model);
+    int len = count
+                  ? asprintf(&text, "%s%s%s: %s of %s%s in %s memory at %s (%zu tensor%s, %.3f s)",
+                             name, *submodel ? "/" : "", submodel,
+                             lade_show_bytes((int64_t)lade_model_bytes(model), bytes),
+                             lade_model_precision(model), ordered ? ", channels last," : "",
+                             lade_model_location(model), lade_json_text(answer, "worker", "?"),
+                             count, count == 1 ? "" : "s", took_s)
+                  : asprintf(&text, "%s%s%s: it has no weights; its files are at %s", name,
+                             *submodel ? "/" : "", submodel, lade_model_path(model));
+    if (len < 0)
+        abort();
+    char *wrapped = lade_show_wrap(text, cli->width, S_INDENT);
+    puts(wrapped);
+    free(wrapped);
+    free(text);
     if (lade_json_bool(answer, "unsafe_allowed", false))
         lade_cli_say(cli, "its files would run code when loaded by others; nothing was run here");
-    s_print_tensors(cli, model, most);
+    if (count)
+        s_print_tensors(cli, model, most);
     fflush(stdout);
-    free(name);
 }
 
 static void
@@ -132,32 +143,76 @@ s_on_partial(void *arg, const json_t *partial)
     return true;
 }
 
+// The key of the one record of that name and what else is known of it.
 static lade_code_t
-s_load(lade_cli_t *cli, const char *key, lade_model_t **model_p, lade_error_t *error)
+s_key_by_attributes(lade_cli_t *cli, const char *name, const char *base, const char *type,
+                    char key[LADE_CLI_KEY], lade_error_t *error)
+{
+    json_t *args = json_pack("{s:o}", "name", json_stringn_nocheck(name, strlen(name))),
+           *record = NULL;
+    if (base)
+        json_object_set_new(args, "base", json_stringn_nocheck(base, strlen(base)));
+    if (type)
+        json_object_set_new(args, "type", json_stringn_nocheck(type, strlen(type)));
+    lade_code_t code = lade_cli_call(cli, "store", "model_info_by_name", args, &record, error);
+    snprintf(key, LADE_CLI_KEY, "%s", lade_json_text(record, "key", ""));
+    json_decref(record);
+    return code;
+}
+
+// What the word on the command line names: a file or folder, or a record. *op_p is how it is
+// loaded, *id_p (yours) what it is called.
+static lade_code_t
+s_which(lade_cli_t *cli, const char **op_p, char **id_p, lade_error_t *error)
+{
+    const char *word = cli->words[0], *base = lade_args_text(&cli->args, "--base", NULL),
+               *type = lade_args_text(&cli->args, "--type", NULL);
+    char key[LADE_CLI_KEY];
+    *op_p = "load_model_from_path";
+    *id_p = !base && !type && strchr(word, '/') ? realpath(word, NULL) : NULL;
+    if (*id_p)
+        return LADE_OK;
+    if (*word == '/' || !strncmp(word, "./", 2) || !strncmp(word, "../", 3))
+        return lade_error_set(error, LADE_NOT_FOUND, "there is no file or folder %s", word);
+    lade_code_t code = base || type ? s_key_by_attributes(cli, word, base, type, key, error)
+                                    : lade_cli_key(cli, word, key, error);
+    if (code)
+        return code;
+    *op_p = "load_model_by_key";
+    *id_p = strdup(key);
+    return LADE_OK;
+}
+
+static lade_code_t
+s_load(lade_cli_t *cli, lade_model_t **model_p, lade_error_t *error)
 {
     s_load_t self = {.cli = cli};
+    const char *op;
+    char *id = NULL;
+    lade_code_t code = s_which(cli, &op, &id, error);
+    if (code)
+        return code;
+    json_t *args = json_pack("{s:b, s:o}", "partial", 1, strstr(op, "path") ? "path" : "key",
+                             json_stringn_nocheck(id, strlen(id)));
     if (cli->terminal && !cli->quiet && isatty(STDERR_FILENO))
         self.screen = lade_bar_screen_new(stderr);
-    json_t *args = json_pack("{s:s, s:b}", "key", key, "partial", 1);
     static const struct {
         const char *option, *key;
-    } words[] = {{"--submodel", "submodel"},
-                 {"--dtype", "dtype"},
-                 {"--layout", "layout"},
-                 {"--device", "device"}};
+    } words[] = {{"--submodel", "submodel"}, {"--dtype", "dtype"}, {"--layout", "layout"},
+                 {"--device", "device"},     {"--base", "base"},   {"--type", "type"}};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
         const char *word = lade_args_text(&cli->args, words[i].option, NULL);
         if (word)
             json_object_set_new(args, words[i].key, json_stringn_nocheck(word, strlen(word)));
     }
     if (lade_args_flag(&cli->args, "--allow-unsafe"))
-        json_object_set_new(args, "allow_unsafe", json_string(key));
+        json_object_set_new(args, "allow_unsafe", json_stringn_nocheck(id, strlen(id)));
     double timeout_s = lade_args_real(&cli->args, "--timeout", 0);
     if (timeout_s > 0)
         json_object_set_new(args, "timeout_s", json_real(timeout_s));
-    lade_code_t code = lade_model_load(cli->client, "load_model_by_key", args, s_on_partial, &self,
-                                       model_p, error);
+    code = lade_model_load(cli->client, op, args, s_on_partial, &self, model_p, error);
     lade_bar_screen_destroy(&self.screen);
+    free(id);
     return code;
 }
 
@@ -184,17 +239,14 @@ s_most_tensors(const lade_cli_t *cli, size_t *most_p, lade_error_t *error)
 lade_code_t
 lade_cmd_load_run(lade_cli_t *cli, lade_error_t *error)
 {
-    char key[LADE_CLI_KEY];
     size_t most;
     lade_model_t *model = NULL;
     lade_code_t code = s_most_tensors(cli, &most, error);
     if (!code)
         code = lade_cli_catch(cli, error);
-    if (!code)
-        code = lade_cli_key(cli, cli->words[0], key, error);
     int64_t from = lade_mono_ms();
     if (!code)
-        code = s_load(cli, key, &model, error);
+        code = s_load(cli, &model, error);
     if (code)
         return code;
     double took_s = (double)(lade_mono_ms() - from) / 1000;

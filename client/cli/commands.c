@@ -133,6 +133,8 @@ static const lade_option_t s_change[] = {
 static const lade_option_t s_prune[] = {KIND, {0}};
 static const lade_option_t s_load[] = {
     SUBMODEL,
+    {"--base",    "BASE",    LADE_ARG_TEXT, false, 0, 0, "KEY is the name of one of this base", 0},
+    {"--type",    "TYPE",    LADE_ARG_TEXT, false, 0, 0, "KEY is the name of one of this type", 0},
     {"--dtype",   "TYPE",    LADE_ARG_TEXT, false, 0, 0, "floating point becomes fp32, fp16 or bf16 (stored: as it is)", 0},
     {"--layout",  "ORDER",   LADE_ARG_TEXT, false, 0, 0, "channels_last for weights of four dimensions (stored: as they are)", 0},
     {"--device",  "DEVICE",  LADE_ARG_TEXT, false, 0, 0, "cpu or cuda:N (cpu)", 0},
@@ -240,7 +242,8 @@ static const lade_command_t s_commands[] = {
     {"cancel", "ID…|--all", "cancel jobs", 0, S_MANY, s_change, lade_cmd_jobs_change, NULL},
     {"retry", "ID…|--all", "put failed, dead or cancelled jobs back", 0, S_MANY, s_change, lade_cmd_jobs_change, NULL},
     {"prune", "[ID…]", "forget ended jobs", 0, S_MANY, s_prune, lade_cmd_jobs_prune, NULL},
-    {"load", "KEY", "load a model into memory, and list its tensors", 1, 1, s_load, lade_cmd_load_run, NULL},
+    {"load", "KEY|PATH", "load a model into memory, and list its tensors", 1, 1, s_load, lade_cmd_load_run,
+        "PATH is a weight file, or a folder with weights directly in it, that need no record; with a slash in it, as ./x.safetensors."},
     {"convert", "KEY", "make a diffusers folder of a single-file checkpoint, and print where it is", 1, 1, s_convert, lade_cmd_convert_run,
         "Nothing is done again as long as neither the record nor its file changed. Loading a part of a checkpoint does it by itself."},
     {"unload", "[KEY]", "free the memory of a model, or of all that nobody has locked", 0, 1, s_unload, lade_cmd_load_unload, NULL},

@@ -5,15 +5,19 @@
         with client.load(name="sdxl-turbo", base="sdxl", type="main", submodel="unet", dtype="fp16") as unet:
             weight = unet.torch("conv_in.weight")          # a torch tensor on the shared memory
             state = unet.state_dict()                      # all of them; numpy arrays with numpy=True
+            config = open(unet.path + "/config.json")      # what is beside the weights
 
 Tensors are views of memory that other processes use too: read them, copy (`.clone()`, `.copy()`) what you want to
-change. They are good until the end of the `with` block. Needs the library liblade.so.0 (LADE_LIBRARY names another);
-numpy and torch only if their views are asked for.
+change. Writing to a torch tensor of them ends the process, as torch knows no read-only ones. The model stays locked until
+the end of the `with` block, and beyond it as long as a view is left. Needs the library liblade.so.0 (LADE_LIBRARY names
+another); numpy and torch only if their views are asked for.
 """
 import ctypes
+import functools
 import json
 import os
 
+_Progress = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 _U64x8 = ctypes.c_uint64 * 8
 
 
@@ -28,7 +32,7 @@ class _Tensor(ctypes.Structure):
 
 class _Options(ctypes.Structure):
     _fields_ = [*((name, ctypes.c_char_p) for name in ("submodel", "dtype", "layout", "device", "allow_unsafe", "context")),
-                ("timeout_s", ctypes.c_double)]
+                ("timeout_s", ctypes.c_double), ("progress", _Progress), ("arg", ctypes.c_void_p)]
 
 
 class LadeError(Exception):
@@ -39,6 +43,7 @@ class LadeError(Exception):
         self.code = code
 
 
+@functools.lru_cache(None)
 def _library():
     beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../liblade.so.0")  # as `make install` has it
     lib = ctypes.CDLL(os.environ.get("LADE_LIBRARY", beside if os.path.exists(beside) else "liblade.so.0"))
@@ -54,6 +59,7 @@ def _library():
             ("lade_load_model_from_path", ctypes.c_int, [pointer, text, ctypes.POINTER(_Options), model, error]),
             ("lade_load_remote_model", ctypes.c_int, [pointer, text, text, ctypes.POINTER(_Options), model, error]),
             ("lade_model_config", text, [pointer]),
+            ("lade_model_path", text, [pointer]),
             ("lade_model_metadata", text, [pointer]),
             ("lade_model_location", text, [pointer]),
             ("lade_model_precision", text, [pointer]),
@@ -80,10 +86,10 @@ def _do(lib, name, *args):
 
 
 class Client:
-    """A connection to lade's broker; one thread at a time uses it."""
+    """A connection to lade's broker; one thread at a time uses it. Models outlive it."""
 
     def __init__(self, config_file=None, data=None, broker=None):
-        self._lib, self._self = _library(), ctypes.c_void_p()
+        self._self, self._lib = ctypes.c_void_p(), _library()
         self._do("lade_open", _text(config_file), _text(data), _text(broker), ctypes.byref(self._self))
 
     def _do(self, name, *args):
@@ -99,23 +105,40 @@ class Client:
             ctypes.CDLL(None).free(result)
 
     def load(self, key=None, *, config=None, name=None, base=None, type=None, path=None, source=None, access_token=None,
-             submodel=None, dtype=None, layout=None, device=None, allow_unsafe=None, context=None, timeout_s=0):
+             submodel=None, dtype=None, layout=None, device=None, allow_unsafe=None, context=None, timeout_s=0, progress=None):
         """Loads and locks a model: by key, by config (a record), by name, base and type; or what has no record: a path, or
-        a source that is fetched into the cache of files."""
+        a source that is fetched into the cache of files. progress(bytes, total_bytes) is told how far it is."""
+        if sum(value is not None for value in (key, config, name, path, source)) != 1:
+            raise TypeError("one of key, config, name, path and source says what to load")
+        raised = []
+
+        def told(_, done, total):  # nothing may be raised through the library; Ctrl-C is seen here too
+            try:
+                if progress:
+                    progress(done, total)
+            except BaseException as error:
+                raised.append(error)
+            return not raised
+
         options = _Options(*(_text(value) for value in (submodel, dtype, layout, device, allow_unsafe)),
-                           context and json.dumps(context).encode(), timeout_s)
+                           None if context is None else json.dumps(context).encode(), timeout_s, _Progress(told))
         model = ctypes.c_void_p()
         more = (ctypes.byref(options), ctypes.byref(model))
-        if config is not None:
-            self._do("lade_load_model_by_config", self._self, json.dumps(config).encode(), *more)
-        elif path is not None:
-            self._do("lade_load_model_from_path", self._self, _text(path), *more)
-        elif source is not None:
-            self._do("lade_load_remote_model", self._self, _text(source), _text(access_token), *more)
-        elif key is not None:
-            self._do("lade_load_model_by_key", self._self, _text(key), *more)
-        else:
-            self._do("lade_load_model_by_attr", self._self, _text(name), _text(base), _text(type), *more)
+        try:
+            if config is not None:
+                self._do("lade_load_model_by_config", self._self, json.dumps(config).encode(), *more)
+            elif path is not None:
+                self._do("lade_load_model_from_path", self._self, _text(path), *more)
+            elif source is not None:
+                self._do("lade_load_remote_model", self._self, _text(source), _text(access_token), *more)
+            elif key is not None:
+                self._do("lade_load_model_by_key", self._self, _text(key), *more)
+            else:
+                self._do("lade_load_model_by_attr", self._self, _text(name), _text(base), _text(type), *more)
+        except LadeError:
+            if raised:
+                raise raised[0] from None
+            raise
         return Model(self._lib, model)
 
     def close(self):
@@ -128,48 +151,78 @@ class Client:
         self.close()
 
 
+class _Hold:
+    """What keeps a model locked: its Model has it, and so has each view. The last one to go unlocks."""
+
+    def __init__(self, lib, handle):
+        self.lib, self.handle = lib, handle
+
+    def __del__(self, byref=ctypes.byref):
+        self.lib.lade_unlock(byref(self.handle))
+
+
 class Model:
-    """A loaded model, locked until `unlock` or the end of its `with` block."""
+    """A loaded model, locked until `unlock`, the end of its `with` block, or until nothing refers to it any more; and in
+    any case while a view of one of its tensors is left."""
 
-    def __init__(self, lib, model):
-        self._lib, self._self, self._tensors = lib, model, None
+    def __init__(self, lib, handle):
+        self._lib, self._hold, self._all = lib, _Hold(lib, handle), None
 
-    config = property(lambda self: json.loads(self._lib.lade_model_config(self._locked())))
-    metadata = property(lambda self: json.loads(self._lib.lade_model_metadata(self._locked())))
-    location = property(lambda self: self._lib.lade_model_location(self._locked()).decode())
-    precision = property(lambda self: self._lib.lade_model_precision(self._locked()).decode())
-    bytes = property(lambda self: self._lib.lade_model_bytes(self._locked()))
+    config = property(lambda self: json.loads(self._lib.lade_model_config(self._handle())))
+    metadata = property(lambda self: json.loads(self._lib.lade_model_metadata(self._handle())))
+    path = property(lambda self: os.fsdecode(self._lib.lade_model_path(self._handle())))
+    location = property(lambda self: self._lib.lade_model_location(self._handle()).decode())
+    precision = property(lambda self: self._lib.lade_model_precision(self._handle()).decode())
+    bytes = property(lambda self: self._lib.lade_model_bytes(self._handle()))
 
-    def _locked(self):
-        if not self._self:
+    def _held(self):
+        if not self._hold:
             raise ValueError("the model is unlocked: its tensors are gone")
-        return self._self
+        return self._hold
+
+    def _handle(self):
+        return self._held().handle
+
+    def _infos(self):
+        """{name: what a _Tensor says}, in the order of the files."""
+        if self._all is None:
+            self._all, one = {}, _Tensor()
+            for index in range(self._lib.lade_model_tensor_count(self._handle())):
+                self._lib.lade_model_tensor(self._handle(), index, ctypes.byref(one))
+                self._all.setdefault(one.name.decode(errors="surrogateescape"), (
+                    one.dtype.decode(), tuple(one.shape[:one.rank]), tuple(one.strides[:one.rank]), one.data, one.size))
+        return self._all
 
     @property
     def tensors(self):
         """{name: Tensor}, in the order of the files."""
-        if self._tensors is None:
-            self._tensors, one = {}, _Tensor()
-            for index in range(self._lib.lade_model_tensor_count(self._locked())):
-                self._lib.lade_model_tensor(self._self, index, ctypes.byref(one))
-                self._tensors.setdefault(one.name.decode(), Tensor(self, one))
-        return self._tensors
+        return {name: Tensor(self, name, *info) for name, info in self._infos().items()}
 
     def __getitem__(self, name):
-        return self.tensors[name]
+        return Tensor(self, name, *self._infos()[name])
+
+    def __iter__(self):
+        return iter(self._infos())
+
+    def __contains__(self, name):
+        return name in self._infos()
+
+    def __len__(self):
+        return len(self._infos())
+
+    keys = __iter__
 
     def numpy(self, name):
-        return self.tensors[name].numpy()
+        return self[name].numpy()
 
     def torch(self, name):
-        return self.tensors[name].torch()
+        return self[name].torch()
 
     def state_dict(self, numpy=False):
         return {name: tensor.numpy() if numpy else tensor.torch() for name, tensor in self.tensors.items()}
 
     def unlock(self):
-        self._lib.lade_unlock(ctypes.byref(self._self))
-        self._tensors = None
+        self._hold = self._all = None
 
     def __enter__(self):
         return self
@@ -177,39 +230,64 @@ class Model:
     def __exit__(self, *_):
         self.unlock()
 
+    def __repr__(self):
+        if not self._hold:
+            return "<lade.Model, unlocked>"
+        return f"<lade.Model {self.path}: {len(self)} tensors, {self.bytes} bytes of {self.precision}, {self.location} memory>"
 
-# dtype: (DLPack's code, bits, numpy's name)
-_DTYPES = {"BOOL": (6, 8, "bool"), "U8": (1, 8, "uint8"), "I8": (0, 8, "int8"), "I16": (0, 16, "int16"), "U16": (1, 16, "uint16"),
-           "I32": (0, 32, "int32"), "U32": (1, 32, "uint32"), "I64": (0, 64, "int64"), "U64": (1, 64, "uint64"),
-           "F16": (2, 16, "float16"), "F32": (2, 32, "float32"), "F64": (2, 64, "float64"), "BF16": (4, 16, None),
-           "C64": (5, 64, "complex64"), "C128": (5, 128, "complex128")}
+
+# dtype: (DLPack's code, bits, numpy's name, torch's name)
+_DTYPES = {"BOOL": (6, 8, "bool", "bool"), "U8": (1, 8, "uint8", "uint8"), "I8": (0, 8, "int8", "int8"),
+           "I16": (0, 16, "int16", "int16"), "U16": (1, 16, "uint16", "uint16"), "I32": (0, 32, "int32", "int32"),
+           "U32": (1, 32, "uint32", "uint32"), "I64": (0, 64, "int64", "int64"), "U64": (1, 64, "uint64", "uint64"),
+           "F16": (2, 16, "float16", "float16"), "F32": (2, 32, "float32", "float32"), "F64": (2, 64, "float64", "float64"),
+           "BF16": (4, 16, "uint16", "bfloat16"), "C64": (5, 64, "complex64", "complex64"),
+           "C128": (5, 128, "complex128", "complex128"), "F8_E4M3": (10, 8, "uint8", "float8_e4m3fn"),
+           "F8_E5M2": (12, 8, "uint8", "float8_e5m2")}
+_BYTES = (1, 8, "uint8", "uint8")  # what no library has a type for
 
 
 class Tensor:
     """name, dtype, shape, strides (in elements), address and size in bytes; views of it."""
 
-    def __init__(self, model, one):
-        self.name, self.dtype, self.model = one.name.decode(), one.dtype.decode(), model
-        self.shape, self.strides = tuple(one.shape[:one.rank]), tuple(one.strides[:one.rank])
-        self.address, self.size, self.device = one.data, one.size, -1
-        if self.size and not self.address:  # on a device: made visible to this process here
+    def __init__(self, model, name, dtype, shape, strides, address, size):
+        self.name, self.dtype, self.shape, self.strides, self.size, self.model = name, dtype, shape, strides, size, model
+        self._place = (address, -1) if address or not size else None
+
+    def _where(self):
+        """(address, number of the device or -1); what is on a device is made visible to this process first."""
+        if self._place is None:
             address, device = ctypes.c_uint64(), ctypes.c_int()
-            _do(model._lib, "lade_model_address", model._locked(), one.name, ctypes.byref(address), ctypes.byref(device))
-            self.address, self.device = address.value, device.value
+            _do(self.model._lib, "lade_model_address", self.model._handle(), self.name.encode(errors="surrogateescape"),
+                ctypes.byref(address), ctypes.byref(device))
+            self._place = (address.value, device.value)
+        return self._place
+
+    address = property(lambda self: self._where()[0])
+    device = property(lambda self: self._where()[1])
+
+    def _is_array(self):
+        """Whether it has elements in places, which blocks do not."""
+        return self.dtype in _DTYPES or self.size == _product(self.shape)
+
+    def _memory(self):
+        """Its bytes, by something that keeps the model locked."""
+        memory = (ctypes.c_ubyte * self.size).from_address(self.address)
+        memory.hold = self.model._held()
+        return memory
 
     def raw(self):
         """Its bytes as they lie in memory, read-only."""
-        self.model._locked()
+        self.model._held()
         if self.device >= 0:
             raise ValueError(f"{self.name} is on a device: .torch(), or __dlpack__ for others, gives a view of it")
-        return memoryview((ctypes.c_ubyte * self.size).from_address(self.address) if self.size else b"").cast("B").toreadonly()
+        return memoryview(self._memory() if self.size else b"").cast("B").toreadonly()
 
     def numpy(self):
         """A read-only array. What numpy has no type for comes as its bits: BF16 as uint16, blocks and F8 as uint8."""
         import numpy
-        name = _DTYPES.get(self.dtype, (0, 0, None))[2] or ("uint16" if self.dtype == "BF16" else "uint8")
-        array = numpy.frombuffer(self.raw(), name)
-        if self.dtype not in _DTYPES and self.size != _product(self.shape):
+        array = numpy.frombuffer(self.raw(), _DTYPES.get(self.dtype, _BYTES)[2])
+        if not self._is_array():
             return array  # blocks: their bytes in a row
         return numpy.lib.stride_tricks.as_strided(array, self.shape, [step * array.itemsize for step in self.strides],
                                                   writeable=False)
@@ -217,30 +295,48 @@ class Tensor:
     def torch(self):
         """A tensor on the same memory. It is not to be written to: the memory is read-only."""
         import torch
-        self.model._locked()
-        name = {"BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}.get(self.dtype)
-        name = name or _DTYPES.get(self.dtype, (0, 0, None))[2] or "uint8"
+        self.model._held()
+        name = _DTYPES.get(self.dtype, _BYTES)[3]
         if not hasattr(torch, name):
-            raise TypeError(f"this torch has no {name} for {self.name} ({self.dtype}): load it with dtype='fp16'")
+            how = "load it with dtype='fp16'" if self.dtype.startswith(("F", "BF")) else ".numpy() has it"
+            raise TypeError(f"this torch has no {name} for {self.name} ({self.dtype}): {how}")
+        dtype = getattr(torch, name)
         if not self.size:
-            return torch.empty(self.shape, dtype=getattr(torch, name))
-        if self.device >= 0:
-            return torch.from_dlpack(self)  # on a device
-        flat = torch.frombuffer((ctypes.c_ubyte * self.size).from_address(self.address), dtype=getattr(torch, name))
-        if self.dtype not in _DTYPES and flat.numel() != _product(self.shape):
-            return flat
-        return torch.as_strided(flat, self.shape, self.strides)
+            return torch.empty(self.shape, dtype=dtype)
+        if self.device >= 0:  # by the bits of those types that not every torch takes from others
+            flat = torch.from_dlpack(_Bytes(self)).view(dtype)
+        else:
+            flat = torch.frombuffer(self._memory(), dtype=dtype)
+        return torch.as_strided(flat, self.shape, self.strides) if self._is_array() else flat
+
+    def __repr__(self):
+        return f"<lade.Tensor {self.name} {self.dtype} {list(self.shape)}>"
 
     # DLPack: how arrays are handed from one library to another, also those on a device.
 
     def __dlpack_device__(self):
         return (2, self.device) if self.device >= 0 else (1, 0)
 
-    def __dlpack__(self, stream=None, **_):
-        self.model._locked()
-        if self.dtype not in _DTYPES:
-            raise BufferError(f"{self.name}: DLPack has no type for {self.dtype}")
-        return _capsule(self, self.__dlpack_device__())
+    def __dlpack__(self, stream=None, *, max_version=None, dl_device=None, copy=None):
+        """A view; the consumer's next use of the data may be on any stream, as nothing is under way. It is marked
+        read-only where the consumer knows that mark (max_version 1.0 and later)."""
+        version = min(tuple(max_version or (0, 0)), (1, 1))
+        code, bits, _, _ = _DTYPES.get(self.dtype, (None, 0, None, None))
+        if code is None or code > 6 and version < (1, 1):
+            raise BufferError(f"{self.name}: DLPack has no type for {self.dtype}; .raw(), .numpy() and .torch() have it")
+        if copy or dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
+            raise BufferError(f"{self.name} is shared where it is: copy the view of it")
+        return _capsule(self, code, bits, self.shape, self.strides, version)
+
+
+class _Bytes:
+    """The same memory as a row of bytes."""
+
+    def __init__(self, tensor):
+        self._tensor, self.__dlpack_device__ = tensor, tensor.__dlpack_device__
+
+    def __dlpack__(self, *_, **__):
+        return _capsule(self._tensor, 1, 8, (self._tensor.size,), (1,), (0, 0))
 
 
 def _product(shape):
@@ -261,30 +357,39 @@ class _Managed(ctypes.Structure):
     _fields_ = [("tensor", _DLTensor), ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p)]
 
 
-_held = {}  # what consumers of capsules look at, by the address of its _Managed
+class _Versioned(ctypes.Structure):
+    _fields_ = [("major", ctypes.c_uint32), ("minor", ctypes.c_uint32), ("context", ctypes.c_void_p),
+                ("deleter", ctypes.c_void_p), ("flags", ctypes.c_uint64), ("tensor", _DLTensor)]
+
+
+_api = ctypes.PyDLL(None)  # not ctypes.pythonapi: what others declare there would be declared for us too
+_api.PyCapsule_New.restype, _api.PyCapsule_GetPointer.restype = ctypes.py_object, ctypes.c_void_p
+_api.PyCapsule_New.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+_api.PyCapsule_GetPointer.argtypes = _api.PyCapsule_IsValid.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+_READ_ONLY = 1
+_NAMES = (b"dltensor", b"dltensor_versioned")
+_viewed = {}  # what consumers of capsules look at, by the address of its _Managed or _Versioned
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 def _delete(address):
-    _held.pop(address, None)
+    _viewed.pop(address, None)
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 def _drop(capsule):
     """Nobody took the capsule."""
-    if ctypes.pythonapi.PyCapsule_IsValid(ctypes.c_void_p(capsule), b"dltensor"):
-        _delete(ctypes.pythonapi.PyCapsule_GetPointer(ctypes.c_void_p(capsule), b"dltensor"))
+    for name in _NAMES:
+        if _api.PyCapsule_IsValid(capsule, name):
+            _delete(_api.PyCapsule_GetPointer(capsule, name))
 
 
-def _capsule(tensor, device):
-    code, bits, _ = _DTYPES[tensor.dtype]
-    rank = len(tensor.shape)
-    shape, strides = (ctypes.c_int64 * max(rank, 1))(*tensor.shape), (ctypes.c_int64 * max(rank, 1))(*tensor.strides)
-    managed = _Managed(_DLTensor(tensor.address, *device, rank, code, bits, 1, shape, strides, 0), None,
-                       ctypes.cast(_delete, ctypes.c_void_p))
+def _capsule(tensor, code, bits, shape, strides, version):
+    hold, rank = tensor.model._held(), len(shape)
+    shape, strides = (ctypes.c_int64 * max(rank, 1))(*shape), (ctypes.c_int64 * max(rank, 1))(*strides)
+    seen = _DLTensor(tensor.address, *tensor.__dlpack_device__(), rank, code, bits, 1, shape, strides, 0)
+    delete = ctypes.cast(_delete, ctypes.c_void_p)
+    managed = _Versioned(*version, None, delete, _READ_ONLY, seen) if version >= (1, 0) else _Managed(seen, None, delete)
     address = ctypes.addressof(managed)
-    _held[address] = (managed, shape, strides, tensor)
-    api = ctypes.pythonapi
-    api.PyCapsule_GetPointer.restype = ctypes.c_void_p
-    api.PyCapsule_New.restype = ctypes.py_object
-    return api.PyCapsule_New(ctypes.c_void_p(address), b"dltensor", ctypes.cast(_drop, ctypes.c_void_p))
+    _viewed[address] = (managed, shape, strides, hold)
+    return _api.PyCapsule_New(address, _NAMES[version >= (1, 0)], ctypes.cast(_drop, ctypes.c_void_p))

@@ -130,8 +130,9 @@ lade_loaders_find(const lade_loaders_t *self, const char *base, const char *type
                 return LADE_OK;
             }
     return lade_error_set(error, LADE_NOT_IMPLEMENTED,
-                          "no loader is registered for base=%s, type=%s, format=%s", base, type,
-                          format);
+                          "no loader is registered for base=%s, type=%s, format=%s; if it is "
+                          "something else, correct the record",
+                          base, type, format);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -142,6 +143,19 @@ s_is_folder(const char *path)
 {
     struct stat status;
     return !stat(path, &status) && S_ISDIR(status.st_mode);
+}
+
+// Where a submodel is said to be: by the record, else below the model, under its own name. You free
+// it.
+static char *
+s_part_path(const json_t *record, const char *path, const char *submodel)
+{
+    const json_t *parts = json_object_get(record, "submodels");
+    const char *there = lade_json_text(json_object_get(parts, submodel), "path_or_prefix", "");
+    if (*there == '/')
+        return strdup(there);
+    bool below = *there && !lade_path_check_relative(there, NULL);
+    return lade_path_join(path, below ? there : submodel);
 }
 
 static lade_code_t
@@ -196,7 +210,7 @@ s_weights(const lade_loader_request_t *request, lade_files_t *files, lade_error_
     if (request->submodel)
         return lade_error_set(
             error, LADE_VALUE_ERROR,
-            "model '%s' is no pipeline folder and has no submodel '%s': load it whole",
+            "model '%s' is no pipeline folder and has no submodel '%s': load it without one",
             request->name, request->submodel);
     return s_add_path(request, files, error);
 }
@@ -215,13 +229,21 @@ s_names_part(const lade_loader_request_t *request)
 static lade_code_t
 s_refuse_part(const lade_loader_request_t *request, lade_error_t *error)
 {
-    return request->submodel
-               ? lade_error_set(error, LADE_VALUE_ERROR,
-                                "model '%s' has no submodel '%s'; it has: %s", request->name,
-                                request->submodel, request->parts)
-               : lade_error_set(error, LADE_VALUE_ERROR,
-                                "model '%s' has parts: a submodel is mandatory, one of: %s",
-                                request->name, request->parts);
+    lade_buf_t list = LADE_BUF(300);
+    for (const char *at = request->parts; *at; at += strspn(at, " ")) {
+        int len = (int)strcspn(at, " ");
+        lade_buf_addf(&list, NULL, "%s%.*s", list.len ? ", " : "", len, at);
+        at += len;
+    }
+    lade_code_t code =
+        request->submodel
+            ? lade_error_set(error, LADE_VALUE_ERROR, "model '%s' has no submodel '%s'; it has: %s",
+                             request->name, request->submodel, lade_buf_text(&list))
+            : lade_error_set(error, LADE_VALUE_ERROR,
+                             "model '%s' has parts: a submodel is mandatory, one of: %s",
+                             request->name, lade_buf_text(&list));
+    lade_buf_free(&list);
+    return code;
 }
 
 // A file that is one part of a pipeline, the others being elsewhere: the part may be named.
@@ -253,7 +275,7 @@ s_is_part(const lade_loader_request_t *request, const char *name, const json_t *
         return false;
     if (lade_path_check_name(name, NULL))
         return false;
-    char *folder = lade_path_join(request->path, name);
+    char *folder = s_part_path(request->record, request->path, name);
     bool there = s_is_folder(folder);
     free(folder);
     return there;
@@ -293,7 +315,7 @@ s_has_no_weights(const char *submodel)
 static lade_code_t
 s_add_submodel(const lade_loader_request_t *request, lade_files_t *files, lade_error_t *error)
 {
-    char *folder = lade_path_join(request->path, request->submodel);
+    char *folder = s_part_path(request->record, request->path, request->submodel);
     lade_code_t code = s_has_no_weights(request->submodel)
                            ? lade_folder_weights(folder, request->variant, files, error)
                            : s_add_folder(request, folder, files, error);
@@ -351,7 +373,7 @@ s_encoder(const lade_loader_request_t *request, lade_files_t *files, lade_error_
 {
     if (!request->submodel || !s_names_part(request))
         return s_refuse_part(request, error);
-    char *folder = lade_path_join(request->path, request->submodel);
+    char *folder = s_part_path(request->record, request->path, request->submodel);
     bool apart = s_is_folder(folder);
     free(folder);
     if (apart)
@@ -391,7 +413,7 @@ s_add_onnx_part(const lade_loader_request_t *request, lade_files_t *files, lade_
 {
     if (s_has_no_weights(request->submodel))
         return LADE_OK;
-    char *folder = lade_path_join(request->path, request->submodel);
+    char *folder = s_part_path(request->record, request->path, request->submodel);
     lade_code_t code = s_add_graph(request, folder, files, error);
     free(folder);
     return code;
@@ -440,12 +462,24 @@ lade_loaders_files(const lade_loaders_t *self, const json_t *record, const char 
         code = lade_error_set(error, LADE_MODEL_NOT_FOUND, "files for model '%s' not found at %s",
                               name, path);
     if (!code) {
-        lade_loader_request_t request = {name, path, submodel,
-                                         lade_json_text(record, "repo_variant", ""), row->parts};
+        lade_loader_request_t request = {
+            name, path, submodel, lade_json_text(record, "repo_variant", ""), row->parts, record};
         code = row->files(&request, files, error);
     }
     if (code)
         lade_files_free(files);
     free(path);
     return code;
+}
+
+char *
+lade_loaders_path(const json_t *record, const char *submodel, const char *models_dir)
+{
+    char *path = NULL;
+    if (s_resolve(lade_json_text(record, "path", ""), models_dir, &path, NULL) || !submodel)
+        return path;
+    char *part = s_part_path(record, path, submodel);
+    bool there = s_is_folder(part);
+    free(there ? path : part);
+    return there ? part : path;
 }

@@ -18,6 +18,7 @@ typedef struct {
     const char *submodel; // NULL for none
     const char *variant;  // the record's repo_variant, "" for the default one
     const char *parts;    // the row's
+    const json_t *record;
 } lade_loader_request_t;
 
 typedef struct {
@@ -51,5 +52,9 @@ lade_code_t lade_loaders_find(const lade_loaders_t *self, const char *base, cons
 lade_code_t lade_loaders_files(const lade_loaders_t *self, const json_t *record,
                                const char *submodel, const char *models_dir, lade_files_t *files,
                                lade_error_t *error);
+
+// Where a model is, or the folder of its submodel: where the record's `submodels` says, else the
+// one of that name below the model, where that is there. Absolute, yours to free.
+char *lade_loaders_path(const json_t *record, const char *submodel, const char *models_dir);
 
 #endif

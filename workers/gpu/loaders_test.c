@@ -226,6 +226,42 @@ test_parts_of_a_pipeline(void **state)
 }
 
 static void
+s_assert_path(const char *folder, json_t *record, const char *submodel, const char *below)
+{
+    char *path = lade_loaders_path(record, submodel, folder),
+         *wanted = lade_path_join(folder, below);
+    assert_string_equal(path, wanted);
+    free(wanted);
+    free(path);
+}
+
+static void
+test_parts_that_the_record_places_elsewhere(void **state)
+{
+    s_make_pipeline(*state);
+    free(test_model(*state, "mine/model.safetensors", "vae", 64, 0));
+    char *mine = lade_path_join(*state, "mine");
+    json_t *record = test_record("m", "main", "diffusers", "sd");
+    s_assert_path(*state, record, NULL, "sd");
+    s_assert_path(*state, record, "unet", "sd/unet");
+    s_assert_path(*state, record, "gone", "sd");
+    json_object_set_new(record, "submodels",
+                        json_pack("{s:{s:s}, s:{s:s}, s:{s:s}}", "vae", "path_or_prefix", mine,
+                                  "scheduler", "path_or_prefix", "../mine", "gone",
+                                  "path_or_prefix", "unet"));
+    s_assert_path(*state, record, "vae", "mine");
+    s_assert_path(*state, record, "scheduler", "sd/scheduler"); // nothing above the model
+    s_assert_path(*state, record, "gone", "sd/unet");
+    lade_files_t files = {0};
+    assert_int_equal(s_files(*state, json_incref(record), "vae", &files, NULL), LADE_OK);
+    assert_int_equal(files.count, 1);
+    assert_non_null(strstr(files.paths[0], "/mine/model.safetensors"));
+    lade_files_free(&files);
+    json_decref(record);
+    free(mine);
+}
+
+static void
 test_submodels_that_cannot_be(void **state)
 {
     s_make_pipeline(*state);
@@ -381,7 +417,7 @@ test_what_is_read_of_each_kind(void **state)
     }
     json_t *(*record)(const char *, const char *, const char *, const char *) = test_record;
     s_assert_refused(*state, record("m", "t5_encoder", "t5_encoder", "t5"), NULL, LADE_VALUE_ERROR,
-                     "mandatory, one of: text_encoder_2 tokenizer_2");
+                     "mandatory, one of: text_encoder_2, tokenizer_2");
     s_assert_refused(*state, record("m", "t5_encoder", "t5_encoder", "t5"), "text_encoder",
                      LADE_VALUE_ERROR, "has no submodel 'text_encoder'");
     s_assert_refused(*state, record("m", "onnx", "onnx", "onnx"), NULL, LADE_VALUE_ERROR,
@@ -402,6 +438,7 @@ main(void)
         cmocka_unit_test(test_shards_that_are_missing_are_counted),
         cmocka_unit_test(test_an_index_says_what_names_do_not),
         cmocka_unit_test(test_parts_of_a_pipeline),
+        cmocka_unit_test(test_parts_that_the_record_places_elsewhere),
         cmocka_unit_test(test_submodels_that_cannot_be),
         cmocka_unit_test(test_records_that_cannot_be_loaded),
         cmocka_unit_test(test_an_absolute_path_is_taken_as_it_is),

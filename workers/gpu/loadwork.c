@@ -100,7 +100,7 @@ s_text(const char *text)
 
 static json_t *
 s_load_result(const lade_loadwork_t *self, const lade_cache_request_t *request,
-              const lade_cache_answer_t *answer)
+              const lade_cache_answer_t *answer, const char *path)
 {
     json_t *segment = json_object(), *result = json_object();
     json_object_set_new(segment, "id", json_integer((json_int_t)answer->id));
@@ -110,6 +110,7 @@ s_load_result(const lade_loadwork_t *self, const lade_cache_request_t *request,
     json_object_set_new(result, "key", s_text(request->key));
     json_object_set_new(result, "submodel", s_text(request->submodel));
     json_object_set_new(result, "config", json_deep_copy(request->record));
+    json_object_set_new(result, "path", s_text(path));
     json_object_set_new(
         result, "location",
         json_string(strcmp(request->want.device, "cpu") ? request->want.device : "host"));
@@ -160,17 +161,19 @@ s_load(lade_loadwork_t *self, lade_task_t *task, json_t **result_p, lade_error_t
     }
     if (!code)
         code = lade_cache_load(self->cache, &request, &answer, error);
+    char *path =
+        code ? NULL : lade_loaders_path(request.record, request.submodel, self->config->models_dir);
     request.record = record;
     json_decref(copy);
-    if (code)
-        return code;
-    if (lade_task_stop(task) != LADE_STOP_NONE) { // nobody would learn of the lease
+    if (!code && lade_task_stop(task) != LADE_STOP_NONE) { // nobody would learn of the lease
         if (!request.lease || strcmp(request.lease, answer.lease)) // one that was renewed is known
             lade_cache_unlock(self->cache, answer.lease);
-        return lade_error_set(error, LADE_CANCELLED, "stopped when it was loaded");
+        code = lade_error_set(error, LADE_CANCELLED, "stopped when it was loaded");
     }
-    *result_p = s_load_result(self, &request, &answer);
-    return LADE_OK;
+    if (!code)
+        *result_p = s_load_result(self, &request, &answer, path);
+    free(path);
+    return code;
 }
 
 // A job may be given twice, so ending a lease that is over is no error.
