@@ -237,18 +237,35 @@ s_protect(lade_region_t *region, lade_error_t *error)
     return LADE_OK;
 }
 
+// No huge page can be had for a region: there are too few left, which may change, or the system
+// gives no memfd of any, which is not tried again.
+static void
+s_lack_huge(bool refused, int errnum)
+{
+    char why[sizeof s_huge.why];
+    snprintf(why, sizeof why, "the reserved ones (vm.nr_hugepages) are refused: memfd_create: %s",
+             strerror(errnum));
+    pthread_mutex_lock(&s_huge.lock);
+    s_say_small(refused ? why : "too few reserved ones are left (vm.nr_hugepages)");
+    s_huge.reserved &= !refused;
+    pthread_mutex_unlock(&s_huge.lock);
+}
+
 // Of reserved huge pages. False if there are too few left: they are taken when they are mapped.
 static bool
 s_fill_with_huge(lade_region_t *region, size_t size)
 {
     region->own_fd =
         memfd_create("lade", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB | MFD_HUGE_2MB);
-    if (region->own_fd < 0)
+    if (region->own_fd < 0) {
+        s_lack_huge(true, errno);
         return false;
+    }
     void *bytes = ftruncate(region->own_fd, (off_t)size)
                       ? MAP_FAILED
                       : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, region->own_fd, 0);
     if (bytes == MAP_FAILED) {
+        s_lack_huge(false, 0);
         close(region->own_fd);
         region->own_fd = -1;
         return false;
@@ -263,13 +280,8 @@ s_fill_with_huge(lade_region_t *region, size_t size)
 static lade_code_t
 s_fill_region(lade_region_t *region, size_t size, lade_error_t *error)
 {
-    if (size % S_HUGE == 0 && s_page_size(size) == S_HUGE) {
-        if (s_fill_with_huge(region, size))
-            return s_protect(region, error);
-        pthread_mutex_lock(&s_huge.lock);
-        s_say_small("too few reserved ones are left (vm.nr_hugepages)");
-        pthread_mutex_unlock(&s_huge.lock);
-    }
+    if (size % S_HUGE == 0 && s_page_size(size) == S_HUGE && s_fill_with_huge(region, size))
+        return s_protect(region, error);
     region->own_fd = memfd_create("lade", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (region->own_fd < 0)
         return lade_error_errno(error, errno, "cannot make shared memory");
