@@ -89,7 +89,7 @@ def no_leftovers(world, records):
     for above, folders, names in os.walk(world.models_dir):
         for name in names:
             path = os.path.join(above, name)
-            if name.startswith((".owner", ".placed")) and os.path.basename(above).startswith("tmpinstall_"):
+            if name.startswith((".owner", ".placed")) and os.path.basename(above).startswith(("tmpinstall_", "tmptrash_")):
                 continue
             if not any(path == one or path.startswith(one + os.sep) for one in known):
                 left.append(path)
