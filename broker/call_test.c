@@ -54,6 +54,26 @@ test_effects_are_all_or_none(void **state)
     assert_int_equal(t_events(t, "model_record_updated/" S_KEY2 "/", NULL), 1);
 }
 
+// What was done for a record that is gone is taken back by whoever did it.
+static void
+test_a_record_that_has_to_be_there(void **state)
+{
+    t_broker_t *t = *state;
+    t_hello(t, "w", "k", 1);
+    int64_t id = t_submit_kind(t, "k");
+    t_report(t, "w", LADE_W_DONE, id, 1, json_pack("{s:[o]}", "effects", s_put(S_KEY, "a")));
+    id = t_submit_kind(t, "k");
+    t_report(t, "w", LADE_W_DONE, id, 1,
+             json_pack("{s:[{s:s, s:s}]}", "effects", "op", "need_model", "key", S_KEY));
+    assert_string_equal(t_status(t, id), "completed");
+    id = t_submit_kind(t, "k");
+    t_report(t, "w", LADE_W_DONE, id, 1,
+             json_pack("{s:[{s:s, s:s}]}", "effects", "op", "need_model", "key", "nobody"));
+    assert_string_equal(t_status(t, id), "error");
+    assert_string_equal(lade_json_text(t_job(t, id), "error_type", ""), "UnknownModel");
+    assert_int_equal(t_events(t, "model_record_", NULL), 1);
+}
+
 // What came before in the same turn is not lost with effects that fail.
 static void
 test_failed_effects_spare_the_rest_of_the_turn(void **state)
@@ -601,6 +621,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         T_TEST(test_effects_are_all_or_none),
+        T_TEST(test_a_record_that_has_to_be_there),
         T_TEST(test_failed_effects_spare_the_rest_of_the_turn),
         T_TEST(test_effects_of_a_lost_turn_are_done_again),
         T_TEST(test_bad_effects_end_in_error),

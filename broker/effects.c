@@ -39,6 +39,20 @@ s_del_model(lade_broker_t *broker, const json_t *effect, json_t **record_p, lade
     return code == LADE_UNKNOWN_MODEL ? LADE_OK : code;
 }
 
+// Nothing is done: what the job did is of no use if the record is gone.
+static lade_code_t
+s_need_model(lade_broker_t *broker, const json_t *effect, json_t **record_p, lade_error_t *error)
+{
+    const char *key = lade_json_text(effect, "key", NULL);
+    json_t *record = NULL;
+    *record_p = NULL;
+    if (!key)
+        return lade_error_set(error, LADE_VALUE_ERROR, "need_model needs `key`");
+    lade_code_t code = lade_records_get(broker->records, key, &record, error);
+    json_decref(record);
+    return code;
+}
+
 // What is to be done once the records are as they are to be: a job of its own, made in the same
 // transaction. Applied after all others, since a job cannot be taken back.
 static lade_code_t
@@ -77,6 +91,7 @@ static const struct {
     {"put_model",    "model_record_added",   s_put_model},
     {"update_model", "model_record_updated", s_update_model},
     {"del_model",    "model_record_deleted", s_del_model},
+    {"need_model",   NULL,                   s_need_model},
     {"submit",       NULL,                   s_submit},
     // clang-format on
 };

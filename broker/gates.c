@@ -59,6 +59,8 @@ lade_gates_need(lade_gates_t *self, const char *name)
     gate = zmalloc(sizeof *gate);
     gate->name = strdup(name);
     gate->counts_connections = s_is_host(name);
+    gate->alone = strncmp(name, "only:", strlen("only:")) == 0;
+    gate->limit = gate->alone;
     gate->waiting = LADE_HEAP(lade_job_t, place, s_before);
     gate->home = self;
     lade_map_put(self->by_name, gate->name, strlen(gate->name), gate);
@@ -122,6 +124,7 @@ void
 lade_gate_limit(lade_gate_t *gate, int64_t limit)
 {
     gate->limit = limit;
+    gate->alone = false;
     s_touch(gate);
 }
 
@@ -158,8 +161,8 @@ s_destroy(lade_gate_t *gate)
 void
 lade_gates_tidy(lade_gates_t *self, lade_gate_t *gate, int64_t now_ms)
 {
-    if (gate->limit || gate->claim_count || gate->waiting.len || gate->closed_until_ms > now_ms ||
-        gate->changed || gate->stored)
+    if ((gate->limit && !gate->alone) || gate->claim_count || gate->waiting.len ||
+        gate->closed_until_ms > now_ms || gate->changed || gate->stored)
         return;
     lade_map_del(self->by_name, gate->name, strlen(gate->name));
     s_destroy(gate);

@@ -3,7 +3,8 @@
 // in the keyspace.
 //
 // What is limited are the jobs that run, or, at a gate `host:NAME`, the connections they may have
-// open there. Who takes which part of a limit is in shares.h.
+// open there; at a gate `only:NAME` the limit is 1 from the start. Who takes which part of a limit
+// is in shares.h.
 #ifndef LADE_GATES_H
 #define LADE_GATES_H
 
@@ -22,6 +23,7 @@ typedef struct lade_gate {
     int64_t closed_until_ms; // monotonic; 0 if it was never closed
     char *reason;            // why it is closed
     bool counts_connections;
+    bool alone;            // its limit of 1 comes with its name
     lade_heap_t waiting;   // of lade_job_t
     lade_claim_t **claims; // of jobs that run, or whose worker has not let go of them (shares.c)
     size_t claim_count, claim_cap;

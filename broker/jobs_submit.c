@@ -140,16 +140,16 @@ s_add_host_gate(lade_job_t *job)
     s_add_gate(job, name, strlen(name));
 }
 
-// A list of files may be long: its digest stands for it.
+// A list of files may be long, and so may a record: its digest stands for it.
 static void
-s_put_digest(const msgpack_object *files, lade_buf_t *key)
+s_put_digest(const msgpack_object *value, msgpack_object_type type, lade_buf_t *key)
 {
-    if (!files || files->type != MSGPACK_OBJECT_ARRAY)
+    if (!value || value->type != type)
         return;
     lade_buf_t packed = LADE_BUF(SIZE_MAX / 2);
     unsigned char digest[EVP_MAX_MD_SIZE];
     unsigned len = 0;
-    lade_put_object(&packed, files);
+    lade_put_object(&packed, value);
     if (!EVP_Digest(packed.data, packed.len, digest, &len, EVP_sha256(), NULL))
         abort();
     lade_put_raw(key, (const char *)digest, len);
@@ -160,10 +160,11 @@ void
 lade_jobs_set_equal(lade_job_t *job, const msgpack_object *spec)
 {
     bool download = strcmp(job->kind->name, "download") == 0;
+    bool convert = strcmp(job->kind->name, "convert") == 0;
     if (!job->source || job->parent ||
-        (!download && strcmp(job->kind->name, "install") != 0 &&
+        (!download && !convert && strcmp(job->kind->name, "install") != 0 &&
          strcmp(job->kind->name, "cache") != 0) ||
-        lade_wire_bool(spec, "dry_run", false))
+        lade_wire_bool(spec, "dry_run", false) || (convert && lade_wire_find(spec, "dest")))
         return;
     lade_buf_t key = LADE_BUF(SIZE_MAX / 2);
     lade_put_raw(&key, job->kind->name, strlen(job->kind->name) + 1);
@@ -178,7 +179,9 @@ lade_jobs_set_equal(lade_job_t *job, const msgpack_object *spec)
         }
     }
     if (download)
-        s_put_digest(lade_wire_find(spec, "files"), &key);
+        s_put_digest(lade_wire_find(spec, "files"), MSGPACK_OBJECT_ARRAY, &key);
+    if (convert) // of the record as it is now
+        s_put_digest(lade_wire_find(spec, "record"), MSGPACK_OBJECT_MAP, &key);
     job->equal = (lade_blob_t){key.data, key.len};
 }
 

@@ -930,6 +930,24 @@ test_gate_limits_how_many_run(void **state)
 }
 
 static void
+test_some_gates_let_one_pass(void **state)
+{
+    t_broker_t *t = *state;
+    t_hello(t, "w", "k", 10);
+    for (int i = 0; i < 3; i++)
+        t_submit(t, json_pack("{s:s, s:[s]}", "kind", "k", "gates", "only:x"));
+    assert_int_equal(t_count_told(t, "w", LADE_W_JOB), 1);
+    t_done(t, "w", 1, 1);
+    assert_int_equal(t_count_told(t, "w", LADE_W_JOB), 2);
+    t_call(t, "broker", "set", json_pack("{s:s, s:i}", "gate", "only:x", "limit", 2));
+    assert_int_equal(t_count_told(t, "w", LADE_W_JOB), 3);
+    t_call(t, "broker", "set", json_pack("{s:s, s:i}", "gate", "only:x", "limit", 0));
+    t_done(t, "w", 2, 1);
+    t_done(t, "w", 3, 1);
+    assert_int_equal(json_array_size(t_call(t, "broker", "gates", NULL)), 0);
+}
+
+static void
 test_closed_gate_opens_by_itself(void **state)
 {
     t_broker_t *t = *state;
@@ -1123,6 +1141,7 @@ main(void)
         T_TEST(test_work_that_was_done_before_the_pause_counts),
         T_TEST(test_job_waits_for_a_worker_with_its_labels),
         T_TEST(test_gate_limits_how_many_run),
+        T_TEST(test_some_gates_let_one_pass),
         T_TEST(test_closed_gate_opens_by_itself),
         T_TEST(test_waiting_call_is_answered_at_the_end),
         T_TEST(test_waiting_call_times_out),

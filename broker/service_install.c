@@ -445,6 +445,21 @@ s_clear_cache(lade_call_t *call, lade_error_t *error)
     return s_cache_op(call, "clear", error);
 }
 
+// Into the cache one conversion of a model at a time, whoever asks for it.
+static void
+s_pass_alone(lade_submission_t *submission, const char *key, msgpack_object gates[2],
+             char name[LADE_BROKER_MAX_NAME + 1])
+{
+    snprintf(name, LADE_BROKER_MAX_NAME + 1, "only:convert:%.200s", key);
+    gates[0] = (msgpack_object){.type = MSGPACK_OBJECT_ARRAY};
+    gates[0].via.array.size = 1;
+    gates[0].via.array.ptr = &gates[1];
+    gates[1] = (msgpack_object){.type = MSGPACK_OBJECT_STR};
+    gates[1].via.str.ptr = name;
+    gates[1].via.str.size = (uint32_t)strlen(name);
+    submission->gates = &gates[0];
+}
+
 // A model's checkpoint becomes a folder of diffusers; the answer is where it is.
 static lade_code_t
 s_convert(lade_call_t *call, lade_error_t *error)
@@ -472,6 +487,10 @@ s_convert(lade_call_t *call, lade_error_t *error)
         }
         lade_submission_t submission = {
             .kind = "convert", .source = key, .packed_spec = {spec.data, spec.len}};
+        msgpack_object gates[2];
+        char name[LADE_BROKER_MAX_NAME + 1];
+        if (!dest)
+            s_pass_alone(&submission, key, gates, name);
         code = lade_call_submit_wait(call, &submission, lade_call_ended_path, error);
     }
     json_decref(record);

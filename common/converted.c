@@ -4,11 +4,14 @@
 #include "common/path.h"
 #include "common/wire.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { S_MAX_NOTE = 1 << 20 };
 
@@ -117,14 +120,61 @@ lade_converted_is_fresh(const char *models_dir, const json_t *record, json_t **n
     return fresh;
 }
 
-void
-lade_converted_touch(const char *models_dir, const char *key)
+static char *
+s_note_path(const char *models_dir, const char *key)
 {
     char *entry = lade_converted_path(models_dir, key), *path = lade_path_join(entry, ".entry");
+    free(entry);
+    return path;
+}
+
+void
+lade_converted_touch(const char *models_dir, const char *key, double ahead_s)
+{
+    char *path = s_note_path(models_dir, key);
     struct timespec now[2]; // exact, as the file system's own is not
     clock_gettime(CLOCK_REALTIME, &now[0]);
+    now[0].tv_sec += (time_t)ahead_s;
     now[1] = now[0];
     utimensat(AT_FDCWD, path, now, 0);
     free(path);
-    free(entry);
+}
+
+// The lock is on `.entry`, which goes with the copy: what was opened may be another copy's by the
+// time it is locked.
+static int
+s_lock(const char *path, int how)
+{
+    struct stat held, there;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    bool locked = flock(fd, how | LOCK_NB) == 0;
+    int why = locked ? ESTALE : errno;
+    if (locked && fstat(fd, &held) == 0 && stat(path, &there) == 0 && held.st_ino == there.st_ino &&
+        held.st_dev == there.st_dev)
+        return fd;
+    close(fd);
+    errno = why;
+    return -1;
+}
+
+int
+lade_converted_hold(const char *models_dir, const char *key)
+{
+    char *path = s_note_path(models_dir, key);
+    int fd = s_lock(path, LOCK_SH);
+    free(path);
+    return fd;
+}
+
+lade_code_t
+lade_converted_claim(const char *models_dir, const char *key, int *fd_p, lade_error_t *error)
+{
+    char *path = s_note_path(models_dir, key);
+    *fd_p = s_lock(path, LOCK_EX);
+    bool held = *fd_p < 0 && errno == EWOULDBLOCK;
+    free(path);
+    return held ? lade_error_set(error, LADE_BUSY, "the converted copy of %s is being read", key)
+                : LADE_OK;
 }

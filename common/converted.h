@@ -2,7 +2,7 @@
 //
 // Made by install workers, read by load workers. Beside the model lies `.entry`, JSON that says
 // what it was made from; its time of change is when the copy was asked for last. A copy appears by
-// one rename and goes by one.
+// one rename and goes by one. Who reads it holds it; who removes it claims it.
 #ifndef LADE_CONVERTED_H
 #define LADE_CONVERTED_H
 
@@ -31,7 +31,16 @@ json_t *lade_converted_note(const char *models_dir, const json_t *record);
 // says, yours, NULL if there is none. Any change of the record or the file makes it stale.
 bool lade_converted_is_fresh(const char *models_dir, const json_t *record, json_t **note_p);
 
-// The copy was asked for now.
-void lade_converted_touch(const char *models_dir, const char *key);
+// The copy was asked for now; with ahead_s by somebody who will read it within so many seconds.
+void lade_converted_touch(const char *models_dir, const char *key, double ahead_s);
+
+// Keeps the copy from being replaced or evicted until the descriptor is closed; -1 if there is
+// none. What it is made from is to be looked at afterwards.
+int lade_converted_hold(const char *models_dir, const char *key);
+
+// The right to remove it, until *fd_p is closed (-1: there is nothing that anybody could hold).
+// LADE_BUSY while it is held.
+lade_code_t lade_converted_claim(const char *models_dir, const char *key, int *fd_p,
+                                 lade_error_t *error);
 
 #endif

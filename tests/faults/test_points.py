@@ -1,12 +1,13 @@
 #!/usr/bin/python3
-"""kill -9 at each step of an install: each fsync, rename, message and commit, in each program.
+"""kill -9 at each step of an install or a conversion: each fsync, rename, message and commit, in each program.
 
     LADE_POINTS=all LADE_BUILD=build-points tests/faults/test_points.py      every point (make O=build-points POINTS=1 all)
     tests/run --build build-points faults/points                             some of them; LADE_POINTS=N for N of each kind
 
 A first run counts the points of a program, then each run kills it at one of them. Whatever dies where: after a restart
 the job completes, the record is there, its files are whole under their final name, the source is as it was (or moved),
-and nothing else is left in the models folder. A build without points passes the tests over.
+and nothing else is left in the models folder. Of a conversion: the copy is whole under its name, and the next load
+takes it. A build without points passes the tests over.
 """
 import os
 import sys
@@ -14,8 +15,9 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 
-from lib import samples, weights  # noqa: E402
+from lib import checkpoints, samples, weights  # noqa: E402
 from lib.checks import no_leftovers, nothing_temporary  # noqa: E402
+from lib.conversions import cached, check, conversions  # noqa: E402
 from lib.skip import Skip  # noqa: E402
 from lib.world import LadeError, World  # noqa: E402
 
@@ -66,13 +68,20 @@ class Run:
         with open(self.log, encoding="ascii") as file:
             return file.read().split("\n")[:-1]
 
-    def install(self, source, **args):
-        for name in ("broker", "download", "install"):
+    def start(self, names, kinds):
+        for name in names:
             self.launch(name, name == self.victim)
-        self.world.wait_ready({"download", "install"})
+        self.world.wait_ready(kinds)
         self.died = self.running[self.victim]
+
+    def arm(self):
+        """From now on points count."""
         with open(self.on, "wb"):
             pass
+
+    def install(self, source, **args):
+        self.start(("broker", "download", "install"), {"download", "install"})
+        self.arm()
         job = self.ask("install", "heuristic_import", source=source, token="once", **args)
         return self.ask("install", "wait_for_job", id=job["id"])
 
@@ -123,6 +132,75 @@ def run(make, victim, point):
         return names
 
 
+class Conversion:
+    """A checkpoint that is installed, and what is done with it while a program is killed."""
+
+    def __init__(self, world, victim, point, *names):
+        self.world, self.one = world, Run(world, victim, point)
+        self.one.start(("broker", "install", *names), {"install", *({"load"} if names else ())})
+        self.entries = checkpoints.vae(".", prefix="") if not names else checkpoints.checkpoint("sd-1", width=8)
+        self.path = checkpoints.write(os.path.join(world.folder, "m.safetensors"), self.entries, 5)
+        job = world.install(self.path)
+        assert job["status"] == "completed", job
+        self.record = job["config_out"]
+        self.key = self.record["key"]
+
+    def finish(self, where):
+        """Nothing is left that has no name of its own, and nothing is asked of whoever comes next."""
+        self.one.settle()
+        nothing_temporary(self.world)
+        place = os.path.join(self.world.models_dir, ".convert_cache", self.key)
+        assert cached(self.world) == [self.key], where
+        check(place, self.path, self.entries)
+        done = len(conversions(self.world))
+        assert self.world.call("install", "convert", key=self.key) == place and len(conversions(self.world)) == done, where
+
+
+def convert(victim, point):
+    """For the first time, and again after an edit, when an old copy has to go."""
+    with World(SETTINGS) as world:
+        made = Conversion(world, victim, point)
+        made.one.arm()
+        where = f"convert, {victim} killed at point {point}"
+        for number, changes in enumerate(({}, {"base": "sdxl"})):
+            if changes:
+                made.one.ask("store", "update_model", key=made.key, config=changes)
+            job = made.one.ask("install", "convert", wait=False, key=made.key, token=f"once {number}")
+            job = made.one.ask("jobs", "wait", id=job["id"])
+            assert job["status"] == "completed", f"{where}: {job['error_type']} {job['error']}"
+        made.finish(where)
+        return made.one.points()
+
+
+def convert_to(victim, point):
+    """Into a folder of the user's: whole, or not there; nothing beside it."""
+    with World(SETTINGS) as world:
+        made = Conversion(world, victim, point)
+        made.one.arm()
+        dest = os.path.join(world.folder, "out", "m")
+        job = made.one.ask("install", "convert", wait=False, key=made.key, dest=dest, token="once")
+        job = made.one.ask("jobs", "wait", id=job["id"])
+        assert job["status"] == "completed", f"{victim} killed at point {point}: {job['error_type']} {job['error']}"
+        check(dest, made.path, made.entries)
+        made.one.settle()
+        nothing_temporary(world)
+        assert os.listdir(os.path.dirname(dest)) == ["m"], os.listdir(os.path.dirname(dest))
+        return made.one.points()
+
+
+def convert_load(victim, point):
+    """A load that awaits its conversion."""
+    with World(SETTINGS) as world:
+        made = Conversion(world, victim, point, "gpu")
+        made.one.arm()
+        spec = {"key": made.key, "config": made.record, "submodel": "vae"}
+        job = made.one.ask("jobs", "submit", kind="load", source=made.key, spec=spec, token="once")
+        job = made.one.ask("jobs", "wait", id=job["id"])
+        assert job["status"] == "completed", f"{victim} killed at point {point}: {job['error_type']} {job['error']}"
+        made.finish(f"load, {victim} killed at point {point}")
+        return made.one.points()
+
+
 def chosen(count):
     """Which points: all, or so many of them, evenly."""
     wanted = os.environ.get("LADE_POINTS", "4")
@@ -131,13 +209,14 @@ def chosen(count):
     return sorted({1 + round(i * (count - 1) / (int(wanted) - 1 or 1)) for i in range(int(wanted))})
 
 
-def walk(make, victims=VICTIMS):
+def walk(make, victims=VICTIMS, once=None):
+    once = once or (lambda victim, point: run(make, victim, point))
     for victim in victims:
-        names = run(make, victim, 0)
+        names = once(victim, 0)
         if not names:
             raise Skip("this build has no points: make O=build-points POINTS=1 all")
         for point in chosen(len(names)):
-            run(make, victim, point)
+            once(victim, point)
         print(f"{make.__name__}: {victim} killed at {len(chosen(len(names)))} of {len(names)} points", flush=True)
 
 
@@ -157,6 +236,27 @@ def test_repository():
     walk(hub)
 
 
+def test_convert():
+    numpy_there()
+    walk(convert, ("install", "broker"), convert)
+
+
+def test_convert_into_a_folder():
+    numpy_there()
+    walk(convert_to, ("install", "broker"), convert_to)
+
+
+def test_load_that_converts():
+    numpy_there()
+    walk(convert_load, ("install", "gpu"), convert_load)
+
+
+def numpy_there():
+    if not checkpoints.numpy:
+        raise Skip("no numpy")
+
+
 if __name__ == "__main__":
-    for test in (test_local_folder, test_moved_file, test_url, test_repository):
+    for test in (test_local_folder, test_moved_file, test_url, test_repository, test_convert, test_convert_into_a_folder,
+                 test_load_that_converts):
         test()

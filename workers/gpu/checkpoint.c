@@ -4,8 +4,10 @@
 #include "common/converted.h"
 #include "common/wire.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { S_MAX_ROUNDS = 3 };
 
@@ -44,23 +46,44 @@ s_of_copy(const char *models_dir, const json_t *record)
     return copy;
 }
 
+// Of several loads that want one conversion a job each, of which one at a time is begun: the first
+// does it, the others find it done and have taken no slot meanwhile.
 static json_t *
 s_jobs(const json_t *record)
 {
     const char *key = lade_json_text(record, "key", "");
-    return json_pack("[{s:s, s:s, s:{s:s, s:O}, s:b}]", "kind", "convert", "source", key, "spec",
-                     "key", key, "record", record, "vital", 1);
+    char gate[256];
+    snprintf(gate, sizeof gate, "only:convert:%.200s", key);
+    return json_pack("[{s:s, s:s, s:{s:s, s:O, s:b}, s:[s], s:b}]", "kind", "convert", "source",
+                     key, "spec", "key", key, "record", record, "awaited", 1, "gates", gate,
+                     "vital", 1);
+}
+
+// Held before it is looked at: nobody can take it away in between.
+static bool
+s_find_copy(const char *models_dir, const json_t *record, int *hold_p)
+{
+    const char *key = lade_json_text(record, "key", "");
+    *hold_p = lade_converted_hold(models_dir, key);
+    if (*hold_p >= 0 && lade_converted_is_fresh(models_dir, record, NULL)) {
+        lade_converted_touch(models_dir, key, 0);
+        return true;
+    }
+    if (*hold_p >= 0)
+        close(*hold_p);
+    *hold_p = -1;
+    return false;
 }
 
 lade_code_t
 lade_checkpoint_find(const char *models_dir, const json_t *record, const json_t *children,
-                     int64_t rounds, json_t **record_p, json_t **jobs_p, lade_error_t *error)
+                     int64_t rounds, json_t **record_p, int *hold_p, json_t **jobs_p,
+                     lade_error_t *error)
 {
     const json_t *child = json_array_get(children, json_array_size(children) - 1);
     const char *status = lade_json_text(child, "status", "completed");
     *record_p = *jobs_p = NULL;
-    if (lade_converted_is_fresh(models_dir, record, NULL)) {
-        lade_converted_touch(models_dir, lade_json_text(record, "key", ""));
+    if (s_find_copy(models_dir, record, hold_p)) {
         *record_p = s_of_copy(models_dir, record);
         return LADE_OK;
     }

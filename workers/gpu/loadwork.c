@@ -12,6 +12,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct lade_loadwork {
     const lade_config_t *config;
@@ -135,12 +136,13 @@ s_rounds(const lade_task_t *task)
 // The record of the converted copy that a part of a checkpoint is loaded from; NULL if that has to
 // be made first: the jobs that do are then the task's data.
 static lade_code_t
-s_converted(lade_loadwork_t *self, lade_task_t *task, json_t **copy_p, lade_error_t *error)
+s_converted(lade_loadwork_t *self, lade_task_t *task, json_t **copy_p, int *hold_p,
+            lade_error_t *error)
 {
     json_t *jobs = NULL;
     lade_code_t code = lade_checkpoint_find(
         self->config->models_dir, json_object_get(lade_task_spec(task), "config"),
-        lade_task_children(task), s_rounds(task), copy_p, &jobs, error);
+        lade_task_children(task), s_rounds(task), copy_p, hold_p, &jobs, error);
     lade_task_set_data(task, jobs);
     return code;
 }
@@ -152,9 +154,10 @@ s_load(lade_loadwork_t *self, lade_task_t *task, json_t **result_p, lade_error_t
     lade_cache_request_t request = {.step = s_on_step, .arg = task};
     const json_t *record = NULL; // as it was asked for
     json_t *copy = NULL;
+    int hold = -1;
     lade_code_t code = s_read_spec(lade_task_spec(task), &request, error);
     if (!code && lade_checkpoint_is(record = request.record, request.submodel)) {
-        code = s_converted(self, task, &copy, error);
+        code = s_converted(self, task, &copy, &hold, error);
         if (!code && !copy)
             return LADE_OK; // it waits
         request.record = copy;
@@ -165,6 +168,8 @@ s_load(lade_loadwork_t *self, lade_task_t *task, json_t **result_p, lade_error_t
         code ? NULL : lade_loaders_path(request.record, request.submodel, self->config->models_dir);
     request.record = record;
     json_decref(copy);
+    if (hold >= 0)
+        close(hold);
     if (!code && lade_task_stop(task) != LADE_STOP_NONE) { // nobody would learn of the lease
         if (!request.lease || strcmp(request.lease, answer.lease)) // one that was renewed is known
             lade_cache_unlock(self->cache, answer.lease);

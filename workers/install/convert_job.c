@@ -18,10 +18,17 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { S_LOCKS = 64, S_SPARED_S = 60, S_LOOK_NS = 50000000, S_MAX_NOTE = 1 << 20 };
+enum {
+    S_LOCKS = 64,
+    S_SPARED_S = 60,   // a copy that was asked for just now is not evicted
+    S_AWAITED_S = 540, // nor one that a load waits for, so much longer
+    S_LOOK_NS = 50000000,
+    S_MAX_NOTE = 1 << 20,
+};
 
 // ---------------------------------------------------------------------------------------------------
 // One conversion of a model at a time
@@ -130,7 +137,36 @@ s_free_list(s_copy_t *copies, size_t count)
     free(copies);
 }
 
-// Removes copies until `more` bytes fit below the limit. key (may be NULL) is not touched.
+// Takes a copy out of the cache; not one that is being read.
+static bool
+s_evict(const lade_config_t *config, const s_copy_t *copy)
+{
+    lade_error_t error = {0};
+    int fd = -1;
+    lade_code_t code = lade_converted_claim(config->models_dir, copy->key, &fd, &error);
+    LADE_POINT("rename a converted copy away");
+    if (!code && (code = lade_place_discard(config->models_dir, copy->path, &error)))
+        lade_log(LADE_LOG_WARNING, "convert", "%s", error.message);
+    if (fd >= 0)
+        close(fd);
+    if (!code)
+        lade_log(LADE_LOG_INFO, "convert", "the converted copy of %s made room", copy->key);
+    return !code;
+}
+
+// Bytes that the disk has too few for `more`.
+static int64_t
+s_missing(const lade_config_t *config, int64_t more)
+{
+    struct statvfs disk;
+    if (!more || statvfs(config->models_dir, &disk) != 0)
+        return 0;
+    int64_t room = (int64_t)(disk.f_bavail * disk.f_frsize);
+    return room < more ? more - room : 0;
+}
+
+// Removes copies until `more` bytes fit below the limit and on the disk. key (may be NULL) is not
+// touched.
 static void
 s_make_room(const lade_config_t *config, int64_t more, const char *key, const char *digest)
 {
@@ -139,19 +175,16 @@ s_make_room(const lade_config_t *config, int64_t more, const char *key, const ch
     int64_t total = more, limit = config->convert_cache_mb << 20;
     for (size_t i = 0; i < count; i++)
         total += key && !strcmp(copies[i].key, key) ? 0 : copies[i].bytes;
+    int64_t missing = s_missing(config, more);
+    if (missing && total - missing < limit)
+        limit = total - missing;
     for (size_t i = 0; i < count; i++) {
         bool other = digest && strcmp(lade_json_text(copies[i].note, "rules", ""), digest) != 0;
         bool spared = lade_now() - copies[i].used < S_SPARED_S;
-        lade_error_t error = {0};
         if ((key && !strcmp(copies[i].key, key)) || (!other && (spared || total <= limit)))
             continue;
-        LADE_POINT("rename a converted copy away");
-        if (lade_place_discard(config->models_dir, copies[i].path, &error)) {
-            lade_log(LADE_LOG_WARNING, "convert", "%s", error.message);
-            continue;
-        }
-        lade_log(LADE_LOG_INFO, "convert", "the converted copy of %s made room", copies[i].key);
-        total -= copies[i].bytes;
+        if (s_evict(config, &copies[i]))
+            total -= copies[i].bytes;
     }
     s_free_list(copies, count);
 }
@@ -199,6 +232,11 @@ s_convert(const lade_stage_t *job, const json_t *record, const char *to, bool no
                                 &report, error);
     if (code == LADE_CANCELLED)
         code = lade_stage_check(job, error);
+    if (code == LADE_NO_SPACE)
+        lade_error_wrap(error,
+                        "the converted copy of %s takes about %" PRId64 " MiB beside %s: make room "
+                        "there, and it goes on by itself",
+                        from, lade_path_size(from) >> 20, to);
     if (!code && report.ignored)
         lade_log(LADE_LOG_INFO, "convert",
                  "job %" PRId64 ": %" PRIu64 " tensors of %s belong to no part and stay behind",
@@ -229,6 +267,27 @@ s_done(const char *path, int64_t bytes, bool converted, lade_answer_t *answer)
     json_object_set_new(answer->result, "converted", json_boolean(converted));
 }
 
+// Takes the old copy away once nobody reads it any more.
+static lade_code_t
+s_retire(const lade_stage_t *job, const char *key, const char *entry, lade_error_t *error)
+{
+    const char *models_dir = job->config->models_dir;
+    int fd;
+    lade_code_t code;
+    while ((code = lade_converted_claim(models_dir, key, &fd, error)) == LADE_BUSY) {
+        code = lade_stage_check(job, error);
+        if (code)
+            return code;
+        nanosleep(&(struct timespec){.tv_nsec = S_LOOK_NS}, NULL);
+    }
+    LADE_POINT("rename the old converted copy away");
+    if (!code)
+        code = lade_place_discard(models_dir, entry, error);
+    if (fd >= 0)
+        close(fd);
+    return code;
+}
+
 // Makes the copy of a key, whose lock is held, in the job's own folder, and puts it in the old
 // one's place.
 static lade_code_t
@@ -248,9 +307,8 @@ s_renew(const lade_stage_t *job, const json_t *record, const char *entry, int64_
         code = s_convert(job, record, copy, true, bytes_p, error);
     if (!code)
         code = lade_stage_check(job, error);
-    LADE_POINT("rename the old converted copy away");
     if (!code)
-        code = lade_place_discard(config->models_dir, entry, error);
+        code = s_retire(job, lade_json_text(record, "key", ""), entry, error);
     LADE_POINT("rename the converted copy");
     if (!code)
         code = lade_path_publish(copy, entry, error);
@@ -280,8 +338,11 @@ s_into_cache(const lade_stage_t *job, const json_t *record, lade_answer_t *answe
     if (!code && !fresh)
         code = s_renew(job, record, entry, &bytes, error);
     if (!code) {
-        lade_converted_touch(config->models_dir, key);
+        bool awaited = lade_json_bool(job->spec, "awaited", false);
+        lade_converted_touch(config->models_dir, key, awaited ? S_AWAITED_S : 0);
         s_done(entry, bytes, !fresh, answer);
+        answer->effects = json_pack("[{s:s, s:s}]", "op", "need_model", "key", key);
+        answer->undo = json_pack("{s:s}", "step", "undo");
     }
     free(entry);
     json_decref(note);
@@ -289,7 +350,35 @@ s_into_cache(const lade_stage_t *job, const json_t *record, lade_answer_t *answe
     return code;
 }
 
-// Where it is asked for: made beside it under a name that the next attempt knows, then renamed.
+// The folder it is made in, beside where it is asked for, under a name that the next attempt knows.
+static char *
+s_part(const lade_stage_t *job, const char *folder, const char *name)
+{
+    char *part = NULL;
+    if (asprintf(&part, "%s/.%.200s.converting-%" PRId64, folder, name, job->id) < 0)
+        abort();
+    return part;
+}
+
+static lade_code_t
+s_make_folder(const lade_stage_t *job, const json_t *record, const char *part, const char *dest,
+              int64_t *bytes_p, lade_error_t *error)
+{
+    lade_code_t code = lade_place_note_part(job->config, job->id, part, error);
+    if (!code)
+        code = lade_path_remove(part, error); // of an attempt that was killed
+    LADE_POINT("convert");
+    if (!code)
+        code = s_convert(job, record, part, false, bytes_p, error);
+    if (!code)
+        code = lade_place_mark(job->config, job->id, dest, lade_place_inode(part), error);
+    LADE_POINT("rename the converted folder");
+    if (!code)
+        code = lade_path_publish(part, dest, error);
+    LADE_POINT("converted");
+    return code;
+}
+
 static lade_code_t
 s_into_folder(const lade_stage_t *job, const json_t *record, const char *dest,
               lade_answer_t *answer, lade_error_t *error)
@@ -298,23 +387,21 @@ s_into_folder(const lade_stage_t *job, const json_t *record, const char *dest,
     struct stat st;
     int64_t bytes = 0;
     lade_code_t code = LADE_OK;
+    bool done = lade_place_was_placed(job->config, job->id, dest);
     if (*dest != '/' || strstr(dest, "/..") || lade_path_check_name(name, NULL))
         code = lade_error_set(error, LADE_VALUE_ERROR, "dest: an absolute path without ..");
-    else if (lstat(dest, &st) == 0)
+    else if (!done && lstat(dest, &st) == 0)
         code = lade_error_set(error, LADE_EXISTS, "%s is there already; name a folder that is not",
                               dest);
-    if (asprintf(&part, "%s/.%.200s.converting-%" PRId64, folder, name, job->id) < 0)
-        abort();
-    if (!code)
+    part = s_part(job, folder, name);
+    if (!code && !done)
         code = lade_path_mkdirs(folder, 0755, error);
+    if (!code && !done)
+        code = s_make_folder(job, record, part, dest, &bytes, error);
+    answer->waits = !code; // what says whose it is stays until the broker knows
     if (!code)
-        code = lade_path_remove(part, error); // of an attempt that was killed
-    if (!code)
-        code = s_convert(job, record, part, false, &bytes, error);
-    if (!code)
-        code = lade_path_publish(part, dest, error);
-    if (!code)
-        s_done(dest, bytes, true, answer);
+        answer->state = json_pack("{s:s, s:I}", "step", "placed", "bytes",
+                                  (json_int_t)(done ? lade_path_size(dest) : bytes));
     else if (*dest == '/' && job->stop(job->arg) != LADE_STOP_STALE)
         lade_path_remove(part, NULL);
     free(part);
@@ -323,22 +410,54 @@ s_into_folder(const lade_stage_t *job, const json_t *record, const char *dest,
     return code;
 }
 
-lade_code_t
-lade_convert_job_step(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
+// The record went while its file was converted: so does the copy.
+static lade_code_t
+s_undo(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
+{
+    const json_t *refused = json_object_get(job->state, "refused");
+    lade_convert_job_forget(job->config, lade_json_text(job->spec, "key", ""));
+    answer->final = true;
+    return lade_error_set(error, lade_code_find(lade_json_text(refused, "code", "")),
+                          "the model was removed while it was converted: %s",
+                          lade_json_text(refused, "message", "its record is gone"));
+}
+
+static lade_code_t
+s_placed(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
+{
+    (void)error;
+    s_done(lade_json_text(job->spec, "dest", ""), lade_json_int(job->state, "bytes", 0), true,
+           answer);
+    return LADE_OK;
+}
+
+static lade_code_t
+s_make(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
 {
     const json_t *record = json_object_get(job->spec, "record");
     const char *key = lade_json_text(record, "key", ""),
                *dest = lade_json_text(job->spec, "dest", NULL);
-    lade_code_t code = lade_stage_check(job, error);
-    if (!code && (!json_is_object(record) || key[0] == '.' || lade_path_check_name(key, NULL)))
-        code = lade_error_set(error, LADE_VALUE_ERROR,
+    if (!json_is_object(record) || key[0] == '.' || lade_path_check_name(key, NULL))
+        return lade_error_set(error, LADE_VALUE_ERROR,
                               "record: a conversion takes a record with its key");
-    if (!code)
-        code = dest ? s_into_folder(job, record, dest, answer, error)
-                    : s_into_cache(job, record, answer, error);
-    bool again = code == LADE_PAUSED || job->stop(job->arg) == LADE_STOP_STALE ||
+    return dest ? s_into_folder(job, record, dest, answer, error)
+                : s_into_cache(job, record, answer, error);
+}
+
+static const lade_step_t s_steps[] = {
+    {"", s_make},
+    {"placed", s_placed},
+    {"undo", s_undo},
+    {NULL, NULL},
+};
+
+lade_code_t
+lade_convert_job_step(const lade_stage_t *job, lade_answer_t *answer, lade_error_t *error)
+{
+    lade_code_t code = lade_stage_run(job, s_steps, answer, error);
+    bool again = answer->waits || code == LADE_PAUSED || job->stop(job->arg) == LADE_STOP_STALE ||
                  (lade_code_retry(code) && job->failures + 1 < job->config->max_attempts);
-    if (!again && !dest)
+    if (!again)
         lade_place_end(job->config, job->id, true, 0, NULL);
     return code;
 }

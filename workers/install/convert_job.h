@@ -1,10 +1,12 @@
 // Jobs of kind "convert": a record's checkpoint as a folder of diffusers, in the cache of converted
 // copies (common/converted.h) or where it is asked for.
 //
-//   spec {"key", "record", "dest"?}   DONE {"path", "bytes", "converted"}
+//   spec {"key", "record", "dest"?, "awaited"?}   DONE {"path", "bytes", "converted"}
 //
 // `converted` is false if the copy was there already. Over install.convert_cache_mb those copies go
-// that were not asked for longest, never one asked for within the last minute.
+// that were not asked for longest, never one asked for within the last minute, one that is being
+// read, or one that a load waits for (`awaited`) and has not come to within ten minutes. If the
+// record is gone when the copy is there, the copy goes too and the job ends in UnknownModel.
 #ifndef LADE_CONVERT_JOB_H
 #define LADE_CONVERT_JOB_H
 

@@ -85,6 +85,31 @@ lade_place_mark(const lade_config_t *config, int64_t job, const char *to, uint64
     return code;
 }
 
+bool
+lade_place_was_placed(const lade_config_t *config, int64_t job, const char *to)
+{
+    char *path = s_hidden(config, job, ".placed"), *text = NULL, *placed = NULL;
+    uint64_t inode = 0;
+    if (!lade_path_read(path, 16384, &text, NULL, NULL))
+        inode = strtoull(text, &placed, 10);
+    bool same = inode && *placed == ' ' && !strcmp(placed + 1, to) && lade_place_inode(to) == inode;
+    free(text);
+    free(path);
+    return same;
+}
+
+lade_code_t
+lade_place_note_part(const lade_config_t *config, int64_t job, const char *part,
+                     lade_error_t *error)
+{
+    char *path = s_hidden(config, job, ".part");
+    lade_code_t code = lade_place_claim(config, job, error);
+    if (!code)
+        code = lade_path_write(path, part, strlen(part), 0644, error);
+    free(path);
+    return code;
+}
+
 lade_code_t
 lade_place_empty(const lade_config_t *config, int64_t job, lade_error_t *error)
 {
@@ -148,6 +173,24 @@ s_unplace(const lade_config_t *config, const char *placed, double since, lade_er
     return code;
 }
 
+// Only what has the name of a part of that job.
+static lade_code_t
+s_remove_part(const lade_config_t *config, int64_t job, lade_error_t *error)
+{
+    char *path = s_hidden(config, job, ".part"), *part = NULL, *end = s_format("-%" PRId64, job);
+    lade_code_t code = LADE_OK;
+    if (!lade_path_read(path, 16384, &part, NULL, NULL)) {
+        const char *name = strrchr(part, '/');
+        size_t len = strlen(part), end_len = strlen(end);
+        if (*part == '/' && name[1] == '.' && len > end_len && !strcmp(part + len - end_len, end))
+            code = lade_path_remove(part, error);
+    }
+    free(end);
+    free(part);
+    free(path);
+    return code;
+}
+
 lade_code_t
 lade_place_end(const lade_config_t *config, int64_t job, bool completed, double since,
                lade_error_t *error)
@@ -155,6 +198,8 @@ lade_place_end(const lade_config_t *config, int64_t job, bool completed, double 
     char *temp = lade_place_temp(config->models_dir, job);
     char *placed = s_hidden(config, job, ".placed");
     lade_code_t code = completed ? LADE_OK : s_unplace(config, placed, since, error);
+    if (!code)
+        code = s_remove_part(config, job, error);
     if (!code)
         code = lade_place_discard(config->models_dir, temp, error);
     free(placed);

@@ -20,10 +20,10 @@ char *lade_place_temp(const char *models_dir, int64_t job);
 // ---------------------------------------------------------------------------------------------------
 // What the temporary folder is for, and what is left of a job
 //
-// Two hidden files in it: `.owner` says whose job it is (several brokers may share a models folder,
-// and their jobs have the same numbers), `.placed` where its files went. The folder stays, with
-// these two, until the job is known to have ended: so what a cancel in the instant between the move
-// and the broker's word leaves behind is found, by whoever looks next.
+// Hidden files in it: `.owner` says whose job it is (several brokers may share a models folder,
+// and their jobs have the same numbers), `.placed` where its files went, `.part` what else it
+// writes. The folder stays, with these, until the job is known to have ended: so what a cancel in
+// the instant between the move and the broker's word leaves behind is found, by whoever looks next.
 
 // Makes the folder and says whose it is.
 lade_code_t lade_place_claim(const lade_config_t *config, int64_t job, lade_error_t *error);
@@ -31,6 +31,15 @@ lade_code_t lade_place_claim(const lade_config_t *config, int64_t job, lade_erro
 // Says where the thing with that inode goes, before it goes.
 lade_code_t lade_place_mark(const lade_config_t *config, int64_t job, const char *to,
                             uint64_t inode, lade_error_t *error);
+
+// Whether what is at `to` is what the job said goes there: an attempt before this one came to the
+// rename.
+bool lade_place_was_placed(const lade_config_t *config, int64_t job, const char *to);
+
+// Says that the job writes at path, outside of the folder, under a name that ends in "-JOB" and
+// begins with a dot: what is there when the job ends, goes.
+lade_code_t lade_place_note_part(const lade_config_t *config, int64_t job, const char *path,
+                                 lade_error_t *error);
 
 // Removes what is in the folder but the hidden files.
 lade_code_t lade_place_empty(const lade_config_t *config, int64_t job, lade_error_t *error);
