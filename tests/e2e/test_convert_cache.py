@@ -432,6 +432,17 @@ def test_a_part_of_a_checkpoint_is_loaded_from_its_copy():
         assert config_of(place, "scheduler", "scheduler_config.json")["prediction_type"] == "v_prediction"
 
 
+def test_a_part_that_its_record_places_elsewhere():
+    """A better VAE for a checkpoint: it is loaded as it is, and nothing is converted."""
+    with started("broker", "install", "gpu") as world:
+        path = checkpoints.write(os.path.join(world.folder, "in", "m.safetensors"), checkpoints.checkpoint("sd-1"), 2)
+        better = checkpoints.write(os.path.join(world.folder, "in", "vae.safetensors"), checkpoints.vae(".", prefix=""), 3)
+        key = installed(world, path)["key"]
+        world.call("store", "update_model", key=key, config={"submodels": {"vae": {"path_or_prefix": better}}})
+        assert held(world, key, "vae") == digests(weights.read_safetensors(better))
+        assert world.call("jobs", "list", kind="convert") == []
+
+
 def test_a_load_tells_why_the_conversion_failed():
     with started("broker", "install", "gpu") as world:
         entries = [entry for entry in checkpoints.checkpoint("sd-1") if "first_stage" not in entry.name]

@@ -290,6 +290,35 @@ def test_graphs_of_onnx():
         assert Seen(w, key=key).said["code"] == "ValueError"
 
 
+def test_weights_beside_a_graph_that_change():
+    """A graph that is as it was, whose weights are others: loaded anew; gone: told, though all of it is in the cache."""
+    with world() as w:
+        w.up()
+        folder = os.path.join(w.folder, "onnx")
+        beside = os.path.join(folder, "weights.pb")
+        numbers = [np.full(1000, fill, dtype="<f4").tobytes() for fill in range(3)]
+        write_onnx(folder, numbers[0])
+        key = record(w, folder, "onnx", "onnx")
+
+        def loads(wanted):
+            seen = Seen(w, key=key)
+            assert seen.arrays["weights.pb"].tobytes() == wanted
+            (stats,) = w.call("load", "cache_stats").values()
+            return stats["misses"]
+        assert loads(numbers[0]) == 1 and loads(numbers[0]) == 1, "the same files are read once"
+        with open(beside + ".new", "wb") as file:
+            file.write(numbers[1])
+        os.replace(beside + ".new", beside)
+        assert loads(numbers[1]) == 2
+        with open(beside, "r+b") as file:
+            file.write(numbers[2])
+        os.utime(beside, (1, 1))
+        assert loads(numbers[2]) == 3
+        os.unlink(beside)
+        said = Seen(w, key=key).said
+        assert said["code"] == "ModelNotFound" and "weights.pb" in said["message"], said
+
+
 def test_each_kind_of_model():
     """(type, format, base, what there is, submodel, where its tensors come from)."""
     with world() as w:

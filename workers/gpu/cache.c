@@ -150,10 +150,28 @@ s_check_unchanged(const lade_cache_entry_t *entry, const lade_files_t *files, la
 {
     lade_stamps_t stamps = {0};
     lade_code_t code = lade_stamps_take(&stamps, files, error);
-    if (!code && !lade_stamps_same(&entry->stamps, &stamps))
+    if (!code && !lade_stamps_still(&entry->stamps, &stamps))
         code = lade_error_set(error, LADE_CORRUPT,
                               "a file of the model changed while it was read: load it again");
     lade_stamps_free(&stamps);
+    return code;
+}
+
+// The files that those asked for name are the entry's as well: as they are opened, not as they are
+// by now. Nobody else looks at the stamps of what is being read.
+static lade_code_t
+s_add_beside(lade_cache_entry_t *entry, const lade_files_t *files, const lade_layout_t *layout,
+             lade_error_t *error)
+{
+    lade_code_t code = LADE_OK;
+    for (size_t i = 0; i < layout->count && layout->count > files->count && !code; i++) {
+        const char *path = lade_tensors_file(layout->tensors, i);
+        size_t at = 0;
+        while (at < files->count && strcmp(files->paths[at], path) != 0)
+            at++;
+        if (at == files->count)
+            code = lade_stamps_add(&entry->stamps, layout->parts[i].fd, path, error);
+    }
     return code;
 }
 
@@ -167,6 +185,8 @@ s_fill(lade_cache_t *self, lade_cache_entry_t *entry, const lade_cache_request_t
     int64_t began = lade_mono_ms();
     lade_code_t code = lade_layout_open(&layout, request->key, request->submodel, files,
                                         &request->want, request->allow_unsafe, error);
+    if (!code)
+        code = s_add_beside(entry, files, &layout, error);
     if (!code)
         code = s_read(self, entry, request, &layout, &region, error);
     if (!code && (code = s_check_unchanged(entry, files, error))) {
@@ -221,7 +241,7 @@ s_find_or_add(lade_cache_t *self, const lade_cache_request_t *request, lade_cach
             lade_code_t code = lade_cache_wait(self, request, entry->done, entry->total, error);
             if (code)
                 return code;
-        } else if (!lade_stamps_same(&entry->stamps, stamps))
+        } else if (!lade_stamps_still(&entry->stamps, stamps))
             entry->stale = true;
         else {
             self->hits++;

@@ -3,6 +3,7 @@
 
 #include "common/converted.h"
 #include "common/wire.h"
+#include "workers/gpu/loaders.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +25,8 @@ static const struct {
 bool
 lade_checkpoint_is(const json_t *record, const char *submodel)
 {
-    if (!submodel || strcmp(lade_json_text(record, "format", ""), "checkpoint") != 0)
+    if (!submodel || strcmp(lade_json_text(record, "format", ""), "checkpoint") != 0 ||
+        lade_loaders_places(record, submodel))
         return false;
     for (size_t i = 0; i < sizeof s_rows / sizeof *s_rows; i++)
         if (!strcmp(s_rows[i].base, lade_json_text(record, "base", "")) &&

@@ -3,6 +3,7 @@
 
 #include "common/formats/json_file.h"
 #include "common/path.h"
+#include "common/record.h"
 #include "common/wire.h"
 
 #include <dirent.h>
@@ -445,6 +446,43 @@ s_resolve(const char *path, const char *models_dir, char **path_p, lade_error_t 
     return *path_p ? LADE_OK : lade_error_set(error, LADE_NO_MEMORY, "no memory for a path");
 }
 
+// A submodel that the record places elsewhere, whatever the model itself is made of: a folder, or
+// a file.
+static lade_code_t
+s_placed(const lade_loader_request_t *request, s_files_t *own, lade_files_t *files,
+         lade_error_t *error)
+{
+    struct stat status;
+    if (stat(request->path, &status))
+        return lade_error_set(
+            error, LADE_MODEL_NOT_FOUND,
+            "files for model '%s' not found: its record says that its %s is at %s", request->name,
+            request->submodel, request->path);
+    if (s_has_no_weights(request->submodel))
+        return LADE_OK;
+    return own == s_onnx && S_ISDIR(status.st_mode)
+               ? s_add_graph(request, request->path, files, error)
+               : s_add_path(request, files, error);
+}
+
+// The variant of a submodel's files, where the record has one for it; else of all.
+static const char *
+s_variant(const json_t *record, const char *submodel)
+{
+    const json_t *part = json_object_get(json_object_get(record, "submodels"), submodel);
+    const char *variant = submodel ? lade_json_text(part, "variant", NULL) : NULL;
+    return variant && lade_enum_has(LADE_ENUM_REPO_VARIANT, variant)
+               ? variant
+               : lade_json_text(record, "repo_variant", "");
+}
+
+bool
+lade_loaders_places(const json_t *record, const char *submodel)
+{
+    const json_t *part = json_object_get(json_object_get(record, "submodels"), submodel);
+    return submodel && lade_json_text(part, "path_or_prefix", "")[0] == '/';
+}
+
 lade_code_t
 lade_loaders_files(const lade_loaders_t *self, const json_t *record, const char *submodel,
                    const char *models_dir, lade_files_t *files, lade_error_t *error)
@@ -462,9 +500,14 @@ lade_loaders_files(const lade_loaders_t *self, const json_t *record, const char 
         code = lade_error_set(error, LADE_MODEL_NOT_FOUND, "files for model '%s' not found at %s",
                               name, path);
     if (!code) {
-        lade_loader_request_t request = {
-            name, path, submodel, lade_json_text(record, "repo_variant", ""), row->parts, record};
-        code = row->files(&request, files, error);
+        lade_loader_request_t request = {name,       path,  submodel, s_variant(record, submodel),
+                                         row->parts, record};
+        bool placed = lade_loaders_places(record, submodel);
+        char *part = placed ? s_part_path(record, path, submodel) : NULL;
+        request.path = placed ? part : path;
+        code = placed ? s_placed(&request, row->files, files, error)
+                      : row->files(&request, files, error);
+        free(part);
     }
     if (code)
         lade_files_free(files);
@@ -479,7 +522,7 @@ lade_loaders_path(const json_t *record, const char *submodel, const char *models
     if (s_resolve(lade_json_text(record, "path", ""), models_dir, &path, NULL) || !submodel)
         return path;
     char *part = s_part_path(record, path, submodel);
-    bool there = s_is_folder(part);
+    bool there = lade_loaders_places(record, submodel) || s_is_folder(part);
     free(there ? path : part);
     return there ? part : path;
 }

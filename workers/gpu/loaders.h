@@ -9,6 +9,7 @@
 #include "workers/gpu/folder.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 // What a loader is asked about.
@@ -53,7 +54,11 @@ lade_code_t lade_loaders_files(const lade_loaders_t *self, const json_t *record,
                                const char *submodel, const char *models_dir, lade_files_t *files,
                                lade_error_t *error);
 
-// Where a model is, or the folder of its submodel: where the record's `submodels` says, else the
+// Whether the record says that a submodel (NULL: none) is elsewhere than in its model: by an
+// absolute path, of a folder or a file, in `submodels`.
+bool lade_loaders_places(const json_t *record, const char *submodel);
+
+// Where a model is, or its submodel: where the record's `submodels` says, else the
 // one of that name below the model, where that is there. Absolute, yours to free.
 char *lade_loaders_path(const json_t *record, const char *submodel, const char *models_dir);
 

@@ -261,6 +261,54 @@ test_parts_that_the_record_places_elsewhere(void **state)
     free(mine);
 }
 
+static json_t *
+s_placing(const char *format, const char *path, const char *submodel, const char *where)
+{
+    json_t *record = test_record("m", "main", format, path);
+    json_object_set_new(record, "submodels",
+                        json_pack("{s:{s:s}}", submodel, "path_or_prefix", where));
+    return record;
+}
+
+static void
+test_parts_of_their_own_files_and_variants(void **state)
+{
+    s_make_pipeline(*state);
+    char *file = test_model(*state, "better.safetensors", "vae", 64, 0);
+    free(test_model(*state, "one.safetensors", "unet", 64, 0));
+    lade_files_t files = {0};
+    lade_error_t error = {0};
+    static const struct {
+        const char *format, *path;
+    } rows[] = {{"diffusers", "sd"}, {"checkpoint", "one.safetensors"}};
+    for (size_t i = 0; i < 2; i++) {
+        json_t *record = s_placing(rows[i].format, rows[i].path, "vae", file);
+        assert_true(lade_loaders_places(record, "vae"));
+        assert_false(lade_loaders_places(record, "unet"));
+        assert_false(lade_loaders_places(record, NULL));
+        assert_int_equal(s_files(*state, json_incref(record), "vae", &files, &error), LADE_OK);
+        assert_int_equal(files.count, 1);
+        assert_string_equal(files.paths[0], file);
+        lade_files_free(&files);
+        char *path = lade_loaders_path(record, "vae", *state);
+        assert_string_equal(path, file);
+        free(path);
+        json_decref(record);
+    }
+    s_assert_refused(*state, s_placing("diffusers", "sd", "vae", "/nowhere/vae"), "vae",
+                     LADE_MODEL_NOT_FOUND, "its record says that its vae is at /nowhere/vae");
+    json_t *record = test_record("m", "main", "diffusers", "sd");
+    json_object_set_new(record, "submodels", json_pack("{s:{s:s}}", "unet", "variant", "fp16"));
+    assert_int_equal(s_files(*state, json_incref(record), "unet", &files, &error), LADE_OK);
+    assert_non_null(strstr(files.paths[0], "fp16"));
+    lade_files_free(&files);
+    json_object_set_new(record, "submodels", json_pack("{s:{s:s}}", "unet", "variant", "large"));
+    assert_int_equal(s_files(*state, record, "unet", &files, &error), LADE_OK);
+    assert_null(strstr(files.paths[0], "fp16")); // another kind of variant
+    lade_files_free(&files);
+    free(file);
+}
+
 static void
 test_submodels_that_cannot_be(void **state)
 {
@@ -439,6 +487,7 @@ main(void)
         cmocka_unit_test(test_an_index_says_what_names_do_not),
         cmocka_unit_test(test_parts_of_a_pipeline),
         cmocka_unit_test(test_parts_that_the_record_places_elsewhere),
+        cmocka_unit_test(test_parts_of_their_own_files_and_variants),
         cmocka_unit_test(test_submodels_that_cannot_be),
         cmocka_unit_test(test_records_that_cannot_be_loaded),
         cmocka_unit_test(test_an_absolute_path_is_taken_as_it_is),
