@@ -171,6 +171,25 @@ def test_pickled_views():
     check_kind(checkpoints.named(checkpoints.controlnet("sd-1")), "sd-1", "controlnet", torch={"views": True})
 
 
+def test_a_view_that_is_far_more_than_its_file():
+    torch_there()
+    import torch
+    with started() as world:
+        path = checkpoints.write(os.path.join(world.folder, "in", "vae.safetensors"), checkpoints.vae(".", prefix=""), 3)
+        tensors = checkpoints.torch_tensors(path)
+        tensors["decoder.conv_out.bias"] = torch.zeros(1, dtype=torch.float16).expand(1 << 38)
+        given = os.path.join(world.folder, "in", "vae.ckpt")
+        torch.save(tensors, given)
+        record = installed(world, given)
+        try:
+            world.call("install", "convert", key=record["key"])
+            raise AssertionError("converted")
+        except LadeError as error:
+            assert error.code == "too_large" and "repeat the same numbers" in str(error), (error.code, str(error))
+        assert cached(world) == []
+        nothing_temporary(world)
+
+
 def test_named_as_diffusers_does():
     """VAEs and ControlNets are also found as single files in the other naming."""
     for entries, base, kind in ((checkpoints.vae(".", prefix=""), "sd-1", "vae"), (checkpoints.controlnet("sd-1"), "sd-1", "controlnet"),

@@ -302,12 +302,18 @@ def _view(torch, tensor, number):
     return tensor
 
 
+def torch_tensors(source):
+    """The tensors of a safetensors file."""
+    import torch
+    kinds = {"F16": numpy.float16, "F32": numpy.float32, "I64": numpy.int64}
+    return {name: torch.from_numpy(numpy.frombuffer(data, kinds[dtype]).reshape(shape).copy())
+            for name, (dtype, shape, data) in weights.read_safetensors(source).items()}
+
+
 def write_torch(path, source, legacy=False, wrapped=True, views=False):
     """The tensors of a safetensors file as torch saves them."""
     import torch
-    kinds = {"F16": numpy.float16, "F32": numpy.float32, "I64": numpy.int64}
-    tensors = {name: torch.from_numpy(numpy.frombuffer(data, kinds[dtype]).reshape(shape).copy())
-               for name, (dtype, shape, data) in weights.read_safetensors(source).items()}
+    tensors = torch_tensors(source)
     if views:
         tensors = {name: _view(torch, tensor, number) for number, (name, tensor) in enumerate(tensors.items())}
         assert sum(not tensor.is_contiguous() for tensor in tensors.values()) > len(tensors) // 2

@@ -8,13 +8,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { S_MAX_PARTS = 16 };
+enum {
+    S_MAX_PARTS = 16,
+    S_MAX_TIMES = 4,    // the file's bytes that a copy may have,
+    S_SPARE = 64 << 20, // and so many more
+};
 
 typedef struct {
     const json_t *spec; // of the rules
@@ -142,8 +147,24 @@ s_plan_part(s_run_t *self, const json_t *spec, const char *prefix, lade_error_t 
                               &averaged, self->taken, error);
     if (!code)
         code = lade_convert_part_close(&part->part, error);
-    self->total_bytes += part->part.bytes;
+    if (__builtin_add_overflow(self->total_bytes, part->part.bytes, &self->total_bytes))
+        self->total_bytes = UINT64_MAX;
     return code;
+}
+
+// Views may repeat a number as often as they like, and names share the same bytes: a file of
+// nothing could fill the disk.
+static lade_code_t
+s_check_size(const s_run_t *self, lade_error_t *error)
+{
+    uint64_t size = (uint64_t)self->was.st_size, most = 0;
+    if (__builtin_mul_overflow(size, S_MAX_TIMES, &most) ||
+        __builtin_add_overflow(most, S_SPARE, &most) || self->total_bytes <= most)
+        return LADE_OK;
+    return lade_error_set(error, LADE_TOO_LARGE,
+                          "%s has %" PRIu64 " bytes and would become %" PRIu64
+                          ": its tensors repeat the same numbers; save it anew with each by itself",
+                          self->from, size, self->total_bytes);
 }
 
 // Of several ways to find a part the first that does counts.
@@ -294,6 +315,8 @@ lade_convert_run(const lade_convert_rules_t *rules, const json_t *record, const 
         code = s_open(&self, error);
     if (!code)
         code = s_plan(&self, error);
+    if (!code)
+        code = s_check_size(&self, error);
     if (!code)
         code = s_write(&self, error);
     if (!code)

@@ -22,7 +22,8 @@ typedef struct {
 // there; its parent is. Everything in it is on the disk when it returns; on an error what was
 // written is the caller's to remove. LADE_NOT_IMPLEMENTED if nothing is known of the record's type,
 // base and variant; LADE_INVALID_MODEL_CONFIG if the file is not what the record says;
-// LADE_UNSAFE_FILE for a pickle with findings; LADE_CORRUPT if it changes meanwhile.
+// LADE_UNSAFE_FILE for a pickle with findings; LADE_TOO_LARGE for
+// one that would become far more than it is; LADE_CORRUPT if it changes meanwhile.
 lade_code_t lade_convert_run(const lade_convert_rules_t *rules, const json_t *record,
                              const char *from, const char *to, lade_convert_progress_t *progress,
                              void *arg, lade_convert_report_t *report, lade_error_t *error);

@@ -188,7 +188,8 @@ lade_convert_part_close(lade_convert_part_t *self, lade_error_t *error)
     if (self->count)
         qsort(self->tensors, self->count, sizeof *self->tensors, s_by_name);
     for (size_t i = 0; i < self->count; i++)
-        self->bytes += self->tensors[i].bytes;
+        if (__builtin_add_overflow(self->bytes, self->tensors[i].bytes, &self->bytes))
+            self->bytes = UINT64_MAX;
     for (size_t i = 1; i < self->count; i++)
         if (!strcmp(self->tensors[i].name, self->tensors[i - 1].name))
             return lade_error_set(error, LADE_INVALID_MODEL_CONFIG,
