@@ -4,10 +4,12 @@ The files are small and made here; what becomes of their numbers is computed her
 """
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
 
+from lib import weights
 from lib.skip import Skip
 from lib.world import BUILD, ROOT, LadeError, World
 
@@ -348,6 +350,9 @@ def test_each_kind_of_model():
             ("qwen3_encoder", "qwen3_encoder", "any", "text_encoder/pytorch_model.bin", "text_encoder"),
             ("spandrel_image_to_image", "checkpoint", "any", ".pth", None), ("flux_redux", "checkpoint", "flux", ".safetensors", None),
             ("control_lora", "lycoris", "flux", ".safetensors", None), ("siglip", "diffusers", "any", "model.safetensors", None),
+            ("t5_encoder", "t5_encoder", "any", "text_encoder_2/model-0000%d-of-00002.safetensors", "text_encoder_2"),
+            ("main", "diffusers", "sdxl", "unet/diffusion_pytorch_model-0000%d-of-00002.bin", "unet"),
+            ("clip_vision", "diffusers", "any", "model.fp16-0000%d-of-00002.safetensors", None),
         ]
         for number, (kind, format, base, there, submodel) in enumerate(cases):
             alone = there.startswith(".")
@@ -355,7 +360,13 @@ def test_each_kind_of_model():
             file = path if alone else os.path.join(path, there)
             os.makedirs(os.path.dirname(file), exist_ok=True)
             wanted = {name: name for name in arrays}
-            if there.endswith(".safetensors"):
+            if "%d" in there:  # a tensor in each shard
+                for shard, name in enumerate(arrays, 1):
+                    if there.endswith(".bin"):
+                        torchfile.write_zip(file % shard, {name: pt[name]})
+                    else:
+                        write_safetensors(file % shard, {name: st[name]})
+            elif there.endswith(".safetensors"):
                 write_safetensors(file, st)
             elif format == "invokeai":
                 wanted = nested_names
@@ -369,6 +380,53 @@ def test_each_kind_of_model():
             assert set(seen.arrays) == set(wanted), (kind, format, seen.said)
             for name, source in wanted.items():
                 np.testing.assert_array_equal(seen.arrays[name], arrays[source], f"{kind}.{format}")
+
+
+# What the issue of loading names, as identification makes records of it.
+IDENTIFIED = ("lora", "lora-peft-sdxl", "ti", "ti-folder-sdxl", "controlnet-sd1", "controlnet-diffusers", "ip-adapter-sd1-bin",
+              "clip-vision", "vae-pt", "sd-1-ckpt", "ti-pt", "sd-1-normal-gguf", "onnx-sd-1-normal")
+
+
+def whole(record):
+    """What of a record of one part is loaded; of a pipeline one part."""
+    return {"submodel": "unet"} if record["type"] in ("main", "onnx") and record["format"] not in ("checkpoint", "gguf_quantized") else {}
+
+
+def test_what_identification_finds_is_loaded():
+    """Models with real names and shapes: put on disk, found by a scan, and each tensor as this program reads it."""
+    with world() as w:
+        there = os.path.join(w.folder, "m")
+        subprocess.run([sys.executable, os.path.join(ROOT, "tests/models/make_models.py"), "--small", "--random", there, *IDENTIFIED],
+                       check=True)
+        w.up()
+        keys = w.call("install", "scan_directory", scan_dir=there)
+        records = [w.call("store", "get_model", key=key) for key in keys]
+        assert len(records) == len(IDENTIFIED), [record["path"] for record in records]
+        compared = 0
+        for one in records:
+            seen = Seen(w, key=one["key"], **whole(one))
+            assert seen.said.get("tensors"), (one["path"], seen.said)
+            files = [os.path.join(at, name) for at, _, names in os.walk(one["path"]) for name in names] or [one["path"]]
+            for file in (name for name in files if name.endswith(".safetensors")):
+                for name, (dtype, shape, data) in weights.read_safetensors(file).items():
+                    assert seen.said["tensors"][name][:2] == [dtype, list(shape)], (file, name)
+                    assert seen.arrays[name].tobytes() == data, (file, name)
+                    compared += 1
+        assert compared > 500, compared
+
+
+def test_every_kind_that_is_identified_has_a_loader():
+    """(base, type, format) of all models in tests/models/catalogue, beside the rows of workers/gpu/loaders.c."""
+    sys.path.insert(0, os.path.join(ROOT, "tests/models"))
+    import catalogue
+    with open(os.path.join(ROOT, "workers/gpu/loaders.c"), encoding="utf-8") as file:
+        rows = set(re.findall(r'\{"([\w.-]+)",\s*"([\w-]+)",\s*"([\w-]+)",\s*s_\w+', file.read()))
+    assert len(rows) > 50, rows
+    known = [case.expected for case in catalogue.read().values() if "type" in case.expected]
+    assert len(known) > 400
+    for model in known:
+        of = model["type"], model["format"]
+        assert (model["base"], *of) in rows or ("any", *of) in rows, model
 
 
 def test_by_name_and_by_config_and_what_is_refused():
