@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { S_TENSORS = 20 };
+enum { S_TENSORS = 20, S_INDENT = 2 };
 
 // ---------------------------------------------------------------------------------------------------
 // load
@@ -78,7 +78,6 @@ s_tensors_json(lade_model_t *model, size_t most)
 static void
 s_print_loaded(const lade_cli_t *cli, lade_model_t *model, size_t most, double took_s)
 {
-    enum { S_INDENT = 2 };
     const json_t *answer = lade_model_answer(model), *config = json_object_get(answer, "config");
     char bytes[LADE_SHOW_SIZE], *text;
     const char *name = lade_json_text(config, "name", lade_json_text(answer, "key", "?")),
@@ -292,20 +291,39 @@ lade_cmd_load_unload(lade_cli_t *cli, lade_error_t *error)
     return code;
 }
 
+// "pid 12, 17", empty if nobody has it.
+static const char *
+s_locked_by(const json_t *model, char *text, size_t size)
+{
+    const json_t *pids = json_object_get(model, "locked_by");
+    *text = '\0';
+    for (size_t i = 0; i < json_array_size(pids); i++) {
+        const json_t *pid = json_array_get(pids, i);
+        size_t len = strlen(text);
+        if (json_is_integer(pid))
+            snprintf(text + len, size - len, "%s%" JSON_INTEGER_FORMAT, len ? ", " : "pid ",
+                     json_integer_value(pid));
+    }
+    return text;
+}
+
 static void
 s_print_held(const lade_cli_t *cli, const json_t *models)
 {
     static const lade_table_column_t columns[] = {
-        {"KEY", LADE_TABLE_LEFT},     {"SUBMODEL", LADE_TABLE_LEFT}, {"NAME", LADE_TABLE_CUT},
-        {"NUMBERS", LADE_TABLE_LEFT}, {"WHERE", LADE_TABLE_LEFT},    {"BYTES", LADE_TABLE_RIGHT},
-        {"LOCKS", LADE_TABLE_RIGHT},  {"USED", LADE_TABLE_LEFT},     {0}};
+        {"KEY", LADE_TABLE_LEFT},      {"SUBMODEL", LADE_TABLE_LEFT},
+        {"NAME", LADE_TABLE_CUT_HEAD}, {"NUMBERS", LADE_TABLE_LEFT},
+        {"WHERE", LADE_TABLE_LEFT},    {"BYTES", LADE_TABLE_RIGHT},
+        {"LOCKS", LADE_TABLE_RIGHT},   {"LOCKED BY", LADE_TABLE_CUT},
+        {"USED", LADE_TABLE_LEFT},     {0}};
     lade_table_t *table = lade_table_new(columns);
     for (size_t i = 0; i < json_array_size(models); i++) {
         const json_t *model = json_array_get(models, i);
-        char bytes[LADE_SHOW_SIZE], used[LADE_SHOW_SIZE];
+        char bytes[LADE_SHOW_SIZE], used[LADE_SHOW_SIZE], by[128];
+        const char *key = lade_json_text(model, "key", "");
         double at = lade_json_real(model, "last_used", 0);
         bool ordered = !strcmp(lade_json_text(model, "layout", ""), "channels_last");
-        lade_table_addf(table, "%.*s", cli->width ? 8 : 32, lade_json_text(model, "key", ""));
+        lade_table_addf(table, "%.*s", cli->width ? 8 : 32, *key == '/' ? "-" : key); // a path
         lade_table_add(table, lade_json_text(model, "submodel", ""));
         lade_table_add(table, lade_json_text(model, "name", ""));
         lade_table_addf(table, "%s%s", lade_json_text(model, "precision", ""),
@@ -313,6 +331,7 @@ s_print_held(const lade_cli_t *cli, const json_t *models)
         lade_table_add(table, lade_json_text(model, "device", "cpu"));
         lade_table_add(table, lade_show_bytes(lade_json_int(model, "bytes", 0), bytes));
         lade_table_addf(table, "%" PRId64, lade_json_int(model, "locks", 0));
+        lade_table_add(table, s_locked_by(model, by, sizeof by));
         lade_table_add(table, lade_json_bool(model, "loading", false) ? "loading"
                               : at > 0                                ? lade_show_time(at, used)
                                                                       : "");
@@ -328,12 +347,19 @@ s_print_cache(const lade_cli_t *cli, const char *worker, const json_t *stats)
 {
     char bytes[LADE_SHOW_SIZE], limit[LADE_SHOW_SIZE], most[LADE_SHOW_SIZE];
     int64_t hits = lade_json_int(stats, "hits", 0), misses = lade_json_int(stats, "misses", 0);
-    printf("%s  %s of %s, at most %s  %" PRId64 " models, %" PRId64 " hits, %" PRId64
-           " misses, %" PRId64 " evicted\n",
-           worker, lade_show_bytes(lade_json_int(stats, "bytes", 0), bytes),
-           lade_show_bytes(lade_json_int(stats, "limit_bytes", 0), limit),
-           lade_show_bytes(lade_json_int(stats, "high_watermark", 0), most),
-           lade_json_int(stats, "in_cache", 0), hits, misses, lade_json_int(stats, "evictions", 0));
+    char *text, *wrapped;
+    if (asprintf(&text,
+                 "%s: %s of %s, at most %s; %" PRId64 " models, %" PRId64 " hits, %" PRId64
+                 " misses, %" PRId64 " evicted",
+                 worker, lade_show_bytes(lade_json_int(stats, "bytes", 0), bytes),
+                 lade_show_bytes(lade_json_int(stats, "limit_bytes", 0), limit),
+                 lade_show_bytes(lade_json_int(stats, "high_watermark", 0), most),
+                 lade_json_int(stats, "in_cache", 0), hits, misses,
+                 lade_json_int(stats, "evictions", 0)) < 0)
+        abort();
+    puts(wrapped = lade_show_wrap(text, cli->width, S_INDENT));
+    free(wrapped);
+    free(text);
     const json_t *devices = json_object_get(stats, "devices");
     for (size_t i = 0; i < json_array_size(devices); i++) {
         const json_t *device = json_array_get(devices, i);

@@ -98,8 +98,9 @@ lade_cmd_status_run(lade_cli_t *cli, lade_error_t *error)
 
 // The devices of a worker that loads models, or why it has none.
 static void
-s_print_devices(const json_t *worker)
+s_print_devices(const lade_cli_t *cli, const json_t *worker)
 {
+    enum { S_INDENT = 2 };
     const json_t *stats = json_object_get(worker, "stats"), *device;
     const char *why = lade_json_text(stats, "no_device", NULL);
     char held[LADE_SHOW_SIZE], limit[LADE_SHOW_SIZE], total[LADE_SHOW_SIZE];
@@ -111,8 +112,14 @@ s_print_devices(const json_t *worker)
                lade_show_bytes(lade_json_int(device, "limit_bytes", 0), limit),
                lade_show_bytes(lade_json_int(device, "total_bytes", 0), total),
                lade_json_bool(device, "lost", false) ? "  LOST" : "");
-    if (why)
-        printf("%s  no device: %s\n", lade_json_text(worker, "name", ""), why);
+    char *text, *wrapped;
+    if (!why)
+        return;
+    if (asprintf(&text, "%s  no device: %s", lade_json_text(worker, "name", ""), why) < 0)
+        abort();
+    puts(wrapped = lade_show_wrap(text, cli->width, S_INDENT));
+    free(wrapped);
+    free(text);
 }
 
 static void
@@ -148,7 +155,7 @@ s_print_workers(const lade_cli_t *cli, const json_t *workers)
         lade_table_print(table, stdout, cli->width);
     lade_table_destroy(&table);
     for (size_t i = 0; i < json_array_size(workers); i++)
-        s_print_devices(json_array_get(workers, i));
+        s_print_devices(cli, json_array_get(workers, i));
 }
 
 lade_code_t

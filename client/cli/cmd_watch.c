@@ -16,10 +16,9 @@ typedef struct {
 // What is told of an event besides its time, name, id and bytes, in this order, where it is there.
 // Members joined by a slash stand together.
 static const char *const s_telling[] = {
-    "source",    "name",          "type/base/format", "path",       "key",
-    "model_key", "submodel_type", "location",         "kind",       "kinds",
-    "host",      "why",           "reason",           "error_type", "error",
-    NULL};
+    "source",        "name",      "type/base/format", "path",  "key",   "model_key",
+    "submodel_type", "precision", "location",         "kind",  "kinds", "host",
+    "why",           "reason",    "error_type",       "error", NULL};
 
 static void
 s_add(char *line, size_t size, const char *text)
@@ -69,7 +68,7 @@ s_join(const json_t *event, const char *names, char *text, size_t size)
 void
 lade_cmd_watch_print(const lade_cli_t *cli, const json_t *event)
 {
-    char when[LADE_SHOW_SIZE], line[4096], text[1024];
+    char when[LADE_SHOW_SIZE], line[4096], text[1024], last[1024] = "";
     char *id = lade_cli_member(event, "id");
     s_shorten(cli, id);
     snprintf(line, sizeof line, "%s  %-25s  %s",
@@ -79,8 +78,10 @@ lade_cmd_watch_print(const lade_cli_t *cli, const json_t *event)
     for (size_t i = 0; s_telling[i]; i++) {
         s_join(event, s_telling[i], text, sizeof text);
         s_shorten(cli, text);
-        if (strcmp(text, id) != 0)
+        if (strcmp(text, id) != 0 && strcmp(text, last) != 0) // a path is its model's name and key
             s_add(line, sizeof line, text);
+        if (*text)
+            snprintf(last, sizeof last, "%s", text);
     }
     char *clean = lade_show_clean(line, cli->width, false);
     puts(clean);

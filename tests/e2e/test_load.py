@@ -131,6 +131,8 @@ def test_lock_holds_and_dies_with_its_process():
         record = installed(world, path)
         holder = Holder(world, record["key"])
         assert world.call("load", "unload")["unloaded"] == 0
+        assert world.eventually(lambda: cached(world, 1)["models"][0]["locked_by"] == [holder.popen.pid], 20)
+        assert f"pid {holder.popen.pid}" in world.lade("cache").stdout
         holder.kill()
         assert world.eventually(lambda: world.call("load", "unload")["unloaded"] == 1, 20)
 

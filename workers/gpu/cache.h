@@ -93,11 +93,11 @@ bool lade_cache_unlock(lade_cache_t *self, const char *lease);
 size_t lade_cache_unload(lade_cache_t *self, const char *key, const char *submodel);
 
 // {"bytes", "limit_bytes", "pool_bytes", "models": [{"key", "submodel", "name", "precision",
-// "layout", "device", "bytes", "locks", "last_used", "loading"}], "in_cache", "hits", "misses",
-// "evictions", "cleared" (by the last making of room or unloading), "high_watermark",
-// "loaded_model_sizes": {"base:type:name[:submodel]": the most bytes}, "leases", "io":
-// lade_reader_stats, "huge": lade_memory_stats, "keeper": lade_keep_stats, "devices": [{"name",
-// "model", "bytes", "limit_bytes", "total_bytes", "free_bytes", "evictions", "demotions",
+// "layout", "device", "bytes", "locks", "locked_by": [pid or null], "last_used", "loading"}],
+// "in_cache", "hits", "misses", "evictions", "cleared" (by the last making of room or unloading),
+// "high_watermark", "loaded_model_sizes": {"base:type:name[:submodel]": the most bytes}, "leases",
+// "io": lade_reader_stats, "huge": lade_memory_stats, "keeper": lade_keep_stats, "devices":
+// [{"name", "model", "bytes", "limit_bytes", "total_bytes", "free_bytes", "evictions", "demotions",
 // "promotions", "high_watermark", "lost", …}], "no_device": why or null}; yours.
 json_t *lade_cache_stats(lade_cache_t *self);
 

@@ -8,6 +8,8 @@
 enum {
     S_MAX_LISTED = 1000,
     S_MAX_SIZES = 500,
+    S_MAX_PROCESSES = 8,      // of a model
+    S_LEASES_LOOKED_AT = 1000 // with more, nobody asks whose each is: every beat would
 };
 
 void
@@ -24,16 +26,30 @@ lade_cache_note_size(lade_cache_t *self, const lade_cache_entry_t *entry)
                             json_integer(now)); // but for one cut within a letter
 }
 
+// The processes that keep a model locked, null for a lease bound to none.
 static json_t *
-s_model_stats(const lade_cache_entry_t *entry)
+s_locked_by(const lade_cache_t *self, const lade_cache_entry_t *entry)
 {
-    return json_pack("{s:s, s:s?, s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:b}", "key", entry->key,
+    pid_t pids[S_MAX_PROCESSES];
+    size_t count = 0;
+    if (entry->locks && lade_leases_count(self->leases) <= S_LEASES_LOOKED_AT)
+        count = lade_leases_processes(self->leases, entry, pids, S_MAX_PROCESSES);
+    json_t *array = json_array();
+    for (size_t i = 0; i < count; i++)
+        json_array_append_new(array, pids[i] ? json_integer(pids[i]) : json_null());
+    return array;
+}
+
+static json_t *
+s_model_stats(const lade_cache_t *self, const lade_cache_entry_t *entry)
+{
+    return json_pack("{s:s, s:s?, s:s, s:s, s:s, s:s, s:I, s:I, s:o, s:f, s:b}", "key", entry->key,
                      "submodel", entry->submodel, "name", lade_json_text(entry->called, "name", ""),
                      "precision", entry->precision, "layout",
                      entry->want.channels_last ? "channels_last" : "stored", "device",
                      entry->place->name, "bytes", (json_int_t)entry->bytes, "locks",
-                     (json_int_t)entry->locks, "last_used", entry->last_used, "loading",
-                     entry->state == LADE_ENTRY_LOADING);
+                     (json_int_t)entry->locks, "locked_by", s_locked_by(self, entry), "last_used",
+                     entry->last_used, "loading", entry->state == LADE_ENTRY_LOADING);
 }
 
 static json_t *
@@ -56,7 +72,7 @@ lade_cache_stats(lade_cache_t *self)
     lade_cache_keep_tend(self, false); // every beat asks
     for (const lade_cache_entry_t *entry = self->entries;
          entry && json_array_size(models) < S_MAX_LISTED; entry = entry->next)
-        json_array_append_new(models, s_model_stats(entry));
+        json_array_append_new(models, s_model_stats(self, entry));
     for (size_t i = 1; i < self->place_count; i++)
         json_array_append_new(devices, s_device_stats(&self->places[i]));
     json_t *stats =

@@ -336,6 +336,16 @@ lade_leases_detach(lade_leases_t *self, uint64_t id)
 }
 
 size_t
+lade_leases_processes(const lade_leases_t *self, const void *holds, pid_t *pids, size_t room)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < self->count && count < room; i++)
+        if (self->leases[i].holds == holds)
+            pids[count++] = self->leases[i].pid;
+    return count;
+}
+
+size_t
 lade_leases_count(const lade_leases_t *self)
 {
     return self->count;

@@ -51,6 +51,11 @@ bool lade_leases_end(lade_leases_t *self, uint64_t id);
 bool lade_leases_attach(lade_leases_t *self, uint64_t id);
 void lade_leases_detach(lade_leases_t *self, uint64_t id);
 
+// The processes of the leases on what is held, 0 for a lease of none: writes at most room and
+// returns how many it wrote.
+size_t lade_leases_processes(const lade_leases_t *self, const void *holds, pid_t *pids,
+                             size_t room);
+
 // Leases on whatever, those that are only connections any more included.
 size_t lade_leases_count(const lade_leases_t *self);
 

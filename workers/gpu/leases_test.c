@@ -202,6 +202,10 @@ test_an_attached_lease_ends_with_its_last_connection(void **state)
     waitpid(pid, NULL, 0);
     assert_int_equal(s_ended(owner, 0), 0); // this one not, nor by its time
     pthread_mutex_lock(&owner->lock);
+    pid_t pids[4];
+    assert_int_equal(lade_leases_processes(owner->leases, &owner->ended[0], pids, 4), 1);
+    assert_int_equal(pids[0], pid);
+    assert_int_equal(lade_leases_processes(owner->leases, &owner->ended[1], pids, 4), 0);
     assert_true(lade_leases_end(owner->leases, id)); // nor by unlocking,
     assert_int_equal(owner->ended[0], 0);
     assert_null(lade_leases_find(owner->leases, id)); // though nobody else can use it any more
