@@ -122,3 +122,48 @@ def test_devices():
         holder = Holder(world, key)
         assert holder.seen["tensors"] == expected(path)
         holder.end()
+
+
+def refusal(world, key, device):
+    try:
+        world.call("load", "load_model_by_key", key=key, device=device)
+    except LadeError as error:
+        return error
+    return None
+
+
+def test_a_lost_device_that_comes_back():
+    """The worker asks for it in another process, and starts anew with it once nobody holds what would go: host memory stays."""
+    with World({"log_level": "info", "load.working_mb": 1}, {"LADE_PLUGINS": os.path.join(PLUGINS, "fake")}) as world:
+        lost = world.env["LADE_FAKE_LOST"] = os.path.join(world.folder, "lost")
+        path = samples.checkpoint(os.path.join(world.folder, "x.safetensors"))
+        world.start("broker", "keeper", "install")
+        gpu = world.start("gpu")
+        key = installed(world, path)["key"]
+        holder, consumer = Holder(world, key), Consumer(world, key, "cuda:1")
+        world.call("load", "load_model_by_key", key=key, device="cuda:0")
+        (before,) = world.call("load", "cache_stats")
+        with open(lost, "w", encoding="utf-8"):
+            pass
+        error = refusal(world, key, "cuda:0")
+        assert error.code == "io_error" and "cuda:0 is lost" in str(error), error
+        gpu.line("cuda:0 is not back: the device fell off the bus")
+        os.unlink(lost)
+
+        def error_now(words=""):
+            error = refusal(world, key, "cuda:0")
+            assert error is None or error.code == "io_error", error
+            return error is None if not words else error and words in str(error)
+
+        world.eventually(lambda: error_now("was lost and is back"))
+        assert (before,) == tuple(world.call("load", "cache_stats")), "it ended under its consumer"
+        consumer.kill()
+        gpu.line("this worker starts anew")
+        world.eventually(error_now)
+        stats = world.eventually(lambda: [stats for name, stats in world.call("load", "cache_stats").items()
+                                          if name != before and stats and stats["devices"][0]["bytes"]])[0]
+        assert not any(device["lost"] for device in stats["devices"]), stats["devices"]
+        assert stats["keeper"]["taken"] == 2 and stats["misses"] == 1, "the model in host memory was read again"
+        assert holder.memory()["sums"] == {name: entry[2] for name, entry in expected(path).items()}
+        holder.end()
+        assert gpu.alive and f":{gpu.pid}-" in before, "it is the same process all the time"

@@ -73,6 +73,14 @@ lade_code_t lade_cache_new(const lade_cache_options_t *options, lade_cache_t **s
 // keep over. Call once, before anything is loaded and before the attach server is made.
 void lade_cache_keep(lade_cache_t *self, lade_keep_t *keep);
 
+// True if this worker may end and start anew without anybody losing what is locked: nothing is, or
+// only what processes are attached to in host memory, which the keeper holds.
+bool lade_cache_can_leave(lade_cache_t *self);
+
+// Leaves what the keeper holds to the next worker, as a crash does, and changes nothing there any
+// more. Before the attach server is destroyed, whose connections stay open in the keeper.
+void lade_cache_leave(lade_cache_t *self);
+
 // A keeper may have come just now: if so, it is told of all there is.
 void lade_cache_keeper_came(lade_cache_t *self);
 

@@ -87,6 +87,40 @@ lade_cache_keeper_came(lade_cache_t *self)
     pthread_mutex_unlock(&self->lock);
 }
 
+// Leases by which processes are attached to host memory.
+static size_t
+s_attached_leases(const lade_cache_t *self)
+{
+    size_t count = 0;
+    for (const lade_cache_peer_t *peer = self->peers; peer; peer = peer->next) {
+        const lade_cache_peer_t *other = self->peers;
+        while (other->lease != peer->lease)
+            other = other->next;
+        count += other == peer;
+    }
+    return count;
+}
+
+bool
+lade_cache_can_leave(lade_cache_t *self)
+{
+    pthread_mutex_lock(&self->lock);
+    size_t leases = lade_leases_count(self->leases);
+    bool can = !leases ||
+               (self->keep && lade_keep_connected(self->keep) && leases == s_attached_leases(self));
+    pthread_mutex_unlock(&self->lock);
+    return can;
+}
+
+void
+lade_cache_leave(lade_cache_t *self)
+{
+    pthread_mutex_lock(&self->lock);
+    if (self->keep)
+        lade_keep_leave(self->keep);
+    pthread_mutex_unlock(&self->lock);
+}
+
 // ---------------------------------------------------------------------------------------------------
 // Who is attached
 

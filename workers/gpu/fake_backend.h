@@ -3,7 +3,7 @@
 //
 //   LADE_FAKE_DEVICES   how many (2)
 //   LADE_FAKE_VRAM_MB   of each (16)
-//   LADE_FAKE_LOST      while this file is there, the devices are lost
+//   LADE_FAKE_LOST      while this file is there, devices are lost; one that saw it stays lost
 #ifndef LADE_GPU_FAKE_BACKEND_H
 #define LADE_GPU_FAKE_BACKEND_H
 
@@ -19,6 +19,7 @@ typedef struct {
     size_t index;
     void *host;
     uint64_t capacity;
+    atomic_bool lost; // for good, as in a process that has seen it fail
 } fake_device_t;
 
 // What tests look at and turn.
@@ -34,17 +35,19 @@ fake_number(const char *name, uint64_t preset)
 }
 
 static inline bool
-fake_lost(void)
+fake_lost(fake_device_t *self)
 {
     const char *file = getenv("LADE_FAKE_LOST");
-    return atomic_load(&fake_is_lost) || (file && *file && !access(file, F_OK));
+    if (atomic_load(&fake_is_lost) || (file && *file && !access(file, F_OK)))
+        atomic_store(&self->lost, true);
+    return atomic_load(&self->lost);
 }
 
 static inline lade_code_t
-fake_check(lade_error_t *error)
+fake_check(fake_device_t *self, lade_error_t *error)
 {
-    return fake_lost() ? lade_error_set(error, LADE_IO_ERROR, "the device fell off the bus")
-                       : LADE_OK;
+    return fake_lost(self) ? lade_error_set(error, LADE_IO_ERROR, "the device fell off the bus")
+                           : LADE_OK;
 }
 
 static inline size_t
@@ -105,7 +108,7 @@ fake_stats(void *arg, lade_backend_stats_t *stats)
     uint64_t taken = stats->used + atomic_load(&fake_others);
     stats->total = self->capacity;
     stats->free = taken < self->capacity ? self->capacity - taken : 0;
-    stats->lost = fake_lost();
+    stats->lost = fake_lost(self);
 }
 
 static inline lade_code_t
@@ -115,7 +118,7 @@ fake_allocate(void *arg, size_t bytes, lade_block_t *block, lade_error_t *error)
     lade_backend_stats_t stats;
     fake_stats(self, &stats);
     *block = (lade_block_t){0};
-    lade_code_t code = fake_check(error);
+    lade_code_t code = fake_check(arg, error);
     if (code)
         return code;
     if (bytes > stats.free)
@@ -143,7 +146,7 @@ fake_free(void *arg, lade_block_t *block)
 static inline lade_code_t
 fake_stage(void *arg, void **stage_p, uint8_t **bytes_p, lade_error_t *error)
 {
-    lade_code_t code = fake_check(error);
+    lade_code_t code = fake_check(arg, error);
     return code ? code
                 : lade_backend_host.stage(((fake_device_t *)arg)->host, stage_p, bytes_p, error);
 }
@@ -166,8 +169,8 @@ fake_submit(void *arg, void *stage, const lade_block_t *block, const lade_move_t
 static inline lade_code_t
 fake_finish(void *arg, const lade_block_t *block, lade_error_t *error)
 {
-    (void)arg, (void)block;
-    return fake_check(error);
+    (void)block;
+    return fake_check(arg, error);
 }
 
 static inline lade_code_t
@@ -175,7 +178,7 @@ fake_read(void *arg, const lade_block_t *block, uint64_t from, void *to, size_t 
           lade_error_t *error)
 {
     lade_block_t host = fake_block(block);
-    lade_code_t code = fake_check(error);
+    lade_code_t code = fake_check(arg, error);
     return code
                ? code
                : lade_backend_host.read(((fake_device_t *)arg)->host, &host, from, to, size, error);

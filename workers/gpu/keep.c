@@ -25,6 +25,7 @@ struct lade_keep {
     int fd;                     // -1: no keeper
     int64_t again_ms;
     bool told; // that there is none
+    bool left;
     char why[160];
     uint64_t taken;
 };
@@ -210,13 +211,28 @@ lade_keep_drop(lade_keep_t *self, const char *id)
         s_say(self, "drop ", id);
 }
 
+void
+lade_keep_leave(lade_keep_t *self)
+{
+    if (self->fd >= 0)
+        close(self->fd);
+    self->fd = -1;
+    self->left = true;
+}
+
+bool
+lade_keep_connected(const lade_keep_t *self)
+{
+    return self->fd >= 0;
+}
+
 bool
 lade_keep_again(lade_keep_t *self, bool now)
 {
     char byte;
     if (self->fd >= 0 && !recv(self->fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK))
         s_lose(self, "the keeper is gone", ECONNRESET);
-    if (self->fd >= 0 || (!now && lade_mono_ms() < self->again_ms))
+    if (self->left || self->fd >= 0 || (!now && lade_mono_ms() < self->again_ms))
         return false;
     return s_connect(self);
 }

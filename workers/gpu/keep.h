@@ -17,6 +17,10 @@ lade_keep_t *lade_keep_new(const char *data, const char *name);
 // Has the keeper drop all that was put. NULL-safe.
 void lade_keep_destroy(lade_keep_t **self_p);
 
+// From here on the keeper is told nothing more: what it holds it holds for the next worker.
+void lade_keep_leave(lade_keep_t *self);
+bool lade_keep_connected(const lade_keep_t *self);
+
 // Takes over what workers left that are gone: on_record is called with each, and owns its
 // descriptor; facts is the callee's to look at only. The keeper holds none of it any more: what is
 // to be kept is put again.

@@ -2,10 +2,12 @@
 // has both).
 #include "workers/gpu/loadwork.h"
 
+#include "common/log.h"
 #include "common/wire.h"
 #include "workers/gpu/checkpoint.h"
 #include "workers/gpu/keep_watch.h"
 #include "workers/gpu/memory.h"
+#include "workers/gpu/probe.h"
 #include "workers/gpu/reader.h"
 
 #include <assert.h>
@@ -20,8 +22,12 @@ struct lade_loadwork {
     lade_cache_t *cache;
     lade_attach_t *attach;
     lade_keep_watch_t *watch; // for a keeper that comes
-    lade_pool_t *loads;       // reads models
-    lade_pool_t *quick;       // what does not read: never behind a model that is being read
+    lade_vram_t *vram;        // the cache's
+    void (*on_anew)(void *arg);
+    void *anew_arg;
+    bool anew;          // that was called
+    lade_pool_t *loads; // reads models
+    lade_pool_t *quick; // what does not read: never behind a model that is being read
 };
 
 enum { S_QUICK_SLOTS = 2 };
@@ -251,10 +257,24 @@ s_start(void *arg, lade_task_t *task)
     lade_pool_add(kind->quick ? self->quick : self->loads, task);
 }
 
+// At each beat: a device that was lost is back, but not for this process.
+static void
+s_look_for_devices(lade_loadwork_t *self)
+{
+    if (self->anew || !self->on_anew || !lade_vram_is_back(self->vram) ||
+        !lade_cache_can_leave(self->cache))
+        return;
+    self->anew = true;
+    lade_log(LADE_LOG_INFO, "vram", "a device that was lost is back: this worker starts anew");
+    self->on_anew(self->anew_arg);
+}
+
 static json_t *
 s_stats(void *arg)
 {
     lade_loadwork_t *self = arg;
+    if (self->cache)
+        s_look_for_devices(self);
     return self->cache ? lade_cache_stats(self->cache) : NULL;
 }
 
@@ -279,6 +299,21 @@ lade_loadwork_new(const lade_config_t *config)
     self->loads = lade_pool_new((size_t)config->load_slots, s_run, self);
     self->quick = lade_pool_new(1, s_run, self);
     return self;
+}
+
+void
+lade_loadwork_on_anew(lade_loadwork_t *self, void (*on_anew)(void *arg), void *arg)
+{
+    self->on_anew = on_anew;
+    self->anew_arg = arg;
+}
+
+bool
+lade_loadwork_leave(lade_loadwork_t *self)
+{
+    if (self->anew)
+        lade_cache_leave(self->cache);
+    return self->anew;
 }
 
 static void
@@ -310,6 +345,8 @@ lade_loadwork_open(lade_loadwork_t *self, const char *name, lade_error_t *error)
         .vram = lade_vram_new((size_t)config->vram_mb << 20, (size_t)config->working_mb << 20),
         .check = config->check_weights,
     };
+    self->vram = options.vram;
+    lade_vram_set_probe(self->vram, lade_probe_device);
     self->name = strdup(name);
     if (!self->name)
         abort();

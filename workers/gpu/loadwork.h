@@ -17,6 +17,13 @@ int64_t lade_loadwork_slots(const lade_config_t *config);
 // Makes the jobs' threads, without a cache yet: a worker is made with it before it has a name.
 lade_loadwork_t *lade_loadwork_new(const lade_config_t *config);
 
+// Whom to tell that the worker should end and be started anew: a device that was lost is back, and
+// nobody would lose what is locked. Called from the loop's thread. Before lade_loadwork_open.
+void lade_loadwork_on_anew(lade_loadwork_t *self, void (*on_anew)(void *arg), void *arg);
+
+// Leaves what the keeper holds to the next worker. True if the worker should start anew.
+bool lade_loadwork_leave(lade_loadwork_t *self);
+
 // Opens the cache and the attach server of a worker with that name. Before the worker runs.
 lade_code_t lade_loadwork_open(lade_loadwork_t *self, const char *name, lade_error_t *error);
 

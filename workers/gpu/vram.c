@@ -2,6 +2,7 @@
 #include "workers/gpu/vram.h"
 
 #include "common/log.h"
+#include "common/wire.h"
 #include "workers/gpu/stream.h"
 
 #include <fcntl.h>
@@ -13,7 +14,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { S_PROBES = 16 };
+enum {
+    S_PROBES = 16,
+    S_ASK_MS = 5000, // between two questions after a device that is lost
+};
 
 struct lade_vram_device {
     const lade_backend_t *backend;
@@ -23,13 +27,16 @@ struct lade_vram_device {
     size_t limit, working;
     pthread_mutex_t lock; // of opening
     void *opened;
-    atomic_bool lost_said;
+    atomic_bool lost_said, back;
+    pthread_mutex_t asking; // whoever has it asks whether the device is back
+    int64_t asked_ms;       // under it; 0: never
 };
 
 struct lade_vram {
     const lade_backend_t *backend;
     lade_vram_device_t *devices;
     size_t count;
+    lade_vram_probe_t *probe;
     char why[sizeof((lade_error_t *)0)->message];
 };
 
@@ -65,6 +72,7 @@ s_add_devices(lade_vram_t *self, size_t limit, size_t working)
         device->limit = s_limit(limit, working, device->info.total);
         snprintf(device->name, sizeof device->name, "%s:%zu", self->backend->name, i);
         pthread_mutex_init(&device->lock, NULL);
+        pthread_mutex_init(&device->asking, NULL);
         self->count++;
         lade_log(LADE_LOG_INFO, "vram", "%s: %s, %llu bytes, %zu for models", device->name,
                  device->info.name, (unsigned long long)device->info.total, device->limit);
@@ -114,6 +122,7 @@ lade_vram_destroy(lade_vram_t **self_p)
     for (size_t i = 0; i < self->count; i++) {
         self->devices[i].backend->close(&self->devices[i].opened);
         pthread_mutex_destroy(&self->devices[i].lock);
+        pthread_mutex_destroy(&self->devices[i].asking);
     }
     free(self->devices);
     free(self);
@@ -144,6 +153,56 @@ s_open(lade_vram_device_t *device, lade_error_t *error)
     return code;
 }
 
+void
+lade_vram_set_probe(lade_vram_t *self, lade_vram_probe_t *probe)
+{
+    self->probe = probe;
+}
+
+bool
+lade_vram_is_back(const lade_vram_t *self)
+{
+    size_t at = 0;
+    while (at < self->count && !atomic_load(&self->devices[at].back))
+        at++;
+    return at < self->count;
+}
+
+// Asks whether a lost device is back, if nobody is asking and nobody has for a while.
+static void
+s_ask(const lade_vram_t *self, lade_vram_device_t *device)
+{
+    char why[200] = "";
+    if (!self->probe || atomic_load(&device->back) || pthread_mutex_trylock(&device->asking))
+        return;
+    if (!device->asked_ms || lade_mono_ms() - device->asked_ms >= S_ASK_MS) {
+        bool back = self->probe(device->name, why, sizeof why);
+        device->asked_ms = lade_mono_ms();
+        atomic_store(&device->back, back);
+        if (back)
+            lade_log(LADE_LOG_INFO, "vram", "%s is back", device->name);
+        else
+            lade_log(LADE_LOG_INFO, "vram", "%s is not back: %s", device->name, why);
+    }
+    pthread_mutex_unlock(&device->asking);
+}
+
+static lade_code_t
+s_refuse_lost(const lade_vram_t *self, lade_vram_device_t *device, lade_error_t *error)
+{
+    s_ask(self, device);
+    if (atomic_load(&device->back))
+        return lade_error_set(error, LADE_IO_ERROR,
+                              "%s was lost and is back: the load worker starts anew with it once "
+                              "nobody holds what would go with that; ask again in a moment",
+                              device->name);
+    return lade_error_set(error, LADE_IO_ERROR,
+                          "%s is lost; load into host memory, or ask again when it is back: %s",
+                          device->name,
+                          self->probe ? "the load worker then sees to it"
+                                      : "the load worker is to be restarted then");
+}
+
 lade_code_t
 lade_vram_find(lade_vram_t *self, const char *name, lade_vram_device_t **device_p,
                lade_error_t *error)
@@ -154,8 +213,7 @@ lade_vram_find(lade_vram_t *self, const char *name, lade_vram_device_t **device_
             continue;
         lade_code_t code = s_open(device, error);
         if (!code && lade_vram_lost(device))
-            code = lade_error_set(error, LADE_IO_ERROR,
-                                  "%s is lost: restart the load worker when it is back", name);
+            code = s_refuse_lost(self, device, error);
         *device_p = device;
         return code;
     }

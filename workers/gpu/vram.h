@@ -19,6 +19,15 @@ lade_vram_t *lade_vram_new(size_t limit, size_t working);
 // The same with a backend that is there already.
 lade_vram_t *lade_vram_new_of(const lade_backend_t *backend, size_t limit, size_t working);
 
+// How it is found out whether a device that is lost is back, which this process will not see:
+// called when somebody asks for the device, not more often than every few seconds, from any thread.
+// It may block, and fills why with what is wrong. Without one, a device that is lost stays lost.
+typedef bool(lade_vram_probe_t)(const char *device, char *why, size_t size);
+void lade_vram_set_probe(lade_vram_t *self, lade_vram_probe_t *probe);
+
+// True if a device that was lost is back: another process would have it.
+bool lade_vram_is_back(const lade_vram_t *self);
+
 // Closes the devices; their blocks must have been freed. NULL-safe.
 void lade_vram_destroy(lade_vram_t **self_p);
 

@@ -425,6 +425,55 @@ test_a_device_lost_on_the_way(void **state)
     assert_int_equal(s_stat(world, 0, "bytes"), 4 * S_MB + 4096); // what failed takes nothing
 }
 
+// What a process of its own would find.
+static atomic_bool s_device_works;
+static atomic_int s_questions;
+
+static bool
+s_probe(const char *device, char *why, size_t size)
+{
+    assert_string_equal(device, "cuda:0");
+    atomic_fetch_add(&s_questions, 1);
+    snprintf(why, size, "the fan stands still");
+    return atomic_load(&s_device_works);
+}
+
+// Who asks for it has it looked for, now and then; and when it is back the worker may start anew,
+// as soon as nobody holds what would be gone.
+static void
+test_a_lost_device_is_asked_for_again(void **state)
+{
+    for (unsigned works = 0; works < 2; works++) {
+        s_world_t *world = *state;
+        lade_cache_answer_t answer;
+        lade_error_t error = {0};
+        lade_cache_destroy(&world->cache);
+        lade_vram_t *vram = lade_vram_new_of(&fake_backend, 17 * S_MB, S_MB);
+        lade_cache_options_t options = {.name = "gpu@here:1-x",
+                                        .models_dir = world->folder,
+                                        .limit = 64 * S_MB,
+                                        .threads = 2,
+                                        .rows = lade_loaders_host,
+                                        .vram = vram};
+        assert_int_equal(lade_cache_new(&options, &world->cache, &error), LADE_OK);
+        lade_vram_set_probe(vram, s_probe);
+        atomic_store(&s_questions, 0);
+        atomic_store(&s_device_works, works);
+        s_load(world, 0, "cuda:0", false);
+        lade_cache_answer_t held = s_load(world, 0, "cpu", true);
+        assert_false(lade_cache_can_leave(world->cache));
+        atomic_store(&fake_is_lost, true);
+        for (unsigned i = 0; i < 3; i++)
+            assert_int_equal(s_try(world, i, "cuda:0", NULL, true, &answer, &error), LADE_IO_ERROR);
+        assert_int_equal(atomic_load(&s_questions), 1);
+        assert_non_null(strstr(error.message, works ? "is back" : "cuda:0 is lost"));
+        assert_int_equal(lade_vram_is_back(vram), works);
+        assert_true(lade_cache_unlock(world->cache, held.lease));
+        assert_true(lade_cache_can_leave(world->cache));
+        atomic_store(&fake_is_lost, false);
+    }
+}
+
 static void
 test_no_device(void **state)
 {
@@ -548,6 +597,7 @@ main(void)
         CASE(test_room_that_others_took),
         CASE(test_a_lost_device_takes_nothing_with_it),
         CASE(test_a_device_lost_on_the_way),
+        CASE(test_a_lost_device_is_asked_for_again),
         CASE(test_no_device),
         CASE(test_many_clients),
     };

@@ -55,6 +55,7 @@ struct lade_worker {
     int signals;           // signalfd for SIGTERM and SIGINT
     sigset_t before;       // the signal mask to put back
     _Atomic bool stopping; // lade_worker_stop was called
+    bool told;             // to end, from outside
 
     s_state_t state;
     int64_t since_ms; // when the state began
@@ -534,6 +535,7 @@ static void
 s_on_retire(lade_worker_t *self, json_t *body)
 {
     (void)body;
+    self->told = true;
     if (self->leaving)
         return;
     lade_log(LADE_LOG_INFO, self->name, "the broker retires us; %zu jobs are finished first",
@@ -780,8 +782,10 @@ static void
 s_take_signals(lade_worker_t *self)
 {
     struct signalfd_siginfo info;
-    while (read(self->signals, &info, sizeof info) == sizeof info)
+    while (read(self->signals, &info, sizeof info) == sizeof info) {
+        self->told = true;
         s_leave(self, info.ssi_signo == SIGINT ? "interrupted" : "told to end");
+    }
     if (atomic_exchange(&self->stopping, false))
         s_leave(self, "told to end");
 }
@@ -888,6 +892,12 @@ lade_worker_stop(lade_worker_t *self)
 {
     atomic_store(&self->stopping, true);
     lade_inbox_wake(self->inbox);
+}
+
+bool
+lade_worker_was_told(const lade_worker_t *self)
+{
+    return self->told;
 }
 
 const char *

@@ -82,6 +82,9 @@ lade_code_t lade_worker_run(lade_worker_t *self, int64_t grace_ms, lade_error_t 
 // Ends lade_worker_run as SIGTERM does. Safe from any thread.
 void lade_worker_stop(lade_worker_t *self);
 
+// Whether somebody outside told it to end, by a signal or RETIRE: then it is to stay ended.
+bool lade_worker_was_told(const lade_worker_t *self);
+
 const char *lade_worker_name(const lade_worker_t *self);
 
 // Closes a gate for the whole farm. Safe from any thread.

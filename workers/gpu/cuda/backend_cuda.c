@@ -22,9 +22,7 @@ lade_code_t
 lade_cuda_enter(lade_cuda_device_t *self, lade_error_t *error)
 {
     if (atomic_load(&self->lost))
-        return lade_error_set(error, LADE_IO_ERROR,
-                              "cuda:%d is lost: restart the load worker when it is back",
-                              self->index);
+        return lade_error_set(error, LADE_IO_ERROR, "cuda:%d is lost", self->index);
     cudaError_t result = cudaSetDevice(self->index);
     return result ? lade_cuda_failed(self, result, "using the device", error) : LADE_OK;
 }
