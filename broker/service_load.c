@@ -50,6 +50,21 @@ static const char *const s_members[] = {"submodel", "dtype", "layout",  "device"
                                         "pid",      "ttl_s", "context", "lease"};
 enum { S_MEMBERS = sizeof s_members / sizeof *s_members };
 
+// What the settings have for a member that the caller left out; NULL: nothing.
+static const char *
+s_preset(const lade_call_t *call, const char *member)
+{
+    const lade_config_t *config = call->broker->config;
+    const char *text, *preset = NULL;
+    size_t len;
+    if (strcmp(member, "dtype") == 0)
+        preset = config->load_precision;
+    else if (strcmp(member, "device") == 0)
+        preset = config->load_device;
+    return preset && *preset && !(lade_wire_text(call->args, member, &text, &len) && len) ? preset
+                                                                                          : NULL;
+}
+
 // A load's events repeat what the caller calls its own, beside what they say themselves.
 static lade_code_t
 s_check_context(const json_t *context, lade_error_t *error)
@@ -94,7 +109,7 @@ s_load(lade_call_t *call, json_t *record, bool lock, lade_error_t *error)
     char *key = strdup(lade_json_text(record, "key", ""));
     size_t pairs = 3;
     for (size_t i = 0; i < S_MEMBERS; i++)
-        pairs += lade_wire_find(call->args, s_members[i]) != NULL;
+        pairs += lade_wire_find(call->args, s_members[i]) || s_preset(call, s_members[i]);
     lade_buf_t spec = LADE_BUF(SIZE_MAX / 2);
     lade_put_map(&spec, pairs);
     LADE_PUT_KEY(&spec, "key");
@@ -105,8 +120,12 @@ s_load(lade_call_t *call, json_t *record, bool lock, lade_error_t *error)
     lade_put_bool(&spec, lock);
     for (size_t i = 0; i < S_MEMBERS; i++) {
         const msgpack_object *value = lade_wire_find(call->args, s_members[i]);
-        if (value) {
+        const char *preset = s_preset(call, s_members[i]);
+        if (value || preset)
             lade_put_str(&spec, s_members[i]);
+        if (preset)
+            lade_put_str(&spec, preset);
+        else if (value) {
             lade_put_object(&spec, value);
         }
     }

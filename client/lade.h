@@ -482,12 +482,13 @@ typedef struct {
     uint64_t strides[8]; // in elements; all 0 for blocks, which have none
 } lade_model_tensor_t;
 
-// Begin with {0}: everything as stored, on the host.
+// Begin with {0}: everything as stored, on the host, unless load.precision and load.device of the
+// broker's settings say otherwise.
 typedef struct {
     const char *submodel;     // mandatory for pipelines and text encoders; NULL: none
-    const char *dtype;        // floating point becomes "fp32", "fp16" or "bf16"; NULL: as stored
+    const char *dtype;        // floating point becomes "fp32", "fp16" or "bf16"; "stored": it stays
     const char *layout;       // "channels_last" for weights of four dimensions; NULL: as stored
-    const char *device;       // "cpu" (NULL), "cuda", "cuda:N"
+    const char *device;       // "cpu", "cuda", "cuda:N"
     const char *allow_unsafe; // the key of the model, to load it though its files would run code
                               // when loaded by others (nothing in them is run)
     const char *context;      // a JSON object whose members the load's events repeat: queue_id,

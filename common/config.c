@@ -5,6 +5,7 @@
 #include "common/log.h"
 #include "common/path.h"
 #include "common/proxy.h"
+#include "common/want.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -90,6 +91,8 @@ static const s_row_t s_rows[] = {
 
     {"remote_api_tokens",   S_TOKENS, AT(remote_tokens),     0, 0, "[]", NULL, "list of {url_regex, token or token_file}: the first that is found in a URL goes with it"},
 
+    {"load.precision",      S_TEXT,   AT(load_precision),    0, 0, "stored", NULL, "what floating point becomes in loads that do not say: stored, fp32, fp16, bf16 (the broker's)"},
+    {"load.device",         S_TEXT,   AT(load_device),       0, 0, "cpu", NULL, "where loads go that do not say: cpu, cuda, cuda:N (the broker's)"},
     {"load.slots",          S_NUMBER, AT(load_slots),        1, 64, "2", NULL, "models read at once"},
     {"load.cache_mb",       S_NUMBER, AT(cache_mb),          0, 1 << 24, "0", NULL, "MiB: host memory for models; 0: half of the machine's"},
     {"load.pool_mb",        S_NUMBER, AT(pool_mb),           0, 1 << 24, "0", NULL, "MiB: memory kept warm after eviction; 0: as much as the cache"},
@@ -114,6 +117,7 @@ static const struct {
       "blake2s", "sha3_224", "sha3_256", "sha3_384", "sha3_512", "blake3", "blake3_single",
       "blake3_multi", "random"}},
     {"install.precision", {"float16", "float32"}},
+    {"load.precision", {"stored", "fp32", "fp16", "bf16"}},
     {"load.io", {"auto", "uring", "threads", "buffered"}},
     {"load.huge", {"auto", "off"}},
 };
@@ -137,10 +141,18 @@ s_check_allowed(const char *value, lade_error_t *error)
     return code;
 }
 
+static lade_code_t
+s_check_device(const char *value, lade_error_t *error)
+{
+    lade_want_t want;
+    return lade_want_read(NULL, NULL, value, &want, error);
+}
+
 static const struct {
     const char *key;
     lade_code_t (*check)(const char *value, lade_error_t *error);
 } s_forms[] = {
+    {"load.device", s_check_device},
     {"download.allow_addresses", s_check_allowed},
     {"download.proxy", lade_proxy_check},
 };

@@ -52,6 +52,7 @@ typedef struct {
 
     int64_t load_slots, cache_mb, read_threads, pool_mb, vram_mb, working_mb, keep_s;
     char *load_io, *load_huge;
+    char *load_precision, *load_device; // of loads that say neither
     bool check_weights;
 } lade_config_t;
 

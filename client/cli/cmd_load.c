@@ -123,6 +123,15 @@ typedef struct {
     lade_bar_progress_t progress;
 } s_load_t;
 
+// Whether what goes on is the conversion of a checkpoint that the load waits for.
+static bool
+s_converts(const json_t *partial, int64_t bytes)
+{
+    const json_t *part =
+        json_array_get(json_object_get(json_object_get(partial, "progress"), "parts"), 0);
+    return part && bytes > 0 && lade_json_int(part, "bytes", 0) == bytes;
+}
+
 static bool
 s_on_partial(void *arg, const json_t *partial)
 {
@@ -133,7 +142,9 @@ s_on_partial(void *arg, const json_t *partial)
     lade_bar_update(&self->progress, bytes, total, lade_mono_ms());
     if (self->screen) {
         const char *shown = lade_bar_format(&self->progress, self->cli->words[0],
-                                            lade_json_text(partial, "status", "loading"),
+                                            s_converts(partial, bytes)
+                                                ? "converting"
+                                                : lade_json_text(partial, "status", "loading"),
                                             self->cli->width - 1, line, sizeof line);
         char text[sizeof line + 1];
         snprintf(text, sizeof text, "%s\n", shown);

@@ -137,6 +137,22 @@ def test_lock_holds_and_dies_with_its_process():
         assert world.eventually(lambda: world.call("load", "unload")["unloaded"] == 1, 20)
 
 
+def test_the_settings_say_what_a_load_does_not():
+    """The precision and the device that are wanted, as the service is set up with; a load that names its own has that."""
+    with World({"load.precision": "bf16"}) as world:
+        path = weights.lora(os.path.join(world.folder, "x.safetensors"), 1)
+        world.up()
+        events = world.events("model_load_", "broker_beat")
+        events.ready()
+        key = installed(world, path)["key"]
+        assert world.call("load", "load_model_by_key", key=key)["precision"] == "bfloat16"
+        told = events.until(lambda event: event["event"] == "model_load_completed")
+        assert [event["precision"] for event in told if event["event"] != "broker_beat"] == ["bfloat16"] * 2, told
+        assert world.lade_json("load", key, "--dtype", "stored", "--device", "cpu")["precision"] == "float16"
+        said = world.lade("config", status=2, env={"LADE_LOAD_DEVICE": "tpu"}).stderr
+        assert "load.device" in said.lower().replace("_", ".") and "cpu, cuda, cuda:N" in said, said
+
+
 def test_least_recently_used_model_goes_first():
     with World({"load.cache_mb": 3}) as world:
         world.up()
