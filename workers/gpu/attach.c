@@ -116,10 +116,10 @@ s_answer(lade_attach_t *self, s_peer_t *peer)
         s_refuse(peer->fd, &error);
         return false;
     }
-    bool sent = s_send_segment(peer->fd, fd, length, &share);
-    if (sent && self->ops->attached)
+    // First: whoever dies now, who has the segment is known to hold it.
+    if (self->ops->attached)
         self->ops->attached(self->arg, peer->id, peer->fd);
-    return sent;
+    return s_send_segment(peer->fd, fd, length, &share);
 }
 
 static bool

@@ -27,8 +27,9 @@ typedef struct {
     // The connection is gone.
     void (*detach)(void *self, uint64_t id);
 
-    // These may be NULL: a connection has its segment, and is about to be closed (called before
-    // detach); those there are already when the server is made, which become the server's.
+    // These may be NULL: a connection is about to be given its segment, and is about to be closed
+    // (called before detach, also if the segment could not be sent); those there are already when
+    // the server is made, which become the server's.
     void (*attached)(void *self, uint64_t id, int connection);
     void (*parted)(void *self, int connection);
     size_t (*inherited)(void *self, lade_attach_peer_t *peers, size_t most);

@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -387,6 +388,42 @@ test_a_peer_that_floods_after_attaching_harms_nobody(void **state)
     s_wait_leases(world, 0);
 }
 
+static int s_client = -1;
+static atomic_int s_early,
+    s_late; // told before there was anything for the client to read, and after
+
+static void
+s_on_attached(void *self, uint64_t id, int connection)
+{
+    char byte;
+    bool early = recv(s_client, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+    atomic_fetch_add(early ? &s_early : &s_late, 1);
+    lade_cache_attach_ops.attached(self, id, connection);
+}
+
+// What follows an attachment (the keeper's knowing of it) has been done when the process has its
+// segment: a crash in between would leave it with one that nobody holds for it.
+static void
+test_who_has_a_segment_is_known_to_have_it(void **state)
+{
+    s_world_t *world = *state;
+    lade_attach_ops_t ops = lade_cache_attach_ops;
+    lade_cache_answer_t answer;
+    char packet[1000];
+    ops.attached = s_on_attached;
+    lade_attach_destroy(&world->attach);
+    assert_int_equal(lade_attach_new(world->folder, &ops, world->cache, &world->attach, NULL),
+                     LADE_OK);
+    assert_int_equal(s_load(world, "small", true, 0, &answer), LADE_OK);
+    s_client = s_connect(world);
+    assert_true(send(s_client, answer.lease, strlen(answer.lease), MSG_NOSIGNAL) > 0);
+    assert_int_equal(recv(s_client, packet, sizeof packet, 0), 8);
+    assert_int_equal(atomic_load(&s_early), 1);
+    assert_int_equal(atomic_load(&s_late), 0);
+    close(s_client);
+    s_wait_leases(world, 0);
+}
+
 static void
 test_a_peer_that_sends_descriptors_keeps_them(void **state)
 {
@@ -518,6 +555,7 @@ main(void)
         TEST(test_attaching_takes_the_same_time_whatever_the_size),
         TEST(test_nonsense_is_answered_and_closed),
         TEST(test_a_peer_that_floods_after_attaching_harms_nobody),
+        TEST(test_who_has_a_segment_is_known_to_have_it),
         TEST(test_a_peer_that_sends_descriptors_keeps_them),
         TEST(test_connections_have_a_ceiling),
         TEST(test_the_socket_is_ours_alone_and_goes_with_the_server),

@@ -157,7 +157,8 @@ s_detach(void *arg, uint64_t id)
     pthread_mutex_unlock(&self->lock);
 }
 
-// The segment is on its way to who is at the other end of the connection.
+// The segment goes to who is at the other end of the connection next. The keeper knows of it
+// before: else a crash in between would leave a process with a segment that nobody holds for it.
 static void
 s_attached(void *arg, uint64_t id, int connection)
 {
