@@ -519,3 +519,24 @@ def test_the_command_shows_what_was_asked_for():
             raise AssertionError("int4 was taken")
         except LadeError as error:
             assert error.code == "ValueError", error
+
+
+def test_the_command_takes_paths_names_and_attributes():
+    """`lade load` of a file without a record, of a name with its type, and what it says of parts without weights and of doubt."""
+    with world() as w:
+        w.up()
+        path = write_safetensors(os.path.join(w.folder, "x.safetensors"), {"w": ("F32", np.arange(4, dtype="<f4"))})
+        loaded = w.lade_json("load", path)
+        assert loaded["key"] == loaded["path"] == path and loaded["tensors"][0]["name"] == "w", loaded
+        assert "(1 tensor, " in w.lade("load", path).stdout
+        assert "no file or folder ./nix" in w.lade("load", "./nix", status=3).stderr
+        keys = [record(w, path, "vae", name="twin"), record(w, os.path.join(w.folder, "y"), "lora", "lycoris", name="twin")]
+        said = w.lade("load", "twin", status=1).stderr
+        assert all(words in said for words in (*keys, "vae/sd-1/checkpoint", "lora/sd-1/lycoris")), said
+        assert w.lade_json("load", "twin", "--type", "vae")["key"] == keys[0]
+        assert "the type main" in w.lade("load", "twin", "--type", "main", "--base", "sd-1", status=3).stderr
+        folder = os.path.join(w.folder, "p")
+        write_json(os.path.join(folder, "model_index.json"), {"tokenizer": ["transformers", "CLIPTokenizer"]})
+        write_json(os.path.join(folder, "tokenizer", "vocab.json"), {})
+        said = w.lade("load", record(w, folder, "main", "diffusers"), "--submodel", "tokenizer").stdout
+        assert said == f"p/tokenizer: it has no weights; its files are at {folder}/tokenizer\n", said
