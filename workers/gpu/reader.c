@@ -304,7 +304,7 @@ s_begin(s_hand_t *self, const lade_reader_piece_t *piece, lade_error_t *error)
     bool alike = lade_reader_lies_alike(part), alone = !part->turn && piece->parts == 1;
     bool direct = piece->direct >= 0 &&
                   (!alike || s_ceil(piece->at) < s_floor(piece->at + piece->len)) &&
-                  !lade_reader_is_at_hand(part->fd, piece->at, piece->len);
+                  (piece->cold || !lade_reader_is_at_hand(part->fd, piece->at, piece->len));
     bool staged = !alone || (direct && !alike);
     bool in_ring = direct && (!staged || s_stage_size(piece) <= S_STAGE_BYTES) && s_has_ring(self);
     uint64_t tag = in_ring ? self->free_tags[self->free_count - 1] : 0, done = 0;

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -35,6 +36,18 @@ lade_reader_lies_alike(const lade_reader_part_t *part)
     return !part->turn && ((uintptr_t)part->to - part->from) % LADE_READER_PAGE == 0;
 }
 
+// True if less than an eighth of a file is in the page cache. Then none of it is read from there: a
+// read of a page that the kernel has marked (behind the header, say) sets off its reading ahead,
+// which brings what is to come into the cache, piece after piece, and all would be read from there.
+static bool
+s_is_cold(int fd)
+{
+    struct stat status;
+    uint64_t cached;
+    return !fstat(fd, &status) && lade_reader_cached(fd, 0, (uint64_t)status.st_size, &cached) &&
+           cached < (uint64_t)status.st_size / 8;
+}
+
 // Opens the file of the part the pieces are now of for direct reads, if it is worth it. Files whose
 // file system has none are read through the page cache.
 static void
@@ -50,6 +63,7 @@ s_open_direct(lade_reader_pieces_t *self)
         return;
     snprintf(path, sizeof path, "/proc/self/fd/%d", part->fd);
     self->direct = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NOCTTY);
+    self->cold = self->direct >= 0 && s_is_cold(part->fd);
     if (self->direct >= 0) {
         self->opened[self->opened_count++] = self->direct;
         // The odd bytes at a part's ends must not have the kernel read ahead what we read
@@ -132,7 +146,8 @@ lade_reader_pieces_take(lade_reader_pieces_t *self, lade_reader_piece_t *piece)
         *piece = (lade_reader_piece_t){.part = part,
                                        .offset = self->offset,
                                        .at = part->from + self->offset,
-                                       .direct = self->direct};
+                                       .direct = self->direct,
+                                       .cold = self->cold};
         (s_stands_alone(part) ? s_cut : s_gather)(self, piece);
     }
     pthread_mutex_unlock(&self->lock);

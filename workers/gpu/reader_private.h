@@ -49,6 +49,7 @@ typedef struct {
     uint64_t at;     // where it begins in the file
     uint64_t len;    // from there to its end
     int direct;      // the file opened past the page cache; -1: is not
+    bool cold;       // next to nothing of the file is in it
 } lade_reader_piece_t;
 
 typedef struct {
@@ -58,6 +59,7 @@ typedef struct {
     size_t part; // the next piece begins at offset of this part
     uint64_t offset;
     int direct;    // direct_of opened for direct reads, -1: cannot be
+    bool cold;     // of the same file
     int direct_of; // the file of the last piece, -1: none yet
     int *opened;   // all of those; NULL: no memory, nothing is read directly
     size_t opened_count;
