@@ -242,7 +242,7 @@ s_stage_size(const lade_reader_piece_t *piece)
 }
 
 static lade_code_t
-s_take_stage(s_job_t *job, lade_error_t *error)
+s_take_stage(s_job_t *job, bool direct, lade_error_t *error)
 {
     size_t size = s_stage_size(&job->piece);
     size = size > S_STAGE_BYTES ? size : S_STAGE_BYTES;
@@ -255,14 +255,14 @@ s_take_stage(s_job_t *job, lade_error_t *error)
         return lade_error_set(error, LADE_NO_MEMORY, "no memory to turn %zu bytes of %s", size,
                               job->piece.part->name);
     job->base = job->stage;
-    job->base_at = s_floor(job->piece.at);
+    job->base_at = direct ? s_floor(job->piece.at) : job->piece.at; // a copy likes it aligned
     return LADE_OK;
 }
 
 // Where the piece goes, and what of it can be read directly: in its place the whole pages within
 // it, in a stage all that it lies in.
 static lade_code_t
-s_aim(s_job_t *job, const lade_reader_piece_t *piece, bool staged, lade_error_t *error)
+s_aim(s_job_t *job, const lade_reader_piece_t *piece, bool staged, bool direct, lade_error_t *error)
 {
     uint64_t end = piece->at + piece->len;
     job->piece = *piece;
@@ -272,7 +272,7 @@ s_aim(s_job_t *job, const lade_reader_piece_t *piece, bool staged, lade_error_t 
     job->from = staged ? s_floor(piece->at) : s_ceil(piece->at);
     end = staged ? s_ceil(end) : s_floor(end);
     job->len = end > job->from ? end - job->from : 0;
-    return staged ? s_take_stage(job, error) : LADE_OK;
+    return staged ? s_take_stage(job, direct, error) : LADE_OK;
 }
 
 // Begins the job in the ring. False if it is to be done without.
@@ -309,7 +309,7 @@ s_begin(s_hand_t *self, const lade_reader_piece_t *piece, lade_error_t *error)
     bool in_ring = direct && (!staged || s_stage_size(piece) <= S_STAGE_BYTES) && s_has_ring(self);
     uint64_t tag = in_ring ? self->free_tags[self->free_count - 1] : 0, done = 0;
     s_job_t *job = in_ring ? &self->jobs[tag] : &self->own;
-    lade_code_t code = s_aim(job, piece, staged, error);
+    lade_code_t code = s_aim(job, piece, staged, direct, error);
     if (!code && !staged && !direct)
         return s_copy(self->read, job, error);
     if (!code && !staged)
