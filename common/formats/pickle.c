@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum {
     S_FETCH = 1 << 16,     // bytes read at once at first
@@ -288,9 +289,12 @@ lade_pickle_new_file(int fd, uint64_t from, uint64_t size, lade_tensors_t *list,
     self->fd = fd;
     self->from = from;
     self->fetch = S_FETCH;
-    self->owned = malloc(self->size + 1); // only what is read of it takes memory
-    self->bytes = self->owned;
-    if (!self->owned)
+    // Room for all of it, that never moves; only what is read of it takes memory.
+    void *room = mmap(NULL, self->size + 1, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED)
         lade_pickle_destroy(&self);
+    else
+        self->bytes = self->owned = room;
     return self;
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 enum {
@@ -299,7 +300,8 @@ lade_pickle_destroy(lade_pickle_t **self_p)
     free(self->stack);
     free(self->memo);
     free(self->marks);
-    free(self->owned);
+    if (self->owned)
+        munmap(self->owned, self->size + 1);
     free(self->where);
     free(self);
     *self_p = NULL;
