@@ -24,7 +24,7 @@
 
 #include <cmocka.h>
 
-enum { S_DEADLINE_S = 20, S_BIG = 3 << 20, S_SMALL = 1000 };
+enum { S_DEADLINE_S = 60, S_BIG = 3 << 20, S_SMALL = 1000 };
 
 // The hub, once for all tests.
 typedef struct {
