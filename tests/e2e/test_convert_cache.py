@@ -15,6 +15,7 @@ from lib.conversions import FILES, cached, check, config_of, conversions, instal
 from lib.world import BUILD, ROOT, LadeError, sanitizer_environment
 
 LIMIT_S = 180
+TAKES_S = {"nothing_is_kept_where_that_is_said": 20}
 
 
 def test_once_until_something_changes():

@@ -8,6 +8,7 @@ from lib import weights
 from lib.world import World
 
 LIMIT_S = 120
+TAKES_S = {"nobody_answers": 16}
 
 
 def age(path, seconds=7200):

@@ -7,6 +7,7 @@ from lib.downloads import MIB, ended, moving, on_disk, submit, write_file
 from lib.world import ROOT, LadeError, World
 
 LIMIT_S = 120
+TAKES_S = {"codes_of_downloads": 10}
 SETTINGS = {"download.stall_s": 1, "download.connect_timeout_s": 1, "download.slots": 32, "broker.max_attempts": 1,
             "broker.retry_base_ms": 20, "broker.retry_max_ms": 100}
 

@@ -6,6 +6,8 @@ from lib import weights
 from lib.farm import Farm, free_ports
 from lib.world import BUILD, PATIENCE_S, World
 
+TAKES_S = {"a_stranger_is_refused_until_its_key_is_listed": 20}
+
 
 def test_install_and_load_over_tcp_with_keys():
     with World() as world:

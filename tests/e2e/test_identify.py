@@ -7,6 +7,7 @@ from lib.checks import check_fields
 from lib.world import ROOT, World
 
 LIMIT_S = 240
+TAKES_S = {"probe_of_every_model": 45, "install_in_place_of_every_model": 15}
 
 
 def made(world, *options):

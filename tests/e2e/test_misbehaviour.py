@@ -25,6 +25,7 @@ from lib.downloads import KIB, MIB, moving, on_disk, served, span_of, submit, wr
 from lib.world import SLOW, World  # noqa: E402
 
 LIMIT_S = 240
+TAKES_S = {"servers_that_misbehave": 60, "any_mixture_of_it": 20}
 SMALL, LARGE = 20000, 11 * MIB + 12345  # one range; several
 FIRST = 4 * MIB  # of the first range
 CUT = 2 * MIB + 512 * KIB  # where a resumed row's first attempt stops

@@ -5,6 +5,7 @@ from lib.downloads import KIB, MIB, check_same, completed, on_disk, served, span
 from lib.world import World
 
 LIMIT_S = 180
+TAKES_S = {"fifty_transfers_paused_and_resumed": 25}
 TRANSFERS, WORKERS = 50, 4
 SLOTS = 13  # of each: all run at once, and each of them has a connection (download.connections is 16)
 SIZES = (600 * KIB, 2 * MIB, 6 * MIB)  # of one range and of several

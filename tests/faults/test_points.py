@@ -22,6 +22,7 @@ from lib.skip import Skip  # noqa: E402
 from lib.world import LadeError, World  # noqa: E402
 
 LIMIT_S = 900
+TAKES_S = {"url": 30, "repository": 29, "moved_file": 18, "local_folder": 17}
 VICTIMS = ("install", "download", "broker")
 SETTINGS = {"broker.beat_ms": 50, "broker.lease_beats": 4, "broker.retry_base_ms": 20, "broker.retry_max_ms": 100}
 
