@@ -360,8 +360,8 @@ s_print_cache(const lade_cli_t *cli, const char *worker, const json_t *stats)
     int64_t hits = lade_json_int(stats, "hits", 0), misses = lade_json_int(stats, "misses", 0);
     char *text, *wrapped;
     if (asprintf(&text,
-                 "%s: %s of %s, at most %s; models %" PRId64 ", hits %" PRId64 ", misses %" PRId64
-                 ", evicted %" PRId64,
+                 "%s: %s of %s, at most %s; %" PRId64 " models, %" PRId64 " hits, %" PRId64
+                 " misses, %" PRId64 " evicted",
                  worker, lade_show_bytes(lade_json_int(stats, "bytes", 0), bytes),
                  lade_show_bytes(lade_json_int(stats, "limit_bytes", 0), limit),
                  lade_show_bytes(lade_json_int(stats, "high_watermark", 0), most),
